@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The backend contract: what a place to keep blocks must be able to do.
+ *
+ * A backend stores objects named by kind (struct xseg_object), never by path.  The
+ * blocker peer checks every request and hands it over as one struct blk_io; the backend
+ * answers by calling io->done(io) exactly once, on the reactor's thread, with io->result
+ * set.  It may do so before submit returns.  Any number of ios may be in flight; those
+ * that touch the same bytes of one object at once have no order between them.
+ *
+ * Semantics of each op are the blocker's table in xseg/payload.h.  Durable means: it
+ * is there after a power cut, with its name.
+ *
+ * One conformance suite runs against every implementation (tests/conformance).
+ */
+#ifndef BLOCKER_BACKEND_H
+#define BLOCKER_BACKEND_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "reactor/reactor.h"
+#include "xseg/payload.h"
+
+#define BLK_API_VERSION 1u
+
+struct blk_backend;
+
+/** One operation in flight.  Owned by the blocker until done; fields below the line by
+ *  the backend while it is in flight. */
+struct blk_io {
+    struct xseg_object object;
+    uint64_t offset; /* [bytes]; LIST: cursor, in and out */
+    uint64_t size;   /* [bytes] */
+    void *data;      /* READ, LIST: to fill; WRITE, CREATE, UPDATE, APPEND: to store */
+    uint32_t flags;  /* XSEG_F_FUA, XSEG_F_NOSYNC, XSEG_F_FORCE */
+    uint64_t version; /* UPDATE: version to replace */
+    uint64_t fence;   /* APPEND */
+    struct xseg_lease lease;      /* ACQUIRE, RELEASE: in; out: granted, or the holder's */
+    struct xseg_object_info info; /* INFO: out */
+    int64_t result;
+    void (*done)(struct blk_io *io);
+    void *owner;
+    /* ---- backend private ---- */
+    struct blk_backend *backend;
+    struct reactor_job job;
+    uint64_t scratch[8];
+};
+
+/** What a backend says of itself. */
+struct blk_capabilities {
+    uint32_t alignment; /* [bytes] of offset, size and memory it needs; 1 if any */
+    bool shared;        /* several nodes may use one store */
+    bool persistent;    /* survives its process */
+};
+
+struct blk_options {
+    const char *path;   /* file: root directory of this blocker */
+    const char *engine; /* "auto", "io_uring", "threads" */
+    bool direct;        /* file: O_DIRECT for extents and content */
+    uint32_t queue_depth; /* ios in flight per engine; 0 means 256 */
+    mode_t file_mode;   /* 0 means 0660 */
+};
+
+struct blk_backend_ops {
+    size_t struct_size;   /* sizeof(struct blk_backend_ops); fields only get appended */
+    uint32_t api_version; /* BLK_API_VERSION */
+    const char *name;
+
+    /** Open a store, making its directories if there are none. 0 or -errno; *why gets a
+     *  one-line reason (static or owned by the backend module) on failure. */
+    int (*open)(struct reactor *r, const struct blk_options *options,
+                struct blk_backend **out, const char **why);
+    /** Close it; no io is in flight. */
+    void (*close)(struct blk_backend *be);
+    void (*capabilities)(const struct blk_backend *be, struct blk_capabilities *out);
+
+    void (*read)(struct blk_backend *be, struct blk_io *io);
+    void (*write)(struct blk_backend *be, struct blk_io *io);
+    void (*zero)(struct blk_backend *be, struct blk_io *io);
+    void (*flush)(struct blk_backend *be, struct blk_io *io);
+    void (*put_if_absent)(struct blk_backend *be, struct blk_io *io);
+    void (*replace_if)(struct blk_backend *be, struct blk_io *io);
+    void (*append_if)(struct blk_backend *be, struct blk_io *io);
+    void (*stat)(struct blk_backend *be, struct blk_io *io);
+    void (*list)(struct blk_backend *be, struct blk_io *io);
+    void (*remove)(struct blk_backend *be, struct blk_io *io);
+    void (*lease_acquire)(struct blk_backend *be, struct blk_io *io); /* and renew */
+    void (*lease_release)(struct blk_backend *be, struct blk_io *io); /* FORCE: break */
+};
+
+/** A live backend: implementations embed it first. */
+struct blk_backend {
+    const struct blk_backend_ops *ops;
+    struct reactor *reactor;
+};
+
+extern const struct blk_backend_ops blk_mem_ops;
+extern const struct blk_backend_ops blk_file_ops;
+
+/** The backend of that name ("mem", "file"), or NULL. */
+const struct blk_backend_ops *blk_backend_find(const char *name);
+
+#endif

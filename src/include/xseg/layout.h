@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What lies in the shared segment, byte for byte.
+ *
+ * Every peer maps the same bytes at its own address, so nothing here is a
+ * pointer: `*_off` fields are byte offsets from the start of the segment.
+ * Fields are fixed width and little endian (the segment never leaves the
+ * machine); new fields are appended and the layout version raised.
+ *
+ *   header | ports | request and reply rings | requests | heap table | heap
+ *
+ * docs/format/segment.md has the same as tables.
+ */
+#ifndef XSEG_LAYOUT_H
+#define XSEG_LAYOUT_H
+
+#include <assert.h>
+#include <stdint.h>
+
+#define XSEG_MAGIC UINT64_C(0x3147455358504341) /* "ACPXSEG1" */
+#define XSEG_LAYOUT_VERSION 1u
+
+#define XSEG_PAGE_BYTES 4096u
+#define XSEG_CACHE_LINE 64u
+
+/** Longest volume, snapshot or role name in bytes, without a terminator. */
+#define XSEG_NAME_MAX 255u
+
+/** Well-known ports.  Ports from XSEG_PORT_DYNAMIC on are for clients. */
+enum xseg_well_known_port {
+    XSEG_PORT_NONE = 0,
+    XSEG_PORT_BLOCKERB = 1, /* data: content blocks and private extents */
+    XSEG_PORT_BLOCKERM = 2, /* maps: headers, layers, journals, leases */
+    XSEG_PORT_MAPPERD = 3,  /* native half of mapperd: MAPR, MAPW, FLUSH */
+    XSEG_PORT_CONTROL = 4,  /* control half of mapperd: CREATE, SNAPSHOT, ... */
+    XSEG_PORT_VLMCD = 5,    /* composer: volume I/O and volume control */
+    XSEG_PORT_ENDPOINT = 6, /* the northbound endpoint's own client port */
+    XSEG_PORT_DYNAMIC = 8,
+};
+#define XSEG_PORT_ANY UINT32_MAX
+
+/** One bounded multi-producer ring of request indices (see ring.h). */
+struct xseg_ring_cell {
+    uint32_t sequence; /* atomic */
+    uint32_t value;
+};
+
+struct xseg_ring_shared {
+    uint64_t cells_off; /* capacity cells of struct xseg_ring_cell */
+    uint32_t capacity;  /* a power of two, at least nr_requests */
+    uint32_t pad0;
+    uint8_t pad1[48];
+    uint32_t head; /* atomic; next cell to fill */
+    uint8_t pad2[60];
+    uint32_t tail; /* atomic; next cell to empty */
+    uint8_t pad3[60];
+};
+static_assert(sizeof(struct xseg_ring_cell) == 8, "ring cell");
+static_assert(sizeof(struct xseg_ring_shared) == 192, "ring");
+
+/** Port life: FREE -> BINDING -> BOUND -> FREE; DEAD once its owner is known dead. */
+enum xseg_port_state {
+    XSEG_PORT_FREE = 0,
+    XSEG_PORT_BINDING = 1,
+    XSEG_PORT_BOUND = 2,
+    XSEG_PORT_DEAD = 3,
+};
+
+/** Counters of one port; each is written by the port's owner alone. */
+struct xseg_port_stats {
+    uint64_t accepted;   /* requests taken from the request ring */
+    uint64_t completed;  /* requests answered */
+    uint64_t errors;     /* answered with a negative result */
+    uint64_t submitted;  /* requests sent to others */
+    uint64_t reaped;     /* replies taken */
+    uint64_t read_bytes; /* answered READ bytes */
+    uint64_t write_bytes;
+    uint64_t sleeps; /* times the owner went to sleep */
+    uint64_t reserved[8];
+};
+static_assert(sizeof(struct xseg_port_stats) == 128, "port stats");
+
+/** One port slot.  768 bytes: identity, doorbell, rings, counters. */
+struct xseg_port_shared {
+    uint32_t state;      /* atomic enum xseg_port_state */
+    uint32_t generation; /* raised by every bind */
+    uint32_t owner_pid;  /* process that bound the port */
+    uint32_t bell_port;  /* whose doorbell wakes the owner (itself, or one it shares) */
+    uint64_t owner_start; /* start time of owner_pid, clock ticks since boot */
+    uint64_t bound_ns;    /* CLOCK_REALTIME at bind */
+    char role[32];        /* "blockerb", "client", ...; NUL padded */
+    /* doorbell, one cache line: senders write, the owner sleeps on it */
+    uint32_t bell_word;     /* atomic; futex word, raised by each ring of the bell */
+    uint32_t bell_sleeping; /* atomic; 1 while the owner sleeps or is about to */
+    uint8_t pad0[56];
+    struct xseg_ring_shared requests; /* sent to this port */
+    struct xseg_ring_shared replies;  /* answers to what this port sent */
+    struct xseg_port_stats stats;
+    uint8_t pad1[128];
+};
+static_assert(sizeof(struct xseg_port_shared) == 768, "port slot");
+
+/** Segment header: the first page. */
+struct xseg_header {
+    uint64_t magic; /* XSEG_MAGIC, written last at creation */
+    uint32_t layout_version;
+    uint32_t features; /* none yet: an unknown bit refuses the segment */
+    uint64_t size_bytes;
+    uint8_t uuid[16];
+    uint32_t nr_ports;
+    uint32_t nr_requests;
+    uint32_t creator_pid;
+    uint32_t pad0;
+    uint64_t creator_start;
+    uint64_t created_ns; /* CLOCK_REALTIME */
+    uint64_t ports_off;
+    uint64_t rings_off;
+    uint64_t requests_off;
+    uint64_t heap_table_off; /* heap bookkeeping (src/xseg/heap.h) */
+    uint64_t heap_off;       /* page aligned */
+    uint64_t heap_bytes;
+    uint8_t pad1[64];
+    uint64_t free_requests; /* atomic; tag << 32 | index + 1 of the first free descriptor */
+    uint8_t pad2[XSEG_PAGE_BYTES - 192];
+};
+static_assert(sizeof(struct xseg_header) == XSEG_PAGE_BYTES, "segment header");
+
+#endif

@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What each op carries: the contract between peers.
+ *
+ * Conventions.  "name" is the target name, UTF-8, in inline_data with its length
+ * [bytes] in arg[4] (XSEG_ARG_NAME_LEN).  "data" is data_off/data_len.  A reply's
+ * result is 0 unless said otherwise, or -errno.  Inline replies overwrite inline_data.
+ *
+ * To a blocker (BLOCKERB takes CONTENT and EXTENT, BLOCKERM the rest; `object` names
+ * the target; -EINVAL for a kind it does not serve):
+ *
+ *  op       in                                     out
+ *  READ     object, offset, size, data >= size     result = bytes.  CONTENT and EXTENT
+ *                                                  answer `size`, zero-filled past the
+ *                                                  end; others stop at the end. -ENOENT
+ *  WRITE    EXTENT or LAYER, offset, size, data,   result = size.  FUA: durable.
+ *           [FUA]                                  Creates the object.
+ *  ZERO,    EXTENT, offset, size                   space given back; absent is fine
+ *   DISCARD
+ *  FLUSH    object (EXTENT: all of that epoch;     all acknowledged before is durable,
+ *           LAYER; NONE: everything)               the object's name too
+ *  CREATE   object, data (size bytes)              put if absent, whole and durable
+ *           [NOSYNC: durable after FLUSH NONE]     or not at all.  -EEXIST
+ *  UPDATE   HEADER, data, arg[0] = version it      replaced, whole and durable.
+ *           must replace                           -ESTALE if version or fence is older
+ *  APPEND   JOURNAL, data, offset = its length     appended and durable; creates it at
+ *           now, arg[0] = fence                    offset 0.  -ESTALE
+ *  INFO     object                                 inline struct xseg_object_info
+ *  LIST     object.kind, offset = cursor (0        result = entries in data (struct
+ *           starts), data                          xseg_list_entry); arg[0] = next
+ *                                                  cursor, 0 at the end
+ *  DELETE   object                                 durable.  -ENOENT
+ *  ACQUIRE  LEASE; inline struct xseg_lease with   inline struct xseg_lease granted, or
+ *           owner, host and ttl_ns                 the holder's with -EBUSY.  By its
+ *                                                  holder: renewed, same fence
+ *  RELEASE  LEASE, inline struct xseg_lease,       -ESTALE if not the holder's.  FORCE
+ *           [FORCE]                                breaks it; the fence never goes back
+ *  PING                                            0
+ *
+ * To MAPPERD (native; handle from its OPEN):
+ *
+ *  OPEN     data = header bytes, [RDONLY]          handle = map handle; journals of the
+ *                                                  stack are read.  -EBADMSG
+ *  UPDATE   handle, MORE                           appends held back from now on, none in
+ *                                                  flight; inline struct xseg_journal_info
+ *  UPDATE   handle, data = header bytes            map now follows that header (new
+ *                                                  journal, epoch, stack or size); -EINVAL
+ *                                                  changes nothing, appends go on
+ *  CLOSE    handle                                 forgotten; unflushed marks are dropped
+ *  MAPR     handle, offset, size, [data]           result = n struct xseg_run in data, or
+ *                                                  inline if data_off is 0 (at most
+ *                                                  XSEG_INLINE_RUNS): in order, without
+ *                                                  gaps, a prefix of the range if short
+ *  MAPW     handle, offset, size (whole sectors),  range now present in the current
+ *           arg[0] = flush generation, [ZERO]      extent (or ZERO)
+ *  FLUSH    handle, arg[0] = generation            marks up to and with it are durable
+ *  INFO     handle                                 inline struct xseg_map_info
+ *  PING                                            0
+ *
+ * To VLMCD (composer; handle from its OPEN):
+ *
+ *  OPEN     name, [RDONLY], [HOLD]                 handle, inline struct xseg_volume_info
+ *  CLOSE    handle; or name and HOLD [FORCE]
+ *  READ     handle, offset, size, data             result = size
+ *  WRITE    the same, [FUA]                        result = size
+ *  ZERO,    handle, offset, size, [FUA]            result = size; reads zeros after
+ *   DISCARD
+ *  FLUSH    handle                                 all answered before is durable
+ *  MAPR     handle, offset, size, data             as the mapper's
+ *  INFO     handle                                 inline struct xseg_volume_info
+ *  LIST                                            data = struct xseg_volume_info[],
+ *                                                  result = open volumes
+ *  SNAPSHOT, TRUNCATE, RENAME, DELETE              forwarded to CONTROL with the volume
+ *                                                  drained and flushed; as there
+ *  PING                                            0
+ *
+ * To CONTROL: name = the volume; data holds a JSON object of arguments in its first
+ * `size` bytes and has room for the answer: a JSON object in the first arg[0] bytes.  With
+ * a negative result it is {"msgid", "message", ...}.  docs/format/control.md lists the
+ * members.  OPEN, SNAPSHOT, TRUNCATE and RENAME also give inline struct
+ * xseg_volume_info of the open volume as it now is, even when they fail after changing
+ * the epoch (inline_valid != 0).
+ */
+#ifndef XSEG_PAYLOAD_H
+#define XSEG_PAYLOAD_H
+
+#include <assert.h>
+#include <stdint.h>
+
+#include "xseg/request.h"
+
+/** Unit of presence: a volume is mapped in sectors of this many bytes. */
+#define XSEG_SECTOR_BYTES 4096u
+#define XSEG_BLOCK_MIN_BYTES (64u << 10)
+#define XSEG_BLOCK_MAX_BYTES (4u << 20)
+
+/** Index into arg[] of the length of the name in inline_data. */
+#define XSEG_ARG_NAME_LEN 4
+
+/** Where the bytes of a run come from. */
+enum xseg_reference_kind {
+    XSEG_REF_ZERO = 0,
+    XSEG_REF_CONTENT = 1, /* id = SHA-256; byte 0 of the content is the block's first */
+    XSEG_REF_EXTENT = 2,  /* id = uuid + epoch: object offset equals volume offset */
+};
+
+/** One run of a volume with one source.  64 bytes. */
+struct xseg_run {
+    uint64_t offset;     /* [bytes] in the volume, sector aligned */
+    uint64_t size;       /* [bytes], whole sectors */
+    uint32_t kind;       /* enum xseg_reference_kind */
+    uint32_t flags;      /* XSEG_RUN_* */
+    uint64_t object_off; /* [bytes] where the run starts in its object; 0 for ZERO */
+    uint8_t id[32];      /* as struct xseg_object; zeros for ZERO */
+};
+static_assert(sizeof(struct xseg_run) == 64, "run");
+#define XSEG_INLINE_RUNS (XSEG_INLINE_BYTES / sizeof(struct xseg_run))
+
+/** The run lies in the current epoch's extent: writable in place. */
+#define XSEG_RUN_OWNED 1u
+/** ZERO because no layer provides it (a hole), not because it was discarded. */
+#define XSEG_RUN_HOLE 2u
+
+enum xseg_volume_flag {
+    XSEG_VOL_READONLY = 1u << 0, /* a snapshot */
+    XSEG_VOL_TAIL = 1u << 1,     /* shrunk inside a sector: zero its tail on open for write */
+    XSEG_VOL_HELD = 1u << 2,     /* open by the administrator (vlmc open) */
+    XSEG_VOL_RDONLY_OPEN = 1u << 3,
+};
+
+/** An open volume.  320 bytes, so that it fits inline. */
+struct xseg_volume_info {
+    uint8_t uuid[16];
+    uint64_t size_bytes;
+    uint64_t epoch;      /* writes go to EXTENT(uuid, epoch) */
+    uint64_t fence;
+    uint64_t map_handle; /* mapper's handle; 0 if the volume is not open there */
+    uint32_t block_bytes;
+    uint32_t flags;        /* enum xseg_volume_flag */
+    uint32_t users;        /* opens that count */
+    uint32_t inline_valid; /* 1: this record is filled */
+    uint8_t name_len;      /* [bytes] */
+    uint8_t name[XSEG_NAME_MAX];
+};
+static_assert(sizeof(struct xseg_volume_info) == 320, "volume info");
+
+struct xseg_object_info {
+    uint64_t size_bytes;      /* of the object; for NONE: capacity of the store */
+    uint64_t allocated_bytes; /* on disk; for NONE: free bytes of the store */
+    uint64_t modified_ns;     /* CLOCK_REALTIME */
+    uint64_t version;         /* HEADER, LEASE: as stored */
+    char backend[16];         /* "file", "mem"; NONE only */
+    char engine[16];          /* "io_uring", "threads"; NONE only */
+    uint32_t direct;          /* 1: O_DIRECT; NONE only */
+    uint32_t reserved;
+};
+
+struct xseg_list_entry {
+    struct xseg_object object;
+    uint64_t size_bytes;
+    uint64_t allocated_bytes;
+    uint64_t modified_ns;
+};
+static_assert(sizeof(struct xseg_list_entry) == 64, "list entry");
+
+/** A lease, as granted or as held. */
+struct xseg_lease {
+    uint64_t fence;      /* grows with every new holder */
+    uint64_t ttl_ns;     /* asked or left [ns] */
+    uint64_t expires_ns; /* CLOCK_REALTIME */
+    uint32_t pid;        /* of the holder */
+    uint32_t flags;      /* XSEG_LEASE_* */
+    uint64_t pid_start;
+    char boot_id[40];    /* /proc/sys/kernel/random/boot_id: a dead pid counts on this boot only */
+    char owner[64];      /* instance uuid in hex, NUL padded */
+    char host[64];       /* for people, NUL padded */
+};
+static_assert(sizeof(struct xseg_lease) == 208, "lease");
+/** Taken by an administrator (vlmc lock): does not expire with the process. */
+#define XSEG_LEASE_LOCK 1u
+
+/** Where the journal stands. */
+struct xseg_journal_info {
+    uint64_t number;
+    uint64_t length_bytes;
+    uint64_t nr_marks; /* runs recorded in it */
+};
+
+struct xseg_map_info {
+    struct xseg_journal_info journal;
+    uint64_t present_sectors; /* of the current extent since its epoch began */
+    uint64_t dirty_marks;     /* not yet flushed */
+    uint64_t cached_blocks;   /* resolved blocks in memory */
+    uint64_t pages_read;      /* layer pages fetched for this map */
+    uint64_t stack_depth;
+};
+
+/**
+ * Every stored HEADER starts with these 32 bytes (little endian), so that a blocker can
+ * compare versions and fences without knowing the rest.
+ */
+struct xseg_versioned {
+    uint64_t magic;
+    uint64_t version; /* UPDATE stores old + 1 */
+    uint64_t fence;
+    uint64_t length;  /* [bytes] of the whole object */
+};
+static_assert(sizeof(struct xseg_versioned) == 32, "versioned prefix");
+
+#endif

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The native peers of one process: which roles run here, on which reactor.
+ */
+#ifndef PEER_NATIVE_H
+#define PEER_NATIVE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct native;
+
+/** Roles, as bits.  `together` passes all of them to one process. */
+enum native_role {
+    NATIVE_BLOCKERB = 1u << 0,
+    NATIVE_BLOCKERM = 1u << 1,
+    NATIVE_MAPPERD = 1u << 2,
+    NATIVE_VLMCD = 1u << 3,
+    NATIVE_NBD = 1u << 4, /* with VLMCD */
+};
+
+struct native_options {
+    const char *segment; /* name of an existing segment */
+    uint32_t roles;      /* enum native_role */
+    const char *backend; /* "file" or "mem" */
+    const char *data_path; /* root of blockerb */
+    const char *maps_path; /* root of blockerm */
+    const char *engine;    /* "auto", "io_uring", "threads" */
+    bool direct;           /* O_DIRECT */
+    const int *listen_fds; /* NBD */
+    uint32_t nr_listen_fds;
+    uint32_t log_level; /* 0 error, 1 warning, 2 info, 3 debug; to stderr */
+};
+
+/** Create the reactor and its peers.  0 or -errno; *why gets one line. */
+int native_create(const struct native_options *options, struct native **out,
+                  const char **why);
+
+/** Serve until native_stop, then drain and stop the peers.  Blocks; no Python needed. */
+int native_run(struct native *n);
+
+/** Ask native_run to end.  Any thread; safe in a signal handler. */
+void native_stop(struct native *n);
+void native_destroy(struct native *n);
+
+/** "io_uring" or "threads": what an engine of "auto" comes to on this machine. */
+const char *native_default_engine(void);
+
+#endif

@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The reactor: one thread that runs peers to completion.
+ *
+ * One loop over segment ports, file descriptors, timers, polled sources (an io_uring)
+ * and finished blocking jobs.  A callback never blocks; what must block is a job.
+ * Everything here is called on the reactor's thread unless it says otherwise.
+ *
+ * Submitting to a port of the same reactor is a queue push: the loop visits all its
+ * ports before it sleeps, so no system call is made.
+ */
+#ifndef REACTOR_REACTOR_H
+#define REACTOR_REACTOR_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "xseg/xseg.h"
+
+struct reactor;
+
+struct reactor_options {
+    uint32_t nr_workers; /* threads for blocking jobs; 0 means 4 */
+};
+
+/** Make a reactor over an attached segment, which must outlive it.  0 or -errno. */
+int reactor_create(struct xseg_segment *seg, const struct reactor_options *options,
+                   struct reactor **out);
+
+/** Free it.  Not while it runs; fds, timers, pollers and ports are removed first. */
+void reactor_destroy(struct reactor *r);
+
+/** Run until reactor_stop.  Returns 0, or -errno if the loop itself failed. */
+int reactor_run(struct reactor *r);
+
+/** Make reactor_run return after the current turn.  Any thread, signal-safe. */
+void reactor_stop(struct reactor *r);
+
+struct xseg_segment *reactor_segment(struct reactor *r);
+uint64_t reactor_now_ns(struct reactor *r); /* CLOCK_MONOTONIC, cached per turn */
+
+/* ---- ports ------------------------------------------------------------------- */
+
+/** What a peer does with a request sent to its port: answer now or later, once. */
+typedef void reactor_request_fn(void *ctx, struct xseg_request *rq);
+
+/**
+ * Serve a port.  All ports of a reactor share one doorbell.
+ * @param on_request  NULL for a port that only sends.
+ */
+int reactor_add_port(struct reactor *r, struct xseg_port *port,
+                     reactor_request_fn *on_request, void *ctx);
+void reactor_remove_port(struct reactor *r, struct xseg_port *port);
+
+/** Reply to a request this reactor sent.  `rq` is the sender's again; it frees it. */
+typedef void reactor_reply_fn(void *arg, struct xseg_request *rq);
+
+/**
+ * Send `rq` from `port` (one of this reactor's) and call `done(arg, rq)` with the reply.
+ * If it cannot be sent (-EPIPE, ...), `done` is called on the next turn with that
+ * error in rq->result: callers have one error path.
+ */
+void reactor_submit(struct reactor *r, struct xseg_port *port, struct xseg_request *rq,
+                    uint32_t dst_port, reactor_reply_fn *done, void *arg);
+
+/* ---- file descriptors ---------------------------------------------------------- */
+
+struct reactor_fd {
+    int fd;
+    uint32_t events; /* EPOLLIN | EPOLLOUT | ...; level triggered */
+    void (*on_ready)(struct reactor_fd *self, uint32_t events);
+};
+int reactor_add_fd(struct reactor *r, struct reactor_fd *fd);
+int reactor_mod_fd(struct reactor *r, struct reactor_fd *fd, uint32_t events);
+/** Safe from inside callbacks: an event already fetched for it is dropped. */
+void reactor_del_fd(struct reactor *r, struct reactor_fd *fd);
+
+/* ---- timers ------------------------------------------------------------------ */
+
+struct reactor_timer {
+    uint64_t deadline_ns; /* CLOCK_MONOTONIC */
+    void (*on_fire)(struct reactor_timer *self);
+    struct reactor_timer *next; /* private: sorted list */
+    bool armed;                 /* private */
+};
+/** Fire once after `delay_ns`; re-arming an armed timer moves it. */
+void reactor_arm_timer(struct reactor *r, struct reactor_timer *t, uint64_t delay_ns);
+void reactor_disarm_timer(struct reactor *r, struct reactor_timer *t);
+
+/* ---- polled sources and deferred work ---------------------------------------- */
+
+/**
+ * A source visited once per turn: it pushes what it has queued (submits its SQEs) and
+ * handles what is ready.  Returns how many completions it handled.
+ */
+struct reactor_poller {
+    int (*poll)(struct reactor_poller *self);
+    struct reactor_poller *next; /* private */
+};
+void reactor_add_poller(struct reactor *r, struct reactor_poller *p);
+void reactor_remove_poller(struct reactor *r, struct reactor_poller *p);
+
+/** Run `fn(self)` on the next turn, before ports are visited. */
+struct reactor_task {
+    void (*fn)(struct reactor_task *self);
+    struct reactor_task *next; /* private */
+};
+void reactor_defer(struct reactor *r, struct reactor_task *t);
+
+/* ---- blocking jobs -------------------------------------------------------------- */
+
+struct reactor_job {
+    void (*run)(struct reactor_job *self);  /* on a worker thread; may block */
+    void (*done)(struct reactor_job *self); /* on the reactor's thread */
+    struct reactor_job *next;               /* private */
+};
+void reactor_offload(struct reactor *r, struct reactor_job *job);
+
+/* ---- peers -------------------------------------------------------------------- */
+
+/**
+ * What a peer looks like to whoever starts it (src/peer/native.c).  Each peer's public
+ * header has one `<peer>_create(struct reactor *, const struct <peer>_options *,
+ * struct peer **)`; stop() begins an orderly end (drain, flush, close) and calls
+ * `stopped(arg)` on the reactor's thread when nothing is left in flight.
+ */
+struct peer {
+    const char *role;
+    void (*stop)(struct peer *self, void (*stopped)(void *arg), void *arg);
+    void (*destroy)(struct peer *self);
+};
+
+#endif
