@@ -39,6 +39,14 @@ void reactor_stop(struct reactor *r);
 struct xseg_segment *reactor_segment(struct reactor *r);
 uint64_t reactor_now_ns(struct reactor *r); /* CLOCK_MONOTONIC, cached per turn */
 
+/** What the loop did since it was made.  For tests and benchmarks. */
+struct reactor_statistics {
+    uint64_t turns;
+    uint64_t sleeps;          /* waits in epoll_wait */
+    uint64_t unknown_replies; /* dropped: nobody waited for them */
+};
+void reactor_statistics(const struct reactor *r, struct reactor_statistics *out);
+
 /* ---- ports ------------------------------------------------------------------- */
 
 /** What a peer does with a request sent to its port: answer now or later, once. */
@@ -56,9 +64,9 @@ void reactor_remove_port(struct reactor *r, struct xseg_port *port);
 typedef void reactor_reply_fn(void *arg, struct xseg_request *rq);
 
 /**
- * Send `rq` from `port` (one of this reactor's) and call `done(arg, rq)` with the reply.
- * If it cannot be sent (-EPIPE, ...), `done` is called on the next turn with that
- * error in rq->result: callers have one error path.
+ * Send `rq` from `port` (one of this reactor's) and call `done(arg, rq)` with the
+ * reply. If it cannot be sent (-EPIPE, ...), `done` is called on the next turn with
+ * that error in rq->result: callers have one error path.
  */
 void reactor_submit(struct reactor *r, struct xseg_port *port, struct xseg_request *rq,
                     uint32_t dst_port, reactor_reply_fn *done, void *arg);
