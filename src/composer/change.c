@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * SNAPSHOT, TRUNCATE, RENAME and DELETE: changes of a volume as a whole.
+ *
+ * CONTROL makes the change; the composer sees to it that nothing is in flight
+ * meanwhile. A snapshot or a new size needs the volume open (opened for the time if it
+ * was not):
+ *
+ *   open -> freeze -> drained -> flushed -> CONTROL -> [zero the tail] -> unfreeze ->
+ * answer
+ *
+ * A new name only freezes an open volume; a removal goes to CONTROL as it is, which
+ * refuses while the volume is open.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "composer/internal.h"
+
+struct change {
+    struct drain drain;
+    struct flush_wait flush;
+    struct waiter waiter;
+    struct composer *c;
+    struct volume *v; /* frozen, or NULL: not open */
+    struct xseg_request *rq;
+    bool opened; /* open_get is to be balanced */
+};
+
+static void change_forward(struct change *ch);
+
+static void change_end(struct change *ch, int64_t result)
+{
+    struct volume *v = ch->v;
+
+    composer_reply(ch->c, ch->rq, result);
+    if (v) {
+        bool opened = ch->opened;
+        v->users += !opened; /* keep it over the unfreeze */
+        volume_unfreeze(v);
+        open_put(v);
+    }
+    free(ch);
+}
+
+static void change_tail_zeroed(void *arg, int64_t result)
+{
+    change_end(arg, result);
+}
+
+static void change_forwarded(void *arg, struct xseg_request *child)
+{
+    struct change *ch = arg;
+    int64_t result = child->result;
+
+    if (ch->v && ch->rq->op != XSEG_OP_DELETE)
+        volume_update(ch->v, child);
+    request_answer(ch->rq, child);
+    composer_release(ch->c, child);
+    if (result >= 0 && ch->v && ch->rq->op == XSEG_OP_TRUNCATE &&
+        (ch->v->info.flags & XSEG_VOL_TAIL))
+        mutate_zero_tail(ch->v, change_tail_zeroed, ch);
+    else
+        change_end(ch, result);
+}
+
+static void change_resume(struct waiter *w)
+{
+    change_forward(LIST_ENTRY(w, struct change, waiter));
+}
+
+static void change_forward(struct change *ch)
+{
+    struct xseg_request *child = composer_request(ch->c, ch->rq->op);
+    if (!child) {
+        ch->waiter.resume = change_resume;
+        composer_starve(ch->c, &ch->waiter);
+        return;
+    }
+    request_lend(child, ch->rq);
+    child->handle = ch->v ? ch->v->info.map_handle : 0;
+    composer_send(ch->c, child, XSEG_PORT_CONTROL, change_forwarded, ch);
+}
+
+static void change_flushed(struct flush_wait *w, int64_t result)
+{
+    struct change *ch = LIST_ENTRY(w, struct change, flush);
+
+    if (result < 0) {
+        ch->rq->arg[0] = 0;
+        change_end(ch, result);
+        return;
+    }
+    change_forward(ch);
+}
+
+static void change_drained(struct drain *d)
+{
+    struct change *ch = LIST_ENTRY(d, struct change, drain);
+
+    ch->flush.flushed = change_flushed;
+    list_init(&ch->flush.link);
+    barrier_flush(ch->v, &ch->flush);
+}
+
+static void change_freeze(struct change *ch)
+{
+    ch->drain.drained = change_drained;
+    list_init(&ch->drain.link);
+    volume_freeze(ch->v, &ch->drain);
+}
+
+static void change_opened(void *arg, struct volume *v, int64_t result)
+{
+    struct change *ch = arg;
+
+    if (!v) {
+        change_end(ch, result);
+        return;
+    }
+    ch->v = v;
+    ch->opened = true;
+    change_freeze(ch);
+}
+
+void change_serve(struct composer *c, struct xseg_request *rq)
+{
+    uint8_t len;
+    int rc = request_name(rq, &len);
+    struct change *ch = rc < 0 ? NULL : calloc(1, sizeof *ch);
+    if (!ch) {
+        rq->arg[0] = 0;
+        composer_reply(c, rq, rc < 0 ? rc : -ENOMEM);
+        return;
+    }
+    ch->c = c;
+    ch->rq = rq;
+    list_init(&ch->waiter.link);
+    if (rq->op == XSEG_OP_SNAPSHOT || rq->op == XSEG_OP_TRUNCATE) {
+        open_get(c, rq, change_opened, ch);
+        return;
+    }
+    struct volume *v = volume_by_name(c, rq->inline_data, len);
+    if (v && v->state != VOLUME_OPEN) { /* soon it is open or gone: then again */
+        free(ch);
+        composer_queue(c, &v->after, rq, NULL);
+        return;
+    }
+    if (v && rq->op == XSEG_OP_RENAME) {
+        ch->v = v;
+        change_freeze(ch);
+        return;
+    }
+    change_forward(ch);
+}

@@ -1,0 +1,284 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the composer's files share: the peer itself, open volumes, and operations in
+ * flight.  All of it belongs to the reactor's thread; nothing here is locked.
+ *
+ *   composer.c  the peer: requests in, checked and handed to their noun; stop
+ *   volume.c    the table of open volumes; freeze and drain
+ *   open.c      OPEN and CLOSE: users, holders, dead clients
+ *   reader.c    a range of a volume into a buffer
+ *   mutate.c    WRITE, ZERO, DISCARD: edges, data, marks, overlap
+ *   barrier.c   FLUSH and FUA: generations
+ *   change.c    SNAPSHOT, TRUNCATE, RENAME, DELETE: drained, then forwarded
+ */
+#ifndef COMPOSER_INTERNAL_H
+#define COMPOSER_INTERNAL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/list.h"
+#include "composer/composer.h"
+#include "reactor/reactor.h"
+#include "xseg/xseg.h"
+
+#define SECTOR XSEG_SECTOR_BYTES
+
+/** Round to whole sectors. */
+static inline uint64_t sector_floor(uint64_t bytes)
+{
+    return bytes & ~(uint64_t)(SECTOR - 1);
+}
+
+static inline uint64_t sector_ceil(uint64_t bytes)
+{
+    return sector_floor(bytes + SECTOR - 1);
+}
+
+struct volume;
+
+/** Something that waits for a descriptor or an edge buffer. */
+struct waiter {
+    struct list link;
+    void (*resume)(struct waiter *self);
+};
+
+struct composer {
+    struct peer peer;
+    struct reactor *reactor;
+    struct xseg_segment *seg;
+    struct xseg_port *port;
+    struct list volumes;   /* struct volume, all states */
+    struct volume **slots; /* handle -> volume */
+    uint32_t nr_slots;
+    uint32_t generation;  /* of the next volume's handle */
+    struct list free_ops; /* struct mutation, preallocated */
+    struct mutation *ops;
+    struct list op_waiters;   /* struct queued, requests that wait for an op */
+    struct list starved;      /* struct waiter: no descriptor was free */
+    struct list edge_waiters; /* struct waiter: no edge buffer was free */
+    uint64_t edges[64];       /* free edge buffers, two sectors each */
+    uint32_t nr_edges;
+    uint32_t nr_edges_total;
+    struct reactor_timer reap_timer;
+    bool stopping;
+    void (*stopped)(void *arg);
+    void *stopped_arg;
+};
+
+enum volume_state {
+    VOLUME_OPENING, /* CONTROL was asked; requests wait in `pending_opens` */
+    VOLUME_OPEN,
+    VOLUME_CLOSING, /* flushing, then CONTROL is told; opens wait */
+};
+
+/** A request that waits in a list; lives outside the segment, so links are safe. */
+struct queued {
+    struct list link;
+    struct xseg_request *rq;
+    struct volume *v; /* it counts as active on, or NULL */
+};
+
+/** Called once when a volume has nothing in flight. */
+struct drain {
+    struct list link;
+    void (*drained)(struct drain *self);
+};
+
+/** Called once when everything answered before is durable. */
+struct flush_wait {
+    struct list link;
+    void (*flushed)(struct flush_wait *self, int64_t result);
+};
+
+/** One open volume. */
+struct volume {
+    struct list link;
+    struct composer *c;
+    enum volume_state state;
+    uint32_t slot;
+    uint64_t handle;
+    struct xseg_volume_info info;
+    struct list opens;         /* struct open_ref: who has it open */
+    struct list pending_opens; /* struct open_op, while OPENING or CLOSING */
+    struct list closers;       /* struct queued: answered when it is closed */
+    struct list after;         /* struct queued: served again when the state changes */
+    struct drain close_drain;
+    struct flush_wait close_flush;
+    struct waiter ask_waiter; /* OPEN or CLOSE waits for a descriptor */
+    uint64_t ask_off;         /* buffer lent to CONTROL with OPEN or CLOSE */
+    int64_t close_result;
+    uint32_t users; /* opens, internal ones too */
+    bool held;      /* by the administrator */
+    bool upgrading; /* OPENING for write while it is open read-only: frozen */
+
+    /* in flight */
+    uint32_t nr_active;        /* requests being served */
+    uint32_t freezers;         /* > 0: new requests wait in `frozen` */
+    struct list frozen;        /* struct queued */
+    struct list drain_waiters; /* struct drain: called when nr_active is 0 */
+    struct list mutations;     /* struct mutation, in order of arrival */
+
+    /* flush: marks of generation g are counted in marks[g & 1] until answered */
+    uint64_t generation;
+    uint32_t marks[2];
+    bool flushing;
+    struct list flush_next; /* struct flush_wait: served by the next flush */
+    struct list flush_now;  /* served by the one that runs */
+    uint64_t flush_generation;
+    struct waiter flush_waiter;
+    int64_t flush_result;
+};
+
+/* ---- composer.c ---------------------------------------------------------------- */
+
+/** A child request from the composer's port, or NULL: then wait with composer_starve.
+ */
+struct xseg_request *composer_request(struct composer *c, uint32_t op);
+/** Send a child; `done(arg, rq)` gets it back and ends with composer_release. */
+void composer_send(struct composer *c, struct xseg_request *rq, uint32_t dst,
+                   reactor_reply_fn *done, void *arg);
+/** Free a child and let the next starved waiter try. */
+void composer_release(struct composer *c, struct xseg_request *rq);
+void composer_starve(struct composer *c, struct waiter *w);
+/** An edge buffer (two sectors) or 0: then wait in edge_waiters. */
+uint64_t composer_edge_get(struct composer *c);
+void composer_edge_put(struct composer *c, uint64_t off);
+/** Answer a client's request. */
+void composer_reply(struct composer *c, struct xseg_request *rq, int64_t result);
+/** Serve a request now (also called for those that waited). */
+void composer_serve(struct composer *c, struct xseg_request *rq);
+/** Called whenever a volume is gone or closed: ends a stop that waits for it. */
+void composer_check_stopped(struct composer *c);
+/** Put a request aside; `v` is the volume it already counts on, or NULL.  Without
+ *  memory it is answered -ENOMEM at once and false is returned. */
+bool composer_queue(struct composer *c, struct list *where, struct xseg_request *rq,
+                    struct volume *v);
+/** Serve all that waits in a list; what it queues anew waits for the next time. */
+void composer_serve_again(struct composer *c, struct list *where);
+/** Take the first request of a list; NULL when it is empty. */
+struct xseg_request *composer_dequeue(struct list *where, struct volume **v);
+
+/* ---- volume.c ------------------------------------------------------------------ */
+
+int volume_table_init(struct composer *c);
+void volume_table_fini(struct composer *c);
+/** A new volume in state OPENING under that name, or NULL (no memory, table full). */
+struct volume *volume_new(struct composer *c, const uint8_t *name, uint8_t name_len);
+void volume_free(struct volume *v);
+struct volume *volume_by_name(struct composer *c, const uint8_t *name, uint8_t len);
+/** The open volume of a handle, or NULL if it is stale.  *read_only: opened so. */
+struct volume *volume_by_handle(struct composer *c, uint64_t handle, bool *read_only);
+/** Count a request in; false if the volume is frozen: then it was queued. */
+bool volume_enter(struct volume *v, struct xseg_request *rq);
+void volume_leave(struct volume *v);
+/** Hold new requests back; call `d->drained` when those in flight have ended. */
+void volume_freeze(struct volume *v, struct drain *d);
+void volume_unfreeze(struct volume *v);
+/** Take what CONTROL said of the volume, if its record is valid and sane. */
+void volume_update(struct volume *v, const struct xseg_request *reply);
+
+/* ---- open.c -------------------------------------------------------------------- */
+
+void open_serve(struct composer *c, struct xseg_request *rq);
+void close_serve(struct composer *c, struct xseg_request *rq);
+/**
+ * Open the volume that `rq` names for the composer itself (a change of a volume).
+ * `opened(arg, v, result)`: v is NULL on failure, and what CONTROL said is in the data
+ * of `rq`; balanced by open_put.
+ */
+void open_get(struct composer *c, struct xseg_request *rq,
+              void (*opened)(void *arg, struct volume *v, int64_t result), void *arg);
+void open_put(struct volume *v);
+/** Close it if nobody has it open any more. */
+void open_check_unused(struct volume *v);
+/** Drop the opens of clients whose port is gone. */
+void open_reap(struct composer *c);
+/** Close every volume (stop). */
+void open_close_all(struct composer *c);
+
+/* ---- reader.c ------------------------------------------------------------------ */
+
+/** One range being read.  Embedded in its user; no allocation. */
+struct reader {
+    struct waiter waiter;
+    struct volume *v;
+    uint64_t pos, end; /* [bytes] still to be asked for */
+    uint64_t base;     /* volume offset of the first byte */
+    uint64_t data_off; /* segment offset where byte `base` goes */
+    uint32_t pending;  /* children in flight */
+    int64_t error;
+    bool mapping;      /* a MAPR is in flight */
+    uint64_t runs_off; /* buffer for many runs, or 0 */
+    uint64_t runs_bytes;
+    void (*done)(struct reader *self);
+};
+/** Read [offset, offset + size) of `v` into the segment at `data_off`, then call
+ *  r->done with r->error.  The range lies within the last sector of the volume. */
+void reader_start(struct reader *r, struct volume *v, uint64_t offset, uint64_t size,
+                  uint64_t data_off, void (*done)(struct reader *self));
+void read_serve(struct composer *c, struct volume *v, struct xseg_request *rq);
+void mapr_serve(struct composer *c, struct volume *v, struct xseg_request *rq);
+
+/* ---- mutate.c ------------------------------------------------------------------ */
+
+/** Part of a mutation: whole sectors with one kind of new contents. */
+struct piece {
+    uint64_t offset, size;
+    uint64_t data_off; /* 0: becomes ZERO */
+};
+
+/** A WRITE, ZERO or DISCARD in flight. */
+struct mutation {
+    struct waiter waiter;
+    struct list link; /* volume's mutations, or free_ops */
+    struct composer *c;
+    struct volume *v;
+    struct xseg_request *rq; /* client's; NULL for the composer's own */
+    uint64_t offset, size;
+    uint64_t data_off;   /* 0 for ZERO and DISCARD */
+    bool durable;        /* FUA */
+    uint64_t first, end; /* [bytes] whole sectors touched: the range it owns */
+    uint32_t blockers;   /* earlier mutations that overlap */
+    uint64_t edge_off;   /* two sectors, or 0 */
+    struct piece pieces[3];
+    uint32_t nr_pieces;
+    uint32_t next; /* piece to send next in this phase */
+    uint32_t pending;
+    bool marking; /* phase: data, then marks */
+    int64_t error;
+    uint64_t mark_generation;
+    struct reader reader;
+    struct flush_wait flush;
+    void (*done)(struct mutation *self, int64_t result);
+};
+void mutate_serve(struct composer *c, struct volume *v, struct xseg_request *rq);
+/** Zero what lies in the last sector behind the end of a volume, durably.  Works on a
+ *  frozen volume. */
+void mutate_zero_tail(struct volume *v, void (*done)(void *arg, int64_t result),
+                      void *arg);
+/** Serve requests that waited for a free mutation. */
+void mutate_resume_waiters(struct composer *c);
+
+/* ---- barrier.c ----------------------------------------------------------------- */
+
+void barrier_init(struct volume *v);
+/** Make everything answered so far durable, then call w->flushed. */
+void barrier_flush(struct volume *v, struct flush_wait *w);
+/** Count a MAPW in and out of the generation it belongs to. */
+uint64_t barrier_mark_begin(struct volume *v);
+void barrier_mark_end(struct volume *v, uint64_t generation);
+void flush_serve(struct composer *c, struct volume *v, struct xseg_request *rq);
+
+/* ---- change.c ------------------------------------------------------------------ */
+
+void change_serve(struct composer *c, struct xseg_request *rq);
+
+/** Name of a request: checked length, or -EINVAL. */
+int request_name(const struct xseg_request *rq, uint8_t *len);
+/** The child carries the client's name, arguments and data. */
+void request_lend(struct xseg_request *child, const struct xseg_request *rq);
+/** The client gets the child's inline record and answer. */
+void request_answer(struct xseg_request *rq, const struct xseg_request *child);
+
+#endif

@@ -1,0 +1,502 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * OPEN and CLOSE: who has a volume open.
+ *
+ * The first OPEN asks CONTROL, which takes the lease and loads the map; further ones
+ * are counted.  The last CLOSE flushes and tells CONTROL.  Opens that come while that
+ * is under way wait for it.  Opens are kept per client port, so that those of a client
+ * that died are dropped.
+ *
+ *   (none) --OPEN--> OPENING --CONTROL says yes--> OPEN --last CLOSE--> CLOSING -->
+ * (none)
+ *                        `--no--> (none)             ^--upgrade to writable--'
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/log.h"
+#include "composer/internal.h"
+
+#define HANDLE_RDONLY (UINT64_C(1) << 63)
+#define ASK_BYTES     4096u
+
+/** Opens of one client.  Starts with its link (volume_free relies on it). */
+struct open_ref {
+    struct list link;
+    uint32_t port;
+    uint32_t generation; /* of the port when it opened */
+    uint32_t count;
+};
+
+/** One OPEN that waits for CONTROL. */
+struct open_op {
+    struct list link;
+    struct xseg_request *rq; /* the client's; what CONTROL says goes into its data */
+    bool read_only;
+    void (*opened)(void *arg, struct volume *v, int64_t result); /* NULL: a client */
+    void *arg;
+};
+
+static void ask_open(struct volume *v);
+static void close_begin(struct volume *v);
+
+/* ---- users -------------------------------------------------------------------------
+ */
+
+static uint32_t port_generation(struct composer *c, uint32_t port)
+{
+    const struct xseg_port_shared *p = xseg_segment_port(c->seg, port);
+    return p && p->state == XSEG_PORT_BOUND ? p->generation : 0;
+}
+
+static struct open_ref *find_ref(struct volume *v, uint32_t port)
+{
+    uint32_t generation = port_generation(v->c, port);
+    LIST_FOR_EACH(it, n, &v->opens)
+    {
+        struct open_ref *ref = LIST_ENTRY(it, struct open_ref, link);
+        if (ref->port == port && ref->generation == generation)
+            return ref;
+    }
+    return NULL;
+}
+
+static int add_ref(struct volume *v, uint32_t port)
+{
+    struct open_ref *ref = find_ref(v, port);
+    if (!ref) {
+        ref = calloc(1, sizeof *ref);
+        if (!ref)
+            return -ENOMEM;
+        ref->port = port;
+        ref->generation = port_generation(v->c, port);
+        list_push_back(&v->opens, &ref->link);
+    }
+    ref->count++;
+    v->users++;
+    return 0;
+}
+
+static void drop_ref(struct volume *v, struct open_ref *ref, uint32_t count)
+{
+    ref->count -= count;
+    v->users -= count;
+    if (ref->count == 0) {
+        list_remove(&ref->link);
+        free(ref);
+    }
+}
+
+void open_reap(struct composer *c)
+{
+    LIST_FOR_EACH(it, n, &c->volumes)
+    {
+        struct volume *v = LIST_ENTRY(it, struct volume, link);
+        LIST_FOR_EACH(jt, m, &v->opens)
+        {
+            struct open_ref *ref = LIST_ENTRY(jt, struct open_ref, link);
+            if (port_generation(c, ref->port) != ref->generation) {
+                log_line(LOG_INFO, "vlmcd",
+                         "client of port %u is gone: closing its %u "
+                         "opens of \"%.*s\"",
+                         ref->port, ref->count, (int)v->info.name_len,
+                         (const char *)v->info.name);
+                drop_ref(v, ref, ref->count);
+            }
+        }
+        open_check_unused(v);
+    }
+}
+
+void open_check_unused(struct volume *v)
+{
+    if (v->state == VOLUME_OPEN && v->users == 0 && !v->held)
+        close_begin(v);
+}
+
+void open_put(struct volume *v)
+{
+    v->users--;
+    open_check_unused(v);
+}
+
+/* ---- open
+ * ------------------------------------------------------------------------------ */
+
+static void answer_open(struct volume *v, struct open_op *op)
+{
+    struct xseg_request *rq = op->rq;
+    int rc = 0;
+
+    if (op->opened) {
+        v->users++;
+        op->opened(op->arg, v, 0);
+        free(op);
+        return;
+    }
+    if (rq->flags & XSEG_F_HOLD)
+        v->held = true;
+    else
+        rc = add_ref(v, rq->src_port);
+    if (rc == 0) {
+        struct xseg_volume_info info = v->info;
+        info.users = v->users;
+        info.flags |= v->held ? XSEG_VOL_HELD : 0u;
+        info.inline_valid = 1;
+        memcpy(rq->inline_data, &info, sizeof info);
+        rq->handle = v->handle | (op->read_only ? HANDLE_RDONLY : 0);
+    }
+    composer_reply(v->c, rq, rc);
+    free(op);
+}
+
+/** Refuse one OPEN; `text` is CONTROL's JSON or empty. */
+static void refuse_open(struct composer *c, struct open_op *op, int64_t result,
+                        const void *text, uint64_t len)
+{
+    struct xseg_request *rq = op->rq;
+    void *room =
+        rq->data_off ? xseg_heap_ptr(c->seg, rq->data_off, rq->data_len) : NULL;
+
+    rq->arg[0] = 0;
+    if (room && len <= rq->data_len) {
+        memcpy(room, text, len);
+        rq->arg[0] = len;
+    }
+    if (op->opened)
+        op->opened(op->arg, NULL, result);
+    else
+        composer_reply(c, rq, result);
+    free(op);
+}
+
+/** The volume is gone: give what waited for that a new start. */
+static void volume_gone(struct volume *v, int64_t result)
+{
+    struct composer *c = v->c;
+    struct list opens, after;
+    struct xseg_request *rq;
+
+    list_init(&opens);
+    list_init(&after);
+    while ((rq = composer_dequeue(&v->closers, NULL)))
+        composer_reply(c, rq, result);
+    for (struct list *link; (link = list_pop_front(&v->pending_opens));)
+        list_push_back(&opens, link);
+    for (struct list *link; (link = list_pop_front(&v->after));)
+        list_push_back(&after, link);
+    /* requests that were frozen meet a stale handle */
+    v->state = VOLUME_CLOSING;
+    if (v->freezers)
+        volume_unfreeze(v);
+
+    struct volume *again = NULL;
+    if (!list_empty(&opens)) {
+        again = volume_new(c, v->info.name, v->info.name_len);
+        if (again)
+            for (struct list *link; (link = list_pop_front(&opens));)
+                list_push_back(&again->pending_opens, link);
+        for (struct list *link; (link = list_pop_front(&opens));)
+            refuse_open(c, LIST_ENTRY(link, struct open_op, link), -ENOMEM, "", 0);
+    }
+    if (v->ask_off)
+        xseg_buffer_free(c->seg, v->ask_off);
+    volume_free(v);
+    composer_serve_again(c, &after);
+    if (again)
+        ask_open(again);
+    composer_check_stopped(c);
+}
+
+static void opened_all(struct volume *v)
+{
+    struct list granted;
+
+    v->state = VOLUME_OPEN;
+    v->users++; /* keeps it open while those that waited are answered */
+    if (v->upgrading) {
+        v->upgrading = false;
+        volume_unfreeze(v);
+    }
+    bool writable = !(v->info.flags & XSEG_VOL_RDONLY_OPEN);
+    list_init(&granted);
+    for (struct list *link; (link = list_pop_front(&v->pending_opens));)
+        list_push_back(&granted, link);
+    for (struct list *link; (link = list_pop_front(&granted));) {
+        struct open_op *op = LIST_ENTRY(link, struct open_op, link);
+        if (writable || op->read_only)
+            answer_open(v, op);
+        else
+            list_push_back(&v->pending_opens, link); /* needs the upgrade */
+    }
+    composer_serve_again(v->c, &v->after);
+    v->users--;
+    if (!list_empty(&v->pending_opens)) {
+        v->state = VOLUME_OPENING;
+        ask_open(v);
+    } else if (v->c->stopping) {
+        close_begin(v);
+    } else {
+        open_check_unused(v);
+    }
+}
+
+/** CONTROL said no: refuse the first that waits; the others may want it differently. */
+static void open_failed(struct volume *v, int64_t result, const void *text,
+                        uint64_t len)
+{
+    struct list *first = list_pop_front(&v->pending_opens);
+
+    refuse_open(v->c, LIST_ENTRY(first, struct open_op, link), result, text, len);
+    if (v->upgrading)
+        opened_all(v); /* it stays open as it was */
+    else
+        volume_gone(v, 0);
+}
+
+static void tail_zeroed(void *arg, int64_t result)
+{
+    struct volume *v = arg;
+
+    if (result < 0)
+        log_line(LOG_ERROR, "vlmcd", "\"%.*s\": cannot zero the end of the volume: %s",
+                 (int)v->info.name_len, (const char *)v->info.name,
+                 strerror((int)-result));
+    opened_all(v);
+}
+
+static void ask_open_done(void *arg, struct xseg_request *rq)
+{
+    struct volume *v = arg;
+    struct composer *c = v->c;
+    int64_t result = rq->result;
+
+    if (result >= 0) {
+        volume_update(v, rq);
+        if (v->info.inline_valid != 1)
+            result = -EIO;
+    }
+    uint64_t len = rq->arg[0] <= ASK_BYTES ? rq->arg[0] : 0;
+    composer_release(c, rq);
+    if (result >= 0) {
+        if ((v->info.flags & XSEG_VOL_TAIL) &&
+            !(v->info.flags & (XSEG_VOL_READONLY | XSEG_VOL_RDONLY_OPEN)))
+            mutate_zero_tail(v, tail_zeroed, v);
+        else
+            opened_all(v);
+        return;
+    }
+    open_failed(v, result, xseg_heap_ptr(c->seg, v->ask_off, ASK_BYTES), len);
+}
+
+static void ask(struct volume *v, uint32_t op, const char *arguments,
+                reactor_reply_fn *done)
+{
+    struct composer *c = v->c;
+    struct xseg_request *rq = composer_request(c, op);
+    if (!rq) {
+        composer_starve(c, &v->ask_waiter);
+        return;
+    }
+    rq->arg[XSEG_ARG_NAME_LEN] = v->info.name_len;
+    memcpy(rq->inline_data, v->info.name, v->info.name_len);
+    rq->handle = v->info.map_handle;
+    rq->size = strlen(arguments);
+    rq->data_off = v->ask_off;
+    rq->data_len = ASK_BYTES;
+    memcpy(xseg_heap_ptr(c->seg, v->ask_off, ASK_BYTES), arguments, rq->size);
+    composer_send(c, rq, XSEG_PORT_CONTROL, done, v);
+}
+
+static void ask_open_resume(struct waiter *w)
+{
+    ask_open(LIST_ENTRY(w, struct volume, ask_waiter));
+}
+
+static void upgrade_drained(struct drain *d)
+{
+    ask_open(LIST_ENTRY(d, struct volume, close_drain));
+}
+
+/** Ask CONTROL to open it as the first of those that wait wants it. */
+static void ask_open(struct volume *v)
+{
+    struct open_op *op = LIST_ENTRY(v->pending_opens.next, struct open_op, link);
+
+    if (v->info.map_handle && !v->upgrading) { /* nothing may be in flight */
+        v->upgrading = true;
+        v->close_drain.drained = upgrade_drained;
+        volume_freeze(v, &v->close_drain);
+        return;
+    }
+    if (!v->ask_off && xseg_buffer_alloc(v->c->seg, ASK_BYTES, &v->ask_off) < 0) {
+        v->ask_off = 0;
+        open_failed(v, -ENOBUFS, "", 0);
+        return;
+    }
+    v->ask_waiter.resume = ask_open_resume;
+    ask(v, XSEG_OP_OPEN,
+        op->read_only ? "{\"read_only\":true}" : "{\"read_only\":false}",
+        ask_open_done);
+}
+
+static void open_start(struct composer *c, struct open_op *op)
+{
+    uint8_t len;
+    int rc = request_name(op->rq, &len);
+    if (rc < 0) {
+        refuse_open(c, op, rc, "", 0);
+        return;
+    }
+    struct volume *v = volume_by_name(c, op->rq->inline_data, len);
+    if (v && v->state == VOLUME_OPEN &&
+        (op->read_only || !(v->info.flags & XSEG_VOL_RDONLY_OPEN))) {
+        answer_open(v, op);
+        return;
+    }
+    bool fresh = !v;
+    if (fresh)
+        v = volume_new(c, op->rq->inline_data, len);
+    if (!v) {
+        refuse_open(c, op, -ENOMEM, "", 0);
+        return;
+    }
+    list_push_back(&v->pending_opens, &op->link);
+    if (v->state == VOLUME_OPEN)
+        v->state = VOLUME_OPENING; /* the upgrade */
+    else if (!fresh)
+        return; /* CONTROL has been asked */
+    ask_open(v);
+}
+
+static struct open_op *open_op_new(struct xseg_request *rq)
+{
+    struct open_op *op = calloc(1, sizeof *op);
+    if (op)
+        op->rq = rq;
+    return op;
+}
+
+void open_serve(struct composer *c, struct xseg_request *rq)
+{
+    struct open_op *op = open_op_new(rq);
+    if (!op) {
+        composer_reply(c, rq, -ENOMEM);
+        return;
+    }
+    op->read_only = rq->flags & XSEG_F_RDONLY;
+    open_start(c, op);
+}
+
+void open_get(struct composer *c, struct xseg_request *rq,
+              void (*opened)(void *arg, struct volume *v, int64_t result), void *arg)
+{
+    struct open_op *op = open_op_new(rq);
+    if (!op) {
+        opened(arg, NULL, -ENOMEM);
+        return;
+    }
+    op->opened = opened;
+    op->arg = arg;
+    open_start(c, op);
+}
+
+/* ---- close
+ * ----------------------------------------------------------------------------- */
+
+static void ask_close_done(void *arg, struct xseg_request *rq)
+{
+    struct volume *v = arg;
+
+    if (rq->result < 0)
+        log_line(LOG_WARNING, "vlmcd", "\"%.*s\": control could not close it: %s",
+                 (int)v->info.name_len, (const char *)v->info.name,
+                 strerror((int)-rq->result));
+    composer_release(v->c, rq);
+    volume_gone(v, v->close_result);
+}
+
+static void ask_close(struct waiter *w)
+{
+    ask(LIST_ENTRY(w, struct volume, ask_waiter), XSEG_OP_CLOSE, "{}", ask_close_done);
+}
+
+static void close_flushed(struct flush_wait *w, int64_t result)
+{
+    struct volume *v = LIST_ENTRY(w, struct volume, close_flush);
+
+    if (result < 0)
+        log_line(LOG_ERROR, "vlmcd", "\"%.*s\": the last flush failed: %s",
+                 (int)v->info.name_len, (const char *)v->info.name,
+                 strerror((int)-result));
+    v->close_result = result;
+    v->ask_waiter.resume = ask_close;
+    ask_close(&v->ask_waiter);
+}
+
+static void close_drained(struct drain *d)
+{
+    struct volume *v = LIST_ENTRY(d, struct volume, close_drain);
+
+    v->close_flush.flushed = close_flushed;
+    list_init(&v->close_flush.link);
+    barrier_flush(v, &v->close_flush);
+}
+
+static void close_begin(struct volume *v)
+{
+    v->state = VOLUME_CLOSING;
+    v->close_drain.drained = close_drained;
+    volume_freeze(v, &v->close_drain);
+}
+
+void open_close_all(struct composer *c)
+{
+    LIST_FOR_EACH(it, n, &c->volumes)
+    {
+        struct volume *v = LIST_ENTRY(it, struct volume, link);
+        if (v->state == VOLUME_OPEN)
+            close_begin(v);
+    }
+}
+
+/** Answer a CLOSE now, or when the volume is closed if this was the last use. */
+static void close_answer(struct volume *v, struct xseg_request *rq)
+{
+    if (v->users || v->held)
+        composer_reply(v->c, rq, 0);
+    else if (composer_queue(v->c, &v->closers, rq, NULL))
+        open_check_unused(v);
+}
+
+static void close_held(struct composer *c, struct xseg_request *rq)
+{
+    uint8_t len;
+    int rc = request_name(rq, &len);
+    struct volume *v = rc < 0 ? NULL : volume_by_name(c, rq->inline_data, len);
+
+    if (!v || !v->held || v->state != VOLUME_OPEN) {
+        composer_reply(c, rq, rc < 0 ? rc : -ENOENT);
+        return;
+    }
+    v->held = false;
+    close_answer(v, rq);
+}
+
+void close_serve(struct composer *c, struct xseg_request *rq)
+{
+    bool read_only;
+
+    if (rq->flags & XSEG_F_HOLD) {
+        close_held(c, rq);
+        return;
+    }
+    struct volume *v = volume_by_handle(c, rq->handle, &read_only);
+    struct open_ref *ref = v ? find_ref(v, rq->src_port) : NULL;
+    if (!ref) {
+        composer_reply(c, rq, -ESTALE);
+        return;
+    }
+    drop_ref(v, ref, 1);
+    close_answer(v, rq);
+}
