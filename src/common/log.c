@@ -30,12 +30,11 @@ void log_line(enum log_level level, const char *tag, const char *format, ...)
     int n = snprintf(line + used, sizeof line - used, "%s %s: ", names[level], tag);
     used += (size_t)n;
     va_start(args, format);
-    n = vsnprintf(line + used, sizeof line - used - 1, format, args);
+    size_t room = sizeof line - used; /* its last byte is for the newline */
+    n = vsnprintf(line + used, room, format, args);
     va_end(args);
     if (n > 0)
-        used += (size_t)n;
-    if (used > sizeof line - 1)
-        used = sizeof line - 1;
+        used += (size_t)n < room ? (size_t)n : room - 1;
     line[used++] = '\n';
     /* one write per line, so that lines of several processes do not mix */
     if (write(STDERR_FILENO, line, used) < 0)
