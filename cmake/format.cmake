@@ -4,11 +4,15 @@
 #
 #   cmake --build --preset default --target format-check
 if(CMAKE_SCRIPT_MODE_FILE)
+    set(options -i)
+    if(MODE STREQUAL format-check)
+        set(options --dry-run -Werror)
+    endif()
     file(GLOB_RECURSE sources RELATIVE ${SOURCE_DIR}
         ${SOURCE_DIR}/src/*.[ch] ${SOURCE_DIR}/tests/c/*.[ch]
         ${SOURCE_DIR}/benchmarks/*.[ch])
     execute_process(
-        COMMAND ${CLANG_FORMAT} ${OPTIONS} ${sources}
+        COMMAND ${CLANG_FORMAT} ${options} ${sources}
         WORKING_DIRECTORY ${SOURCE_DIR}
         RESULT_VARIABLE failed)
     if(failed)
@@ -22,13 +26,9 @@ if(NOT CLANG_FORMAT)
     return()
 endif()
 foreach(target format format-check)
-    set(options -i)
-    if(target STREQUAL format-check)
-        set(options "--dry-run\;-Werror")
-    endif()
     add_custom_target(${target}
         COMMAND ${CMAKE_COMMAND} -DSOURCE_DIR=${PROJECT_SOURCE_DIR}
-            -DCLANG_FORMAT=${CLANG_FORMAT} "-DOPTIONS=${options}"
+            -DCLANG_FORMAT=${CLANG_FORMAT} -DMODE=${target}
             -P ${CMAKE_CURRENT_LIST_FILE}
         VERBATIM)
 endforeach()
