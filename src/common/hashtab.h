@@ -2,8 +2,8 @@
 /*
  * Intrusive chained hash table with power-of-two growth.
  *
- * The element embeds a struct hashtab_node and is found by its full 64-bit hash plus the
- * caller's comparison.  One thread at a time.
+ * The element embeds a struct hashtab_node and is found by its full 64-bit hash plus
+ * the caller's comparison.  One thread at a time.
  */
 #ifndef COMMON_HASHTAB_H
 #define COMMON_HASHTAB_H
@@ -23,14 +23,15 @@ struct hashtab {
 };
 
 #define HASHTAB_ENTRY(node, type, member)                                              \
-    ((type *)(void *)((char *)(node) - offsetof(type, member)))
+    ((type *)(void *)((char *)(node)-offsetof(type, member)))
 
 /** 0 or -ENOMEM. */
 int hashtab_init(struct hashtab *tab);
 /** Frees the buckets; the elements stay the caller's. */
 void hashtab_fini(struct hashtab *tab);
 
-/** Add a node whose key is not there yet.  Growth that fails is put off: never an error. */
+/** Add a node whose key is not there yet.  Growth that fails is put off: never an
+ * error. */
 void hashtab_insert(struct hashtab *tab, struct hashtab_node *node, uint64_t hash);
 void hashtab_remove(struct hashtab *tab, struct hashtab_node *node);
 
@@ -53,7 +54,8 @@ static inline uint64_t hash_u64(uint64_t x)
     return x;
 }
 
-/** Hash bytes, eight at a time. Not for untrusted floods: keys here are ours or digests. */
+/** Hash bytes, eight at a time. Not for untrusted floods: keys here are ours or
+ * digests. */
 uint64_t hash_bytes(const void *data, size_t len);
 
 #endif

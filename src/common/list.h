@@ -13,11 +13,12 @@ struct list {
 };
 
 #define LIST_ENTRY(link, type, member)                                                 \
-    ((type *)(void *)((char *)(link) - offsetof(type, member)))
+    ((type *)(void *)((char *)(link)-offsetof(type, member)))
 
 /** Visit every element; `n` keeps the next one, so that the visited may be removed. */
 #define LIST_FOR_EACH(it, n, head)                                                     \
-    for (struct list *it = (head)->next, *n = it->next; it != (head); it = n, n = it->next)
+    for (struct list *it = (head)->next, *n = it->next; it != (head);                  \
+         it = n, n = it->next)
 
 static inline void list_init(struct list *head)
 {
