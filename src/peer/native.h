@@ -20,9 +20,9 @@ enum native_role {
 };
 
 struct native_options {
-    const char *segment; /* name of an existing segment */
-    uint32_t roles;      /* enum native_role */
-    const char *backend; /* "file" or "mem" */
+    const char *segment;   /* name of an existing segment */
+    uint32_t roles;        /* enum native_role */
+    const char *backend;   /* "file" or "mem" */
     const char *data_path; /* root of blockerb */
     const char *maps_path; /* root of blockerm */
     const char *engine;    /* "auto", "io_uring", "threads" */
@@ -32,15 +32,31 @@ struct native_options {
     uint32_t log_level; /* 0 error, 1 warning, 2 info, 3 debug; to stderr */
 };
 
-/** Create the reactor and its peers.  0 or -errno; *why gets one line. */
+/**
+ * Join the segment, make the reactor and its peers, in the order of enum native_role.
+ *
+ * @param options  needed only during the call; the listening sockets themselves stay the
+ *                 caller's and open until native_destroy.
+ * @param out      the host, to be freed with native_destroy; NULL on failure.
+ * @param why      out: NULL, or on failure one line that says what is wrong; valid until
+ *                 the thread's next call.
+ * Returns 0, -EINVAL for an option (named in *why), or the error of what could not be
+ * made; nothing is left over then.
+ * Thread-safety: one host belongs to one thread, but for native_stop.
+ */
 int native_create(const struct native_options *options, struct native **out,
                   const char **why);
 
-/** Serve until native_stop, then drain and stop the peers.  Blocks; no Python needed. */
+/**
+ * Serve until native_stop, then stop the peers, last first, each after it has drained.
+ * Returns 0, or -errno if the loop itself failed.  Blocks; calls no Python.
+ */
 int native_run(struct native *n);
 
 /** Ask native_run to end.  Any thread; safe in a signal handler. */
 void native_stop(struct native *n);
+
+/** Free a host that does not run. */
 void native_destroy(struct native *n);
 
 /** "io_uring" or "threads": what an engine of "auto" comes to on this machine. */

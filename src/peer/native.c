@@ -1,0 +1,276 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The native peers of one process (see native.h).
+ *
+ * native_create and native_run belong to one thread, which is the reactor's; only
+ * native_stop may be called from elsewhere.  Invariants: peers[0..nr_peers) are made
+ * and not yet destroyed, in the order of `roles`; the first nr_serving of them are not
+ * yet stopped.  Peers are stopped last first, one after the other, because each may
+ * still need those before it to finish; none is destroyed before all are stopped.
+ */
+#include "peer/native.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "blocker/blocker.h"
+#include "common/log.h"
+#include "composer/composer.h"
+#include "endpoint/nbd.h"
+#include "mapper/mapper.h"
+#include "peer/options.h"
+#include "reactor/reactor.h"
+
+struct native {
+    struct xseg_segment *seg;
+    struct reactor *reactor;
+    struct peer *peers[NATIVE_NR_ROLES];
+    uint32_t nr_peers;
+    uint32_t nr_serving;
+    bool draining;
+};
+
+/* ---- making the peers ------------------------------------------------------------ */
+
+static int create_blocker(struct reactor *r, const struct native_options *options,
+                          uint32_t port, const char *path, struct peer **out,
+                          const char **why)
+{
+    const struct blocker_options blocker = {
+        .port = port,
+        .backend = options->backend,
+        .store = {.path = path, .engine = options->engine, .direct = options->direct},
+    };
+
+    return blocker_create(r, &blocker, out, why);
+}
+
+static int create_blockerb(struct reactor *r, const struct native_options *options,
+                           struct peer **out, const char **why)
+{
+    return create_blocker(r, options, XSEG_PORT_BLOCKERB, options->data_path, out, why);
+}
+
+static int create_blockerm(struct reactor *r, const struct native_options *options,
+                           struct peer **out, const char **why)
+{
+    return create_blocker(r, options, XSEG_PORT_BLOCKERM, options->maps_path, out, why);
+}
+
+static int create_mapperd(struct reactor *r, const struct native_options *options,
+                          struct peer **out, const char **why)
+{
+    (void)options;
+    return mapper_create(r, &(struct mapper_options){0}, out, why);
+}
+
+static int create_vlmcd(struct reactor *r, const struct native_options *options,
+                        struct peer **out, const char **why)
+{
+    (void)options;
+    return composer_create(r, &(struct composer_options){0}, out, why);
+}
+
+static int create_nbd(struct reactor *r, const struct native_options *options,
+                      struct peer **out, const char **why)
+{
+    const struct nbd_options nbd = {
+        .listen_fds = options->listen_fds,
+        .nr_listen_fds = options->nr_listen_fds,
+    };
+
+    return nbd_create(r, &nbd, out, why);
+}
+
+/** In the order in which they start: each needs only those above it. */
+static const struct {
+    enum native_role bit;
+    const char *name;
+    int (*create)(struct reactor *r, const struct native_options *options,
+                  struct peer **out, const char **why);
+} roles[NATIVE_NR_ROLES] = {
+    {NATIVE_BLOCKERB, "blockerb", create_blockerb},
+    {NATIVE_BLOCKERM, "blockerm", create_blockerm},
+    {NATIVE_MAPPERD, "mapperd", create_mapperd},
+    {NATIVE_VLMCD, "vlmcd", create_vlmcd},
+    {NATIVE_NBD, "nbd", create_nbd},
+};
+
+static int create_peers(struct native *n, const struct native_options *options,
+                        const char **why)
+{
+    for (size_t i = 0; i < NATIVE_NR_ROLES; i++) {
+        const char *reason = NULL;
+        struct peer *peer;
+        int rc;
+
+        if (!(options->roles & roles[i].bit))
+            continue;
+        rc = roles[i].create(n->reactor, options, &peer, &reason);
+        if (rc) {
+            *why = native_reason("cannot start %s: %s", roles[i].name,
+                                 reason ? reason : strerror(-rc));
+            return rc;
+        }
+        n->peers[n->nr_peers++] = peer;
+        n->nr_serving = n->nr_peers;
+        log_line(LOG_INFO, "native", "%s is ready", roles[i].name);
+    }
+    return 0;
+}
+
+int native_create(const struct native_options *options, struct native **out,
+                  const char **why)
+{
+    struct native *n;
+    int rc;
+
+    *out = NULL;
+    *why = NULL;
+    rc = native_options_check(options, why);
+    if (rc)
+        return rc;
+    log_set_level((enum log_level)options->log_level);
+    n = calloc(1, sizeof *n);
+    if (!n) {
+        *why = "not enough memory";
+        return -ENOMEM;
+    }
+    rc = xseg_segment_attach(options->segment, &n->seg);
+    if (rc) {
+        *why = native_reason("cannot join segment '%s': %s", options->segment,
+                             strerror(-rc));
+        goto fail;
+    }
+    rc = reactor_create(n->seg, NULL, &n->reactor);
+    if (rc) {
+        *why = native_reason("cannot make a reactor: %s", strerror(-rc));
+        goto fail;
+    }
+    rc = create_peers(n, options, why);
+    if (rc)
+        goto fail;
+    *out = n;
+    return 0;
+
+fail:
+    native_destroy(n);
+    return rc;
+}
+
+/* ---- running and stopping ----------------------------------------------------------
+ */
+
+/** Stop the last peer that serves; as `stopped` callback: the one before it. */
+static void stop_last(struct native *n);
+
+static void on_peer_stopped(void *arg)
+{
+    struct native *n = arg;
+
+    n->nr_serving--;
+    stop_last(n);
+}
+
+static void stop_last(struct native *n)
+{
+    struct peer *peer;
+
+    if (n->nr_serving == 0) {
+        reactor_stop(n->reactor);
+        return;
+    }
+    peer = n->peers[n->nr_serving - 1];
+    log_line(LOG_DEBUG, "native", "stopping %s", peer->role);
+    peer->stop(peer, on_peer_stopped, n);
+}
+
+/** Stop all peers.  A further native_stop meanwhile does not cut it short. */
+static int drain(struct native *n)
+{
+    int rc = 0;
+
+    if (n->draining || n->nr_serving == 0)
+        return 0;
+    n->draining = true;
+    stop_last(n);
+    do
+        rc = reactor_run(n->reactor);
+    while (rc == 0 && n->nr_serving > 0);
+    return rc;
+}
+
+/**
+ * Keep SIGPIPE from this thread: a client that hangs up is an error number, not the end
+ * of the process.  `before` gets the mask to put back.
+ */
+static void block_sigpipe(sigset_t *before)
+{
+    sigset_t pipe;
+
+    sigemptyset(&pipe);
+    sigaddset(&pipe, SIGPIPE);
+    pthread_sigmask(SIG_BLOCK, &pipe, before);
+}
+
+static void restore_sigpipe(const sigset_t *before)
+{
+    const struct timespec at_once = {0};
+    sigset_t pipe;
+
+    sigemptyset(&pipe);
+    sigaddset(&pipe, SIGPIPE);
+    if (!sigismember(before, SIGPIPE))
+        while (sigtimedwait(&pipe, NULL, &at_once) == SIGPIPE)
+            continue; /* those that came meanwhile were ours */
+    pthread_sigmask(SIG_SETMASK, before, NULL);
+}
+
+int native_run(struct native *n)
+{
+    sigset_t before;
+    int rc;
+
+    block_sigpipe(&before);
+    rc = reactor_run(n->reactor);
+    if (rc == 0)
+        rc = drain(n);
+    restore_sigpipe(&before);
+    if (rc)
+        log_line(LOG_ERROR, "native", "the loop failed: %s", strerror(-rc));
+    return rc;
+}
+
+void native_stop(struct native *n)
+{
+    reactor_stop(n->reactor);
+}
+
+void native_destroy(struct native *n)
+{
+    if (!n)
+        return;
+    if (n->nr_serving > 0) {
+        /* made and never run: what they began on creation must end too */
+        sigset_t before;
+
+        block_sigpipe(&before);
+        drain(n);
+        restore_sigpipe(&before);
+    }
+    while (n->nr_peers > 0) {
+        struct peer *peer = n->peers[--n->nr_peers];
+        peer->destroy(peer);
+    }
+    reactor_destroy(n->reactor);
+    if (n->seg)
+        xseg_segment_detach(n->seg);
+    free(n);
+}
+
+const char *native_default_engine(void)
+{
+    return blk_default_engine();
+}
