@@ -35,13 +35,13 @@ struct native_options {
 /**
  * Join the segment, make the reactor and its peers, in the order of enum native_role.
  *
- * @param options  needed only during the call; the listening sockets themselves stay the
- *                 caller's and open until native_destroy.
+ * @param options  needed only during the call; the listening sockets stay the caller's,
+ *                 open until native_destroy.
  * @param out      the host, to be freed with native_destroy; NULL on failure.
- * @param why      out: NULL, or on failure one line that says what is wrong; valid until
- *                 the thread's next call.
- * Returns 0, -EINVAL for an option (named in *why), or the error of what could not be
- * made; nothing is left over then.
+ * @param why      out: NULL, or on failure one line that says what is wrong; valid
+ *                 until the thread's next call.
+ * Returns 0, -EINVAL for an option (named in *why), or the error of what could not
+ * be made; nothing is left over then.
  * Thread-safety: one host belongs to one thread, but for native_stop.
  */
 int native_create(const struct native_options *options, struct native **out,
