@@ -17,7 +17,7 @@
 #include <assert.h>
 #include <stdint.h>
 
-#define XSEG_MAGIC UINT64_C(0x3147455358504341) /* "ACPXSEG1" */
+#define XSEG_MAGIC          UINT64_C(0x3147455358504341) /* "ACPXSEG1" */
 #define XSEG_LAYOUT_VERSION 1u
 
 #define XSEG_PAGE_BYTES 4096u
@@ -75,8 +75,9 @@ struct xseg_port_stats {
     uint64_t reaped;     /* replies taken */
     uint64_t read_bytes; /* answered READ bytes */
     uint64_t write_bytes;
-    uint64_t sleeps; /* times the owner went to sleep */
-    uint64_t reserved[8];
+    uint64_t sleeps;  /* times the owner went to sleep */
+    uint64_t dropped; /* ring entries that named no request of this port */
+    uint64_t reserved[7];
 };
 static_assert(sizeof(struct xseg_port_stats) == 128, "port stats");
 
@@ -96,7 +97,12 @@ struct xseg_port_shared {
     struct xseg_ring_shared requests; /* sent to this port */
     struct xseg_ring_shared replies;  /* answers to what this port sent */
     struct xseg_port_stats stats;
-    uint8_t pad1[128];
+    /* what the owner is in the middle of, for whoever reaps it */
+    uint64_t
+        push_intent; /* atomic; 1 << 63 | port << 33 | replies << 32 | ring position */
+    uint32_t alloc_intent; /* atomic; index + 1 of the descriptor being claimed */
+    uint32_t rescan; /* atomic; 1: look for replies in the table, 2: for requests */
+    uint8_t pad1[112];
 };
 static_assert(sizeof(struct xseg_port_shared) == 768, "port slot");
 
@@ -119,8 +125,16 @@ struct xseg_header {
     uint64_t heap_table_off; /* heap bookkeeping (src/xseg/heap.h) */
     uint64_t heap_off;       /* page aligned */
     uint64_t heap_bytes;
-    uint8_t pad1[64];
-    uint64_t free_requests; /* atomic; tag << 32 | index + 1 of the first free descriptor */
+    uint64_t
+        lock_owner; /* atomic; robust lock of bind, unbind, reap: pid << 42 | start */
+    uint32_t lost_epoch; /* atomic; raised by reap: a free list may have lost entries */
+    uint32_t
+        scanned_epoch; /* atomic; lost_epoch when the descriptors were last scanned */
+    uint32_t
+        nr_orphans; /* atomic; requests to fail when a third peer is done with them */
+    uint8_t pad1[44];
+    uint64_t
+        free_requests; /* atomic; tag << 32 | index + 1 of the first free descriptor */
     uint8_t pad2[XSEG_PAGE_BYTES - 192];
 };
 static_assert(sizeof(struct xseg_header) == XSEG_PAGE_BYTES, "segment header");

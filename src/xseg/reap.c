@@ -1,0 +1,340 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Reclaiming what the dead held.  Everything here runs under the segment's lock, on any
+ * thread of any survivor, and can be broken off and done again at any step.
+ *
+ * Data safety decides the order.  The data of a request is its sender's again once it
+ * is answered.  A request whose server died must not be answered while a third peer,
+ * asked by the dead one, still works on the same bytes: it becomes an *orphan*
+ * (SERVING, dst_port NONE, result set) and is answered when that peer is done.  A dead
+ * sender's buffer is not freed while a living peer serves a request that names it.
+ */
+#include <errno.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "xseg/internal.h"
+
+/* How often to give a living producer time to finish a push before putting it off. */
+#define PUSH_PATIENCE 1000
+
+static bool port_alive(const struct xseg_segment *seg, uint32_t id,
+                       struct process_memo *memo)
+{
+    return id < seg->geo.nr_ports &&
+           load32_acquire(&seg->ports[id].state) == XSEG_PORT_BOUND &&
+           process_memo_alive(memo, port_owner(&seg->ports[id]));
+}
+
+/* ---- a push that its producer did not finish ------------------------------------ */
+
+static bool other_may_finish(const struct xseg_segment *seg, uint32_t self,
+                             uint64_t intent, struct process_memo *memo)
+{
+    for (uint32_t p = 0; p < seg->geo.nr_ports; p++) {
+        if (p != self && load64_acquire(&seg->ports[p].push_intent) == intent &&
+            port_alive(seg, p, memo))
+            return true;
+    }
+    return false;
+}
+
+/*
+ * If port `id` died between reserving and publishing a cell, publish a hole there.  The
+ * intent says which cell; a living port with the same intent either reserved the
+ * cell, and will publish it, or lost the race for it, and will move on.
+ */
+static int finish_push(struct xseg_segment *seg, uint32_t id, struct process_memo *memo)
+{
+    uint64_t intent = load64_acquire(&seg->ports[id].push_intent);
+    uint32_t dst = (uint32_t)(intent >> 33) & (UINT32_MAX >> 2);
+    if (!(intent >> 63) || dst >= seg->geo.nr_ports)
+        return 0;
+    struct ring ring = segment_ring(seg, dst, (intent >> 32) & 1);
+    for (int turn = 0; ring_reserved(&ring, (uint32_t)intent); turn++) {
+        if (!other_may_finish(seg, id, intent, memo)) {
+            /* It may have published and moved on between the two looks. */
+            if (ring_reserved(&ring, (uint32_t)intent)) {
+                ring_fill_hole(&ring, (uint32_t)intent);
+                bell_force(seg, &seg->ports[dst]);
+            }
+            return 0;
+        }
+        if (turn == PUSH_PATIENCE)
+            return -EAGAIN;
+        sched_yield();
+    }
+    return 0;
+}
+
+/* ---- descriptors ------------------------------------------------------------------
+ */
+
+/* Free a descriptor found in `state`; false if its state has changed meanwhile. */
+static bool release_from(struct xseg_segment *seg, uint32_t index, uint32_t state,
+                         struct xseg_reap_result *result)
+{
+    if (!cas32(&seg->requests[index].state, state, XSEG_RS_ALLOCATED))
+        return false;
+    request_release(seg, index);
+    result->requests++;
+    return true;
+}
+
+/* Free what the port sent, but for what others are serving: that is only disowned. */
+static void release_sent(struct xseg_segment *seg, uint32_t id,
+                         struct xseg_reap_result *result)
+{
+    uint64_t owner = port_owner(&seg->ports[id]);
+    for (uint32_t i = 0; i < seg->geo.nr_requests; i++) {
+        struct xseg_request *rq = &seg->requests[i];
+        uint32_t state;
+        /* Again when the receiver moves it from SUBMITTED to SERVING to DONE meanwhile.
+         */
+        while ((state = load32_seq(&rq->state)) != XSEG_RS_FREE &&
+               load32_relaxed(&rq->src_port) == id && request_owner(rq) == owner) {
+            if (state == XSEG_RS_SERVING) {
+                store32_seq(&rq->owner_pid, 0);
+                if (load32_seq(&rq->state) == XSEG_RS_SERVING)
+                    break;
+                /* Answered just now, to a sender that is gone: the reply is ours. */
+                release_from(seg, i, XSEG_RS_DONE, result);
+                break;
+            }
+            if (release_from(seg, i, state, result) || state > XSEG_RS_DONE)
+                break;
+        }
+    }
+}
+
+/* Orphan what was sent to the port; reap_orphans answers what can be answered. */
+static void orphan_received(struct xseg_segment *seg, uint32_t id, int error)
+{
+    for (uint32_t i = 0; i < seg->geo.nr_requests; i++) {
+        struct xseg_request *rq = &seg->requests[i];
+        if (load32_relaxed(&rq->dst_port) != id)
+            continue;
+        uint32_t state = load32_seq(&rq->state);
+        if (state != XSEG_RS_SERVING &&
+            !(state == XSEG_RS_SUBMITTED &&
+              cas32(&rq->state, XSEG_RS_SUBMITTED, XSEG_RS_SERVING)))
+            continue;
+        rq->result = error;
+        add32_seq(&seg->header->nr_orphans, 1);
+        store32_release(&rq->dst_port, XSEG_PORT_NONE);
+    }
+}
+
+static bool overlap(const struct xseg_request *a, const struct xseg_request *b)
+{
+    return a->data_off - b->data_off < b->data_len ||
+           b->data_off - a->data_off < a->data_len;
+}
+
+/* True if a living peer, asked by somebody who is gone, may touch the data of `rq`. */
+static bool data_in_use(const struct xseg_segment *seg, const struct xseg_request *rq,
+                        struct process_memo *memo)
+{
+    if (rq->data_len == 0)
+        return false;
+    for (uint32_t i = 0; i < seg->geo.nr_requests; i++) {
+        const struct xseg_request *other = &seg->requests[i];
+        if (other != rq && load32_seq(&other->state) == XSEG_RS_SERVING &&
+            !request_sender_bound(seg, other) && overlap(rq, other) &&
+            port_alive(seg, load32_relaxed(&other->dst_port), memo))
+            return true;
+    }
+    return false;
+}
+
+static uint32_t answer_orphans(struct xseg_segment *seg, struct process_memo *memo)
+{
+    uint32_t nr_answered = 0, nr_left = 0;
+    if (load32_seq(&seg->header->nr_orphans) == 0)
+        return 0;
+    for (uint32_t i = 0; i < seg->geo.nr_requests; i++) {
+        struct xseg_request *rq = &seg->requests[i];
+        if (load32_acquire(&rq->state) != XSEG_RS_SERVING ||
+            load32_acquire(&rq->dst_port) != XSEG_PORT_NONE)
+            continue;
+        if (data_in_use(seg, rq, memo)) {
+            nr_left++;
+            continue;
+        }
+        nr_answered++;
+        if (!request_sender_bound(seg, rq)) {
+            store32_seq(&rq->state, XSEG_RS_ALLOCATED);
+            request_release(seg, i);
+            continue;
+        }
+        struct xseg_port_shared *src = &seg->ports[rq->src_port];
+        store32_seq(&rq->state, XSEG_RS_DONE);
+        or32_acqrel(&src->rescan, PORT_RESCAN_REPLIES);
+        bell_force(seg, src);
+    }
+    store32_seq(&seg->header->nr_orphans, nr_left);
+    return nr_answered;
+}
+
+void reap_orphans(struct xseg_segment *seg)
+{
+    struct process_memo memo = {.nr = 0};
+    answer_orphans(seg, &memo);
+}
+
+static bool being_claimed(const struct xseg_segment *seg, uint32_t index,
+                          struct process_memo *memo)
+{
+    for (uint32_t p = 0; p < seg->geo.nr_ports; p++) {
+        if (load32_acquire(&seg->ports[p].alloc_intent) == index + 1 &&
+            port_alive(seg, p, memo))
+            return true;
+    }
+    return false;
+}
+
+/* Free what nobody alive owns or serves: deaths in the middle of a call leave such. */
+static void release_lost(struct xseg_segment *seg, struct process_memo *memo,
+                         struct xseg_reap_result *result)
+{
+    for (uint32_t i = 0; i < seg->geo.nr_requests; i++) {
+        struct xseg_request *rq = &seg->requests[i];
+        uint32_t state = load32_seq(&rq->state);
+        if (state == XSEG_RS_FREE || state > XSEG_RS_DONE)
+            continue;
+        uint32_t pid = load32_acquire(&rq->owner_pid);
+        if (pid != 0 && process_memo_alive(memo, request_owner(rq)))
+            continue;
+        if (state == XSEG_RS_SERVING &&
+            (load32_acquire(&rq->dst_port) == XSEG_PORT_NONE ||
+             port_alive(seg, rq->dst_port, memo)))
+            continue;
+        if (state == XSEG_RS_ALLOCATED && pid == 0) {
+            if (being_claimed(seg, i, memo))
+                continue;
+            /* The claimer clears its intent after it has signed: look again. */
+            if (load32_acquire(&rq->owner_pid) != 0)
+                continue;
+        }
+        release_from(seg, i, state, result);
+    }
+}
+
+/* ---- buffers ----------------------------------------------------------------------
+ */
+
+/* Mark the buffers that requests on their way name. */
+static void pin_buffers(const struct xseg_segment *seg, uint8_t *pinned)
+{
+    for (uint32_t i = 0; i < seg->geo.nr_requests; i++) {
+        const struct xseg_request *rq = &seg->requests[i];
+        uint32_t state = load32_acquire(&rq->state);
+        if (state != XSEG_RS_SUBMITTED && state != XSEG_RS_SERVING)
+            continue;
+        uint64_t at = rq->data_off, len = rq->data_len;
+        if (len == 0 || !xseg_heap_ptr(seg, at, len))
+            continue;
+        for (uint64_t end = at + len; at < end;) {
+            uint32_t slot = heap_slot_of(seg, at);
+            if (slot == FREELIST_NONE)
+                break;
+            pinned[slot] = 1;
+            uint64_t start, bytes;
+            heap_slot_range(seg, slot, &start, &bytes);
+            at = start + bytes;
+        }
+    }
+}
+
+static int release_buffers(struct xseg_segment *seg, struct process_memo *memo,
+                           struct xseg_reap_result *result)
+{
+    uint8_t *pinned = NULL;
+    for (uint32_t s = 0; s < seg->heap.nr_slots_total; s++) {
+        uint64_t owner = load64_acquire(&heap_slot_at(seg, s)->owner);
+        if (owner == 0 || process_memo_alive(memo, owner))
+            continue;
+        if (!pinned) {
+            pinned = calloc(seg->heap.nr_slots_total, 1);
+            if (!pinned)
+                return -ENOMEM;
+            pin_buffers(seg, pinned);
+        }
+        if (!pinned[s] && heap_release(seg, s, owner) == 0)
+            result->buffers++;
+    }
+    free(pinned);
+    return 0;
+}
+
+/* ---- ports ------------------------------------------------------------------------
+ */
+
+static int retire_port(struct xseg_segment *seg, uint32_t id, int error,
+                       struct process_memo *memo, struct xseg_reap_result *result)
+{
+    struct xseg_port_shared *slot = &seg->ports[id];
+    /* seq_cst: before the looks at states below; partner in xseg_request_submit. */
+    store32_seq(&slot->state, XSEG_PORT_DEAD);
+    int rc = finish_push(seg, id, memo);
+    if (rc < 0)
+        return rc;
+    release_sent(seg, id, result);
+    orphan_received(seg, id, error);
+    store64_relaxed(&slot->push_intent, 0);
+    store32_relaxed(&slot->alloc_intent, 0);
+    store32_relaxed(&slot->owner_pid, 0);
+    store64_relaxed(&slot->owner_start, 0);
+    memset(slot->role, 0, sizeof(slot->role));
+    store32_seq(&slot->state, XSEG_PORT_FREE);
+    result->ports++;
+    return 0;
+}
+
+int reap_port_locked(struct xseg_segment *seg, uint32_t id, int error,
+                     struct xseg_reap_result *result)
+{
+    struct process_memo memo = {.nr = 0};
+    return retire_port(seg, id, error, &memo, result);
+}
+
+int reap_locked(struct xseg_segment *seg, struct xseg_reap_result *result)
+{
+    struct process_memo memo = {.nr = 0};
+    /* The dead may have held free slots that no list knows of: let allocators look
+     * once. */
+    add32_seq(&seg->header->lost_epoch, 1);
+    for (uint32_t p = 0; p < seg->geo.nr_ports; p++) {
+        struct xseg_port_shared *slot = &seg->ports[p];
+        uint32_t state = load32_acquire(&slot->state);
+        /* BINDING or DEAD, and we have the lock: whoever was at it died. */
+        if (state != XSEG_PORT_FREE &&
+            (state != XSEG_PORT_BOUND || !process_memo_alive(&memo, port_owner(slot))))
+            retire_port(seg, p, -EOWNERDEAD, &memo, result);
+    }
+    result->requests += answer_orphans(seg, &memo);
+    release_lost(seg, &memo, result);
+    int rc = release_buffers(seg, &memo, result);
+    if (result->ports == 0)
+        return rc;
+    /* Answers whose entry, and bells whose ring, died with their sender. */
+    for (uint32_t p = 0; p < seg->geo.nr_ports; p++) {
+        struct xseg_port_shared *slot = &seg->ports[p];
+        if (load32_acquire(&slot->state) == XSEG_PORT_BOUND) {
+            or32_acqrel(&slot->rescan, PORT_RESCAN_REPLIES | PORT_RESCAN_REQUESTS);
+            bell_force(seg, slot);
+        }
+    }
+    return rc;
+}
+
+int xseg_reap(struct xseg_segment *seg, struct xseg_reap_result *result)
+{
+    memset(result, 0, sizeof(*result));
+    if (!segment_trylock(seg))
+        return 0;
+    int rc = reap_locked(seg, result);
+    segment_unlock(seg);
+    return rc;
+}
