@@ -287,8 +287,6 @@ static void sleep_until_news(struct reactor *r)
         return;
     }
     r->statistics.sleeps++;
-    if (bell)
-        xseg_port_stats(bell)->sleeps++;
     r->now_ns = 0;
     r->turns_since_poll = 0;
     int nr = reactor_fds_wait(&r->fds, sleep_ms(r));
