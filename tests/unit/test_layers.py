@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Dependencies run one way: who may include or import whom."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+#: C folders and what each may include, besides itself.
+C_LAYERS = {
+    "include": set(),
+    "common": {"include"},
+    "xseg": {"include", "common"},
+    "reactor": {"include", "common"},
+    "blocker": {"include", "common", "reactor"},
+    "mapper": {"include", "common", "reactor"},
+    "composer": {"include", "common", "reactor"},
+    "endpoint": {"include", "common", "reactor"},
+    "peer": {"include", "common", "reactor", "blocker", "mapper", "composer", "endpoint"},
+}
+
+#: Python packages and what each may import of the project.
+PY_LAYERS = {
+    "xseg": set(),
+    "archipelago": {"xseg"},
+    "vlmc": {"xseg", "archipelago"},
+}
+
+
+@pytest.mark.parametrize("folder", C_LAYERS)
+def test_c_folders_include_leftwards_only(folder: str) -> None:
+    wrong = []
+    for path in (ROOT / "src" / folder).rglob("*.[ch]"):
+        for name in re.findall(r'#include "([^"]+)"', path.read_text()):
+            # src/include/xseg holds the public headers: "xseg/port.h" and the like
+            public = (ROOT / "src/include" / name).exists()
+            layer = "include" if public else name.split("/")[0]
+            if layer != folder and layer not in C_LAYERS[folder]:
+                wrong.append(f"{path.relative_to(ROOT)} includes {name}")
+    assert not wrong
+
+
+@pytest.mark.parametrize("package", PY_LAYERS)
+def test_python_packages_import_leftwards_only(package: str) -> None:
+    wrong = []
+    for path in (ROOT / package).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names: list[str] = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names = [node.module]
+            for name in names:
+                top = name.split(".")[0]
+                if top in PY_LAYERS and top != package and top not in PY_LAYERS[package]:
+                    wrong.append(f"{path.relative_to(ROOT)} imports {name}")
+    assert not wrong
