@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+import sys
+from types import TracebackType
+from typing import final
+
+from xseg._port import Port
+from xseg._segment import Buffer
+from xseg.constants import ObjectKind, RequestState
+
+if sys.version_info >= (3, 11):
+    from typing import Self
+else:
+    from typing_extensions import Self
+
+@final
+class Request:
+    op: int
+    flags: int
+    handle: int
+    offset: int
+    size: int
+    result: int
+    target: str
+    @property
+    def port(self) -> Port: ...
+    @property
+    def index(self) -> int: ...
+    @property
+    def src_port(self) -> int: ...
+    @property
+    def dst_port(self) -> int: ...
+    @property
+    def state(self) -> RequestState: ...
+    @property
+    def data_len(self) -> int: ...
+    def arg(self, i: int) -> int: ...
+    def set_arg(self, i: int, value: int) -> None: ...
+    @property
+    def object(self) -> tuple[ObjectKind, bytes]: ...
+    def set_object(self, kind: int, id: bytes | bytearray | memoryview) -> None: ...
+    @property
+    def inline(self) -> memoryview: ...
+    @property
+    def data(self) -> Buffer | None: ...
+    def set_data(
+        self, buffer: Buffer | None, start: int = 0, length: int | None = None
+    ) -> None: ...
+    def data_view(self, n: int | None = None) -> memoryview: ...
+    def free(self) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...

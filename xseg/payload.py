@@ -1,0 +1,486 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Records that requests carry, as dataclasses that pack and unpack.
+
+Byte for byte the structs of payload.h (little endian, no hidden padding); a test
+compares the sizes with the C compiler's.  `unpack` validates: the bytes come from
+another peer.
+"""
+
+from __future__ import annotations
+
+import errno
+import struct
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from xseg.constants import (
+    NAME_MAX,
+    OBJECT_ID_BYTES,
+    LeaseFlag,
+    ObjectKind,
+    Reference,
+    RunFlag,
+    VolumeFlag,
+)
+from xseg.errors import DataCorrupt
+
+__all__ = [
+    "JournalInfo",
+    "Lease",
+    "ListEntry",
+    "MapInfo",
+    "ObjectInfo",
+    "ObjectName",
+    "Run",
+    "Versioned",
+    "VolumeInfo",
+    "unpack_list_entries",
+    "unpack_runs",
+    "unpack_volumes",
+]
+
+Bytes = bytes | bytearray | memoryview
+
+_NO_RUN_FLAGS = RunFlag(0)
+_NO_LEASE_FLAGS = LeaseFlag(0)
+
+
+def _take(layout: struct.Struct, data: Bytes, what: str) -> tuple[Any, ...]:
+    if len(data) < layout.size:
+        raise _damaged(f"{what}: {len(data)} bytes where {layout.size} are needed")
+    return layout.unpack_from(data)
+
+
+def _damaged(text: str) -> DataCorrupt:
+    return DataCorrupt(errno.EBADMSG, text)
+
+
+def _text(raw: bytes, what: str) -> str:
+    """Decode a NUL-padded field."""
+    try:
+        return raw.split(b"\0", 1)[0].decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise _damaged(f"{what}: not UTF-8") from error
+
+
+def _field(text: str, size: int, what: str) -> bytes:
+    """Encode text for a NUL-padded field of `size` bytes."""
+    raw = text.encode("utf-8")
+    if len(raw) >= size or b"\0" in raw:
+        raise ValueError(f"{what} takes at most {size - 1} bytes without NUL: {text!r}")
+    return raw
+
+
+def _exactly(raw: bytes, size: int, what: str) -> bytes:
+    if len(raw) != size:
+        raise ValueError(f"{what} takes {size} bytes, not {len(raw)}")
+    return bytes(raw)
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectName:
+    """Names one stored object (`struct xseg_object`)."""
+
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<II32s")
+
+    kind: ObjectKind
+    id: bytes
+    """32 bytes; unused ones are zero."""
+
+    def pack(self) -> bytes:
+        """Return the bytes of the C struct."""
+        ident = _exactly(self.id, OBJECT_ID_BYTES, "an object id")
+        return self.LAYOUT.pack(self.kind, 0, ident)
+
+    @classmethod
+    def unpack(cls, data: Bytes) -> ObjectName:
+        """Read the C struct.
+
+        Raises:
+            DataCorrupt: Too short, or an unknown kind.
+        """
+        kind, _, ident = _take(cls.LAYOUT, data, "object name")
+        if kind not in ObjectKind._value2member_map_:
+            raise _damaged(f"object name: unknown kind {kind}")
+        return cls(ObjectKind(kind), ident)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Sectors of a volume with one source (`struct xseg_run`)."""
+
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<QQIIQ32s")
+
+    offset: int
+    """In the volume, sector aligned [bytes]."""
+    size: int
+    """Whole sectors [bytes]."""
+    kind: Reference
+    flags: RunFlag = _NO_RUN_FLAGS
+    object_off: int = 0
+    """Where the run starts in its object [bytes]; 0 for ZERO."""
+    id: bytes = bytes(OBJECT_ID_BYTES)
+    """Of the object; zeros for ZERO."""
+
+    def pack(self) -> bytes:
+        """Return the bytes of the C struct."""
+        return self.LAYOUT.pack(
+            self.offset,
+            self.size,
+            self.kind,
+            self.flags,
+            self.object_off,
+            _exactly(self.id, OBJECT_ID_BYTES, "an object id"),
+        )
+
+    @classmethod
+    def unpack(cls, data: Bytes) -> Run:
+        """Read the C struct.
+
+        Raises:
+            DataCorrupt: Too short, or an unknown kind of reference.
+        """
+        offset, size, kind, flags, object_off, ident = _take(cls.LAYOUT, data, "run")
+        if kind not in Reference._value2member_map_:
+            raise _damaged(f"run: unknown kind of reference {kind}")
+        return cls(offset, size, Reference(kind), RunFlag(flags), object_off, ident)
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeInfo:
+    """An open volume (`struct xseg_volume_info`)."""
+
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<16sQQQQIIIIB255s")
+
+    uuid: bytes
+    size_bytes: int
+    epoch: int
+    """Writes go to the extent (uuid, epoch)."""
+    fence: int
+    map_handle: int
+    """The mapper's handle; 0 if the volume is not open there."""
+    block_bytes: int
+    flags: VolumeFlag
+    users: int
+    """Opens that count."""
+    name: str
+    inline_valid: bool = True
+    """False: a reply without the record; nothing else is filled."""
+
+    def pack(self) -> bytes:
+        """Return the bytes of the C struct.
+
+        Raises:
+            ValueError: The name is longer than `NAME_MAX`, or the uuid not 16 bytes.
+        """
+        name = self.name.encode("utf-8")
+        if len(name) > NAME_MAX:
+            raise ValueError(f"a name takes at most {NAME_MAX} bytes, not {len(name)}")
+        return self.LAYOUT.pack(
+            _exactly(self.uuid, 16, "a uuid"),
+            self.size_bytes,
+            self.epoch,
+            self.fence,
+            self.map_handle,
+            self.block_bytes,
+            self.flags,
+            self.users,
+            self.inline_valid,
+            len(name),
+            name,
+        )
+
+    @classmethod
+    def unpack(cls, data: Bytes) -> VolumeInfo:
+        """Read the C struct.
+
+        Raises:
+            DataCorrupt: Too short, or a name that is not UTF-8.
+        """
+        (
+            uuid,
+            size_bytes,
+            epoch,
+            fence,
+            map_handle,
+            block_bytes,
+            flags,
+            users,
+            inline_valid,
+            name_len,
+            name,
+        ) = _take(cls.LAYOUT, data, "volume info")
+        try:
+            text = name[:name_len].decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise _damaged("volume info: the name is not UTF-8") from error
+        return cls(
+            uuid,
+            size_bytes,
+            epoch,
+            fence,
+            map_handle,
+            block_bytes,
+            VolumeFlag(flags),
+            users,
+            text,
+            inline_valid != 0,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """A stored object, or with kind NONE the store (`struct xseg_object_info`)."""
+
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<QQQQ16s16sII")
+
+    size_bytes: int
+    """Of the object; of NONE the capacity of the store."""
+    allocated_bytes: int
+    """On disk; of NONE the free bytes of the store."""
+    modified_ns: int
+    """Since 1970 [ns]."""
+    version: int
+    """HEADER and LEASE: as stored."""
+    backend: str = ""
+    """NONE only: "file" or "mem"."""
+    engine: str = ""
+    """NONE only: "io_uring" or "threads"."""
+    direct: bool = False
+    """NONE only: opened with O_DIRECT."""
+
+    def pack(self) -> bytes:
+        """Return the bytes of the C struct."""
+        return self.LAYOUT.pack(
+            self.size_bytes,
+            self.allocated_bytes,
+            self.modified_ns,
+            self.version,
+            _field(self.backend, 16, "backend"),
+            _field(self.engine, 16, "engine"),
+            self.direct,
+            0,
+        )
+
+    @classmethod
+    def unpack(cls, data: Bytes) -> ObjectInfo:
+        """Read the C struct.
+
+        Raises:
+            DataCorrupt: Too short, or text that is not UTF-8.
+        """
+        size, allocated, modified, version, backend, engine, direct, _ = _take(
+            cls.LAYOUT, data, "object info"
+        )
+        return cls(
+            size,
+            allocated,
+            modified,
+            version,
+            _text(backend, "object info: backend"),
+            _text(engine, "object info: engine"),
+            direct != 0,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ListEntry:
+    """One object of a listing (`struct xseg_list_entry`)."""
+
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<40sQQQ")
+
+    object: ObjectName
+    size_bytes: int
+    allocated_bytes: int
+    modified_ns: int
+    """Since 1970 [ns]."""
+
+    def pack(self) -> bytes:
+        """Return the bytes of the C struct."""
+        return self.LAYOUT.pack(
+            self.object.pack(), self.size_bytes, self.allocated_bytes, self.modified_ns
+        )
+
+    @classmethod
+    def unpack(cls, data: Bytes) -> ListEntry:
+        """Read the C struct.
+
+        Raises:
+            DataCorrupt: Too short, or an unknown kind of object.
+        """
+        name, size, allocated, modified = _take(cls.LAYOUT, data, "list entry")
+        return cls(ObjectName.unpack(name), size, allocated, modified)
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A lease, as asked, granted or held (`struct xseg_lease`)."""
+
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<QQQIIQ40s64s64s")
+
+    fence: int = 0
+    """Grows with every new holder."""
+    ttl_ns: int = 0
+    """Asked or left [ns]."""
+    expires_ns: int = 0
+    """Since 1970 [ns]."""
+    pid: int = 0
+    flags: LeaseFlag = _NO_LEASE_FLAGS
+    pid_start: int = 0
+    """Start time of the holder [clock ticks since boot]."""
+    boot_id: str = ""
+    owner: str = ""
+    """Instance uuid in hex."""
+    host: str = ""
+
+    def pack(self) -> bytes:
+        """Return the bytes of the C struct.
+
+        Raises:
+            ValueError: A text longer than its field.
+        """
+        return self.LAYOUT.pack(
+            self.fence,
+            self.ttl_ns,
+            self.expires_ns,
+            self.pid,
+            self.flags,
+            self.pid_start,
+            _field(self.boot_id, 40, "boot_id"),
+            _field(self.owner, 64, "owner"),
+            _field(self.host, 64, "host"),
+        )
+
+    @classmethod
+    def unpack(cls, data: Bytes) -> Lease:
+        """Read the C struct.
+
+        Raises:
+            DataCorrupt: Too short, or text that is not UTF-8.
+        """
+        fence, ttl, expires, pid, flags, start, boot_id, owner, host = _take(
+            cls.LAYOUT, data, "lease"
+        )
+        return cls(
+            fence,
+            ttl,
+            expires,
+            pid,
+            LeaseFlag(flags),
+            start,
+            _text(boot_id, "lease: boot id"),
+            _text(owner, "lease: owner"),
+            _text(host, "lease: host"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class JournalInfo:
+    """Where a journal stands (`struct xseg_journal_info`)."""
+
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<QQQ")
+
+    number: int
+    length_bytes: int
+    nr_marks: int
+    """Runs recorded in it."""
+
+    def pack(self) -> bytes:
+        """Return the bytes of the C struct."""
+        return self.LAYOUT.pack(self.number, self.length_bytes, self.nr_marks)
+
+    @classmethod
+    def unpack(cls, data: Bytes) -> JournalInfo:
+        """Read the C struct.
+
+        Raises:
+            DataCorrupt: Too short.
+        """
+        return cls(*_take(cls.LAYOUT, data, "journal info"))
+
+
+@dataclass(frozen=True, slots=True)
+class MapInfo:
+    """The map of an open volume in memory (`struct xseg_map_info`)."""
+
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<24sQQQQQ")
+
+    journal: JournalInfo
+    present_sectors: int
+    """Of the current extent since its epoch began."""
+    dirty_marks: int
+    """Not yet flushed."""
+    cached_blocks: int
+    """Resolved blocks in memory."""
+    pages_read: int
+    """Layer pages fetched for this map."""
+    stack_depth: int
+
+    def pack(self) -> bytes:
+        """Return the bytes of the C struct."""
+        return self.LAYOUT.pack(
+            self.journal.pack(),
+            self.present_sectors,
+            self.dirty_marks,
+            self.cached_blocks,
+            self.pages_read,
+            self.stack_depth,
+        )
+
+    @classmethod
+    def unpack(cls, data: Bytes) -> MapInfo:
+        """Read the C struct.
+
+        Raises:
+            DataCorrupt: Too short.
+        """
+        journal, *counts = _take(cls.LAYOUT, data, "map info")
+        return cls(JournalInfo.unpack(journal), *counts)
+
+
+@dataclass(frozen=True, slots=True)
+class Versioned:
+    """First bytes of every stored header (`struct xseg_versioned`)."""
+
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<QQQQ")
+
+    magic: int
+    version: int
+    fence: int
+    length: int
+    """Of the whole object [bytes]."""
+
+    def pack(self) -> bytes:
+        """Return the bytes of the C struct."""
+        return self.LAYOUT.pack(self.magic, self.version, self.fence, self.length)
+
+    @classmethod
+    def unpack(cls, data: Bytes) -> Versioned:
+        """Read the C struct.
+
+        Raises:
+            DataCorrupt: Too short.
+        """
+        return cls(*_take(cls.LAYOUT, data, "versioned prefix"))
+
+
+def unpack_runs(data: Bytes, count: int) -> list[Run]:
+    """Read `count` runs laid one after another."""
+    return [Run.unpack(piece) for piece in _pieces(Run.LAYOUT, data, count)]
+
+
+def unpack_list_entries(data: Bytes, count: int) -> list[ListEntry]:
+    """Read `count` list entries laid one after another."""
+    return [ListEntry.unpack(p) for p in _pieces(ListEntry.LAYOUT, data, count)]
+
+
+def unpack_volumes(data: Bytes, count: int) -> list[VolumeInfo]:
+    """Read `count` volume records laid one after another."""
+    return [VolumeInfo.unpack(p) for p in _pieces(VolumeInfo.LAYOUT, data, count)]
+
+
+def _pieces(layout: struct.Struct, data: Bytes, count: int) -> list[memoryview]:
+    if count < 0 or len(data) // layout.size < count:
+        raise _damaged(f"{count} records of {layout.size} bytes in {len(data)} bytes")
+    view = memoryview(data)
+    return [view[i * layout.size : (i + 1) * layout.size] for i in range(count)]
