@@ -74,6 +74,8 @@ struct xseg_port {
     bool bell_running;
     uint32_t bell_quit; /* atomic */
     uint32_t bell_seen; /* bell_word when the helper was started */
+    uint32_t bell_written; /* atomic; times the helper wrote the eventfd */
+    uint32_t bell_drained; /* bell_written when it was last emptied */
     pthread_t bell_thread;
 };
 
