@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Descriptors added, changed and removed from inside callbacks. */
 #include <fcntl.h>
+#include <pthread.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
@@ -159,6 +160,49 @@ static void test_a_busy_loop_still_looks_at_descriptors(void)
     close_end(end);
 }
 
+#define NR_ECHOES 2000u
+
+static void on_ready_echo(struct reactor_fd *self, uint32_t events)
+{
+    struct end *end = (struct end *)(void *)self;
+    char byte;
+
+    CHECK(events & EPOLLIN);
+    CHECK_EQ(read(self->fd, &byte, 1), 1);
+    CHECK_EQ(write(self->fd, &byte, 1), 1);
+    if (++end->nr_ready == NR_ECHOES)
+        reactor_stop(loop);
+}
+
+static void *ask_echoes(void *arg)
+{
+    int fd = *(int *)arg;
+    char byte = 'e';
+
+    for (unsigned i = 0; i < NR_ECHOES; i++) {
+        CHECK_EQ(write(fd, &byte, 1), 1);
+        CHECK_EQ(read(fd, &byte, 1), 1);
+    }
+    return NULL;
+}
+
+static void test_a_request_over_a_socket_costs_at_most_one_wait(void)
+{
+    struct end *end = open_end(EPOLLIN, on_ready_echo);
+    struct reactor_statistics before, after;
+    pthread_t thread;
+
+    CHECK_EQ(fcntl(end->peer, F_SETFL, 0), 0);
+    CHECK_EQ(pthread_create(&thread, NULL, ask_echoes, &end->peer), 0);
+    reactor_statistics(loop, &before);
+    CHECK_EQ(reactor_run(loop), 0);
+    reactor_statistics(loop, &after);
+    CHECK_EQ(pthread_join(thread, NULL), 0);
+    CHECK(after.sleeps - before.sleeps <= NR_ECHOES);
+    CHECK(after.turns - before.turns <= 2 * NR_ECHOES + 16);
+    close_end(end);
+}
+
 static void test_errors_of_add_are_reported(void)
 {
     struct reactor_fd bad = {.fd = -1, .events = EPOLLIN, .on_ready = on_ready_stop};
@@ -174,6 +218,7 @@ int main(void)
     test_removing_others_drops_their_events();
     test_an_event_no_longer_asked_for_is_dropped();
     test_a_callback_adds_changes_and_removes();
+    test_a_request_over_a_socket_costs_at_most_one_wait();
     test_errors_of_add_are_reported();
     test_a_busy_loop_still_looks_at_descriptors();
     reactor_destroy(loop);
