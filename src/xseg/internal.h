@@ -72,8 +72,8 @@ struct xseg_port {
     /* doorbell as an eventfd (bell.c) */
     int bell_fd;
     bool bell_running;
-    uint32_t bell_quit; /* atomic */
-    uint32_t bell_seen; /* bell_word when the helper was started */
+    uint32_t bell_quit;    /* atomic */
+    uint32_t bell_seen;    /* bell_word when the helper was started */
     uint32_t bell_written; /* atomic; times the helper wrote the eventfd */
     uint32_t bell_drained; /* bell_written when it was last emptied */
     pthread_t bell_thread;
@@ -89,18 +89,21 @@ uint32_t segment_request_index(const struct xseg_segment *seg,
 /* ---- request.c ---- */
 struct freelist request_freelist(const struct xseg_segment *seg);
 
-/** Make a descriptor that the caller holds (ALLOCATED) free. */
-void request_release(struct xseg_segment *seg, uint32_t index);
+/** Free a descriptor that is in `from_state`.  False if it no longer is. */
+bool request_release(struct xseg_segment *seg, uint32_t index, uint32_t from_state);
 
 /** True if the sender of `rq` is still bound to its port. */
 bool request_sender_bound(const struct xseg_segment *seg,
                           const struct xseg_request *rq);
 
+/* pid 0, of a request whose sender went away while it was served, is nobody. */
 static inline uint64_t request_owner(const struct xseg_request *rq)
 {
-    return process_pack(load32_relaxed(&rq->owner_pid),
-                        load64_relaxed(&rq->owner_start));
+    return process_pack(load32_seq(&rq->owner_pid), load64_relaxed(&rq->owner_start));
 }
+
+/** What `op` holds from the claim of a descriptor until its owner is signed. */
+#define REQUEST_CLAIM_MARK UINT32_C(0xc1a10000) /* | port */
 
 static inline uint64_t port_owner(const struct xseg_port_shared *slot)
 {

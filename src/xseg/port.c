@@ -64,7 +64,7 @@ static void occupy_locked(struct xseg_port *port, const char *role)
     memcpy(slot->role, role, strlen(role));
     memset(&slot->stats, 0, sizeof(slot->stats));
     store64_relaxed(&slot->push_intent, 0);
-    store32_relaxed(&slot->alloc_intent, 0);
+    store32_relaxed(&slot->complete_intent, 0);
     store32_relaxed(&slot->rescan, 0);
     ring_repair_tail(&port->requests);
     ring_repair_tail(&port->replies);
@@ -143,7 +143,8 @@ int xseg_port_reserve(struct xseg_port *port, uint32_t nr)
     if (nr <= port->reserve_target) {
         port->reserve_target = nr;
         while (port->nr_reserve > nr)
-            request_release(port->seg, port->reserve[--port->nr_reserve]);
+            request_release(port->seg, port->reserve[--port->nr_reserve],
+                            XSEG_RS_ALLOCATED);
         return 0;
     }
     if (nr > port->seg->geo.nr_requests)

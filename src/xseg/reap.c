@@ -16,8 +16,9 @@
 
 #include "xseg/internal.h"
 
-/* How often to give a living producer time to finish a push before putting it off. */
-#define PUSH_PATIENCE 1000
+/* How often to let a living peer finish a few instructions before putting a port off.
+ */
+#define PATIENCE 1000
 
 static bool port_alive(const struct xseg_segment *seg, uint32_t id,
                        struct process_memo *memo)
@@ -27,7 +28,7 @@ static bool port_alive(const struct xseg_segment *seg, uint32_t id,
            process_memo_alive(memo, port_owner(&seg->ports[id]));
 }
 
-/* ---- a push that its producer did not finish ------------------------------------ */
+/* ---- a push that its producer did not finish -------------------- */
 
 static bool other_may_finish(const struct xseg_segment *seg, uint32_t self,
                              uint64_t intent, struct process_memo *memo)
@@ -61,51 +62,106 @@ static int finish_push(struct xseg_segment *seg, uint32_t id, struct process_mem
             }
             return 0;
         }
-        if (turn == PUSH_PATIENCE)
+        if (turn == PATIENCE)
             return -EAGAIN;
         sched_yield();
     }
     return 0;
 }
 
-/* ---- descriptors ------------------------------------------------------------------
- */
+/* ---- descriptors -------------------- */
 
-/* Free a descriptor found in `state`; false if its state has changed meanwhile. */
-static bool release_from(struct xseg_segment *seg, uint32_t index, uint32_t state,
-                         struct xseg_reap_result *result)
+/* True if the descriptor is the port's: signed, disowned, or claimed and not signed. */
+static bool held_by(const struct xseg_request *rq, uint32_t id, uint64_t owner)
 {
-    if (!cas32(&seg->requests[index].state, state, XSEG_RS_ALLOCATED))
+    uint32_t op = load32_acquire(&rq->op);
+    /* Until it is signed, what stands there is of an earlier owner. */
+    if ((op & UINT32_C(0xffff0000)) == REQUEST_CLAIM_MARK &&
+        load32_seq(&rq->state) == XSEG_RS_ALLOCATED)
+        return op == (REQUEST_CLAIM_MARK | id);
+    return load32_relaxed(&rq->src_port) == id &&
+           (load32_seq(&rq->owner_pid) == 0 || request_owner(rq) == owner);
+}
+
+/* Take a sent request away from its receiver, if that has not accepted it. */
+static bool revoke(struct xseg_segment *seg, uint32_t index, uint32_t id,
+                   uint64_t owner)
+{
+    struct xseg_request *rq = &seg->requests[index];
+    if (!cas32(&rq->state, XSEG_RS_SUBMITTED, XSEG_RS_SERVING))
         return false;
-    request_release(seg, index);
-    result->requests++;
-    return true;
+    if (held_by(rq, id, owner))
+        return request_release(seg, index, XSEG_RS_SERVING);
+    /* Served, freed and sent again by somebody else since we looked: give it back. */
+    uint32_t dst = load32_relaxed(&rq->dst_port);
+    store32_seq(&rq->state, XSEG_RS_SUBMITTED);
+    if (dst < seg->geo.nr_ports) {
+        or32_acqrel(&seg->ports[dst].rescan, PORT_RESCAN_REQUESTS);
+        bell_force(seg, &seg->ports[dst]);
+    }
+    return false;
+}
+
+/*
+ * Disown a request that somebody serves, who will free it.  If the server is just
+ * answering it, it may not have seen that: wait for it, then the answer is ours to
+ * free.
+ */
+static int disown(struct xseg_segment *seg, uint32_t index, struct process_memo *memo)
+{
+    struct xseg_request *rq = &seg->requests[index];
+    store32_seq(&rq->owner_pid, 0);
+    uint32_t dst = load32_relaxed(&rq->dst_port);
+    if (dst >= seg->geo.nr_ports)
+        return 0;
+    for (int turn = 0; load32_seq(&rq->state) == XSEG_RS_SERVING &&
+                       load32_seq(&seg->ports[dst].complete_intent) == index + 1;
+         turn++) {
+        if (!port_alive(seg, dst, memo))
+            return 0;
+        if (turn == PATIENCE)
+            return -EAGAIN;
+        sched_yield();
+    }
+    return 0;
 }
 
 /* Free what the port sent, but for what others are serving: that is only disowned. */
-static void release_sent(struct xseg_segment *seg, uint32_t id,
-                         struct xseg_reap_result *result)
+static int release_sent(struct xseg_segment *seg, uint32_t id,
+                        struct process_memo *memo, struct xseg_reap_result *result)
 {
     uint64_t owner = port_owner(&seg->ports[id]);
+    int rc = 0;
     for (uint32_t i = 0; i < seg->geo.nr_requests; i++) {
         struct xseg_request *rq = &seg->requests[i];
-        uint32_t state;
-        /* Again when the receiver moves it from SUBMITTED to SERVING to DONE meanwhile.
-         */
-        while ((state = load32_seq(&rq->state)) != XSEG_RS_FREE &&
-               load32_relaxed(&rq->src_port) == id && request_owner(rq) == owner) {
-            if (state == XSEG_RS_SERVING) {
-                store32_seq(&rq->owner_pid, 0);
-                if (load32_seq(&rq->state) == XSEG_RS_SERVING)
-                    break;
-                /* Answered just now, to a sender that is gone: the reply is ours. */
-                release_from(seg, i, XSEG_RS_DONE, result);
-                break;
-            }
-            if (release_from(seg, i, state, result) || state > XSEG_RS_DONE)
-                break;
-        }
+        bool freed = false;
+        /* The receiver may move it on while we look: SUBMITTED, SERVING, DONE. */
+        if (load32_seq(&rq->state) == XSEG_RS_SUBMITTED && held_by(rq, id, owner))
+            freed = revoke(seg, i, id, owner);
+        if (load32_seq(&rq->state) == XSEG_RS_SERVING && held_by(rq, id, owner) &&
+            disown(seg, i, memo) < 0)
+            rc = -EAGAIN;
+        uint32_t state = load32_seq(&rq->state);
+        if ((state == XSEG_RS_ALLOCATED || state == XSEG_RS_DONE) &&
+            held_by(rq, id, owner))
+            freed = request_release(seg, i, state);
+        result->requests += freed;
     }
+    return rc;
+}
+
+/* If the port died while it answered a sender that went away too, nobody has the reply.
+ */
+static void release_unclaimed_answer(struct xseg_segment *seg, uint32_t id,
+                                     struct xseg_reap_result *result)
+{
+    uint32_t index = load32_acquire(&seg->ports[id].complete_intent) - 1;
+    if (index >= seg->geo.nr_requests)
+        return;
+    const struct xseg_request *rq = &seg->requests[index];
+    if (load32_seq(&rq->state) == XSEG_RS_DONE && load32_seq(&rq->owner_pid) == 0 &&
+        load32_relaxed(&rq->dst_port) == id)
+        result->requests += request_release(seg, index, XSEG_RS_DONE);
 }
 
 /* Orphan what was sent to the port; reap_orphans answers what can be answered. */
@@ -164,8 +220,7 @@ static uint32_t answer_orphans(struct xseg_segment *seg, struct process_memo *me
         }
         nr_answered++;
         if (!request_sender_bound(seg, rq)) {
-            store32_seq(&rq->state, XSEG_RS_ALLOCATED);
-            request_release(seg, i);
+            request_release(seg, i, XSEG_RS_SERVING);
             continue;
         }
         struct xseg_port_shared *src = &seg->ports[rq->src_port];
@@ -183,46 +238,7 @@ void reap_orphans(struct xseg_segment *seg)
     answer_orphans(seg, &memo);
 }
 
-static bool being_claimed(const struct xseg_segment *seg, uint32_t index,
-                          struct process_memo *memo)
-{
-    for (uint32_t p = 0; p < seg->geo.nr_ports; p++) {
-        if (load32_acquire(&seg->ports[p].alloc_intent) == index + 1 &&
-            port_alive(seg, p, memo))
-            return true;
-    }
-    return false;
-}
-
-/* Free what nobody alive owns or serves: deaths in the middle of a call leave such. */
-static void release_lost(struct xseg_segment *seg, struct process_memo *memo,
-                         struct xseg_reap_result *result)
-{
-    for (uint32_t i = 0; i < seg->geo.nr_requests; i++) {
-        struct xseg_request *rq = &seg->requests[i];
-        uint32_t state = load32_seq(&rq->state);
-        if (state == XSEG_RS_FREE || state > XSEG_RS_DONE)
-            continue;
-        uint32_t pid = load32_acquire(&rq->owner_pid);
-        if (pid != 0 && process_memo_alive(memo, request_owner(rq)))
-            continue;
-        if (state == XSEG_RS_SERVING &&
-            (load32_acquire(&rq->dst_port) == XSEG_PORT_NONE ||
-             port_alive(seg, rq->dst_port, memo)))
-            continue;
-        if (state == XSEG_RS_ALLOCATED && pid == 0) {
-            if (being_claimed(seg, i, memo))
-                continue;
-            /* The claimer clears its intent after it has signed: look again. */
-            if (load32_acquire(&rq->owner_pid) != 0)
-                continue;
-        }
-        release_from(seg, i, state, result);
-    }
-}
-
-/* ---- buffers ----------------------------------------------------------------------
- */
+/* ---- buffers -------------------- */
 
 /* Mark the buffers that requests on their way name. */
 static void pin_buffers(const struct xseg_segment *seg, uint8_t *pinned)
@@ -268,8 +284,7 @@ static int release_buffers(struct xseg_segment *seg, struct process_memo *memo,
     return 0;
 }
 
-/* ---- ports ------------------------------------------------------------------------
- */
+/* ---- ports -------------------- */
 
 static int retire_port(struct xseg_segment *seg, uint32_t id, int error,
                        struct process_memo *memo, struct xseg_reap_result *result)
@@ -278,12 +293,14 @@ static int retire_port(struct xseg_segment *seg, uint32_t id, int error,
     /* seq_cst: before the looks at states below; partner in xseg_request_submit. */
     store32_seq(&slot->state, XSEG_PORT_DEAD);
     int rc = finish_push(seg, id, memo);
+    if (rc == 0)
+        rc = release_sent(seg, id, memo, result);
     if (rc < 0)
-        return rc;
-    release_sent(seg, id, result);
+        return rc; /* it stays DEAD, for the next reap */
+    release_unclaimed_answer(seg, id, result);
     orphan_received(seg, id, error);
     store64_relaxed(&slot->push_intent, 0);
-    store32_relaxed(&slot->alloc_intent, 0);
+    store32_relaxed(&slot->complete_intent, 0);
     store32_relaxed(&slot->owner_pid, 0);
     store64_relaxed(&slot->owner_start, 0);
     memset(slot->role, 0, sizeof(slot->role));
@@ -314,7 +331,6 @@ int reap_locked(struct xseg_segment *seg, struct xseg_reap_result *result)
             retire_port(seg, p, -EOWNERDEAD, &memo, result);
     }
     result->requests += answer_orphans(seg, &memo);
-    release_lost(seg, &memo, result);
     int rc = release_buffers(seg, &memo, result);
     if (result->ports == 0)
         return rc;

@@ -37,22 +37,19 @@ struct freelist request_freelist(const struct xseg_segment *seg)
     };
 }
 
-void request_release(struct xseg_segment *seg, uint32_t index)
+bool request_release(struct xseg_segment *seg, uint32_t index, uint32_t from_state)
 {
-    struct xseg_request *rq = &seg->requests[index];
+    /* seq_cst: before the look at header.nr_orphans in complete_to_nobody. */
+    if (!cas32(&seg->requests[index].state, from_state, XSEG_RS_FREE))
+        return false;
     struct freelist list = request_freelist(seg);
-    store32_relaxed(&rq->owner_pid, 0);
-    store64_relaxed(&rq->owner_start, 0);
-    store32_relaxed(&rq->src_port, 0);
-    store32_relaxed(&rq->dst_port, 0);
-    /* seq_cst: before the look at header.nr_orphans in xseg_request_complete. */
-    store32_seq(&rq->state, XSEG_RS_FREE);
     freelist_push(&list, index);
+    return true;
 }
 
 static void request_reset(struct xseg_request *rq)
 {
-    rq->op = 0;
+    store32_relaxed(&rq->op, 0);
     rq->flags = 0;
     store32_relaxed(&rq->dst_port, 0);
     memset(&rq->result, 0, sizeof(*rq) - offsetof(struct xseg_request, result));
@@ -62,20 +59,18 @@ static void request_reset(struct xseg_request *rq)
 static bool claim(struct xseg_port *port, uint32_t index)
 {
     struct xseg_request *rq = &port->seg->requests[index];
-    /*
-     * The intent is visible before the state changes (the swap releases it) and until
-     * the owner is: a reaper that finds an ALLOCATED descriptor without an owner can
-     * tell a living claimer from a dead one.
+    uint64_t *word = (uint64_t *)(void *)&rq->state; /* state, then op */
+    uint64_t seen = load64_relaxed(word);
+    uint64_t mine = (uint64_t)(REQUEST_CLAIM_MARK | port->id) << 32 | XSEG_RS_ALLOCATED;
+    if ((uint32_t)seen != XSEG_RS_FREE || !cas64(word, &seen, mine))
+        return false;
+    store32_relaxed(&rq->src_port, port->id);
+    store64_relaxed(&rq->owner_start, port->seg->start);
+    store32_relaxed(&rq->owner_pid, port->seg->pid);
+    /* Release: whoever finds the mark gone finds the owner signed (held_by in reap.c).
      */
-    store32_release(&port->slot->alloc_intent, index + 1);
-    bool mine = cas32(&rq->state, XSEG_RS_FREE, XSEG_RS_ALLOCATED);
-    if (mine) {
-        store32_relaxed(&rq->src_port, port->id);
-        store64_relaxed(&rq->owner_start, port->seg->start);
-        store32_relaxed(&rq->owner_pid, port->seg->pid);
-    }
-    store32_release(&port->slot->alloc_intent, 0);
-    return mine;
+    store32_release(&rq->op, 0);
+    return true;
 }
 
 static uint32_t claim_by_scan(struct xseg_port *port)
@@ -140,16 +135,17 @@ void xseg_request_free(struct xseg_port *port, struct xseg_request *rq)
         drop(port);
         return;
     }
-    if (!cas32(&rq->state, XSEG_RS_DONE, XSEG_RS_ALLOCATED) &&
-        load32_acquire(&rq->state) != XSEG_RS_ALLOCATED) {
+    uint32_t state = load32_acquire(&rq->state);
+    if (state != XSEG_RS_ALLOCATED && state != XSEG_RS_DONE) {
         drop(port);
         return;
     }
     if (port->nr_reserve < port->reserve_target) {
         store32_relaxed(&rq->dst_port, REQUEST_PARKED);
+        store32_release(&rq->state, XSEG_RS_ALLOCATED);
         port->reserve[port->nr_reserve++] = index;
     } else {
-        request_release(port->seg, index);
+        request_release(port->seg, index, state);
     }
 }
 
@@ -273,7 +269,7 @@ bool request_sender_bound(const struct xseg_segment *seg, const struct xseg_requ
     if (src >= seg->geo.nr_ports)
         return false;
     const struct xseg_port_shared *slot = &seg->ports[src];
-    /* seq_cst: after the state of `rq` was set; partner in reap_port_locked. */
+    /* seq_cst: after complete_intent or the state was set; partner in retire_port. */
     return load32_seq(&slot->state) == XSEG_PORT_BOUND &&
            port_owner(slot) == request_owner(rq);
 }
@@ -291,12 +287,10 @@ static void count_answer(struct xseg_port *port, const struct xseg_request *rq,
         count64(&stats->write_bytes, (uint64_t)result);
 }
 
-/* The sender is gone.  Free the descriptor, held in `state`, if nobody else did. */
-static int complete_to_nobody(struct xseg_segment *seg, uint32_t index, uint32_t state)
+/* The sender is gone: free the descriptor. */
+static int complete_to_nobody(struct xseg_segment *seg, uint32_t index)
 {
-    struct xseg_request *rq = &seg->requests[index];
-    if (cas32(&rq->state, state, XSEG_RS_ALLOCATED))
-        request_release(seg, index);
+    request_release(seg, index, XSEG_RS_SERVING);
     /* This may have been the last user of data whose owner waits for an answer. */
     if (load32_seq(&seg->header->nr_orphans) != 0) {
         segment_lock(seg);
@@ -317,20 +311,26 @@ int xseg_request_complete(struct xseg_port *port, struct xseg_request *rq,
         return -EINVAL;
     }
     count_answer(port, rq, result);
-    if (!request_sender_bound(seg, rq))
-        return complete_to_nobody(seg, index, XSEG_RS_SERVING);
-
-    uint32_t src = load32_relaxed(&rq->src_port);
-    rq->result = result;
-    if (!cas32(&rq->state, XSEG_RS_SERVING, XSEG_RS_DONE))
-        return -EPIPE;
-    /* From here on the sender may have it: only its identity may be looked at. */
-    struct ring ring = segment_ring(seg, src, true);
-    if (ring_push(&ring, index, &port->slot->push_intent, ring_intent_id(src, true)) <
-        0)
-        or32_acqrel(&seg->ports[src].rescan, PORT_RESCAN_REPLIES);
-    if (load32_seq(&seg->ports[src].state) != XSEG_PORT_BOUND)
-        return complete_to_nobody(seg, index, XSEG_RS_DONE);
-    bell_ring(seg, &seg->ports[src]);
-    return 0;
+    /*
+     * seq_cst, before the look at the sender: one that goes away disowns the request
+     * and then looks here, and waits until this word moves on (release_sent in reap.c).
+     * So nobody frees the descriptor between the look and the swap.
+     */
+    store32_seq(&port->slot->complete_intent, index + 1);
+    bool bound = request_sender_bound(seg, rq);
+    if (bound) {
+        uint32_t src = load32_relaxed(&rq->src_port);
+        rq->result = result;
+        /* From the swap on it is the sender's: only the index may be used. */
+        bound = cas32(&rq->state, XSEG_RS_SERVING, XSEG_RS_DONE);
+        struct ring ring = segment_ring(seg, src, true);
+        if (bound && ring_push(&ring, index, &port->slot->push_intent,
+                               ring_intent_id(src, true)) < 0)
+            or32_acqrel(&seg->ports[src].rescan, PORT_RESCAN_REPLIES);
+        store32_release(&port->slot->complete_intent, 0);
+        bell_ring(seg, &seg->ports[src]);
+        return bound ? 0 : -EPIPE;
+    }
+    store32_release(&port->slot->complete_intent, 0);
+    return complete_to_nobody(seg, index);
 }

@@ -100,7 +100,7 @@ struct xseg_port_shared {
     /* what the owner is in the middle of, for whoever reaps it */
     uint64_t
         push_intent; /* atomic; 1 << 63 | port << 33 | replies << 32 | ring position */
-    uint32_t alloc_intent; /* atomic; index + 1 of the descriptor being claimed */
+    uint32_t complete_intent; /* atomic; index + 1 of the request being answered */
     uint32_t rescan; /* atomic; 1: look for replies in the table, 2: for requests */
     uint8_t pad1[112];
 };
