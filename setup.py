@@ -46,7 +46,27 @@ HAVE_NATIVE = (ROOT / "src/peer/CMakeLists.txt").exists()
 LIBRARIES = (XSEG, NATIVE) if HAVE_NATIVE else (XSEG,)
 
 #: Extensions that compile plain C of the tree and use a system library besides.
-EXTRA_SOURCES = {"xseg._digest": ["src/common/digest.c"]}
+EXTRA_SOURCES = {
+    "xseg._digest": ["src/common/digest.c"],
+    "archipelago._map": [
+        "src/common/crc32c.c",
+        "src/common/hashtab.c",
+        *(
+            f"src/mapper/{noun}.c"
+            for noun in (
+                "header",
+                "journal",
+                "layer",
+                "layer_cursor",
+                "layer_write",
+                "merge",
+                "radix",
+                "resolve",
+                "table",
+            )
+        ),
+    ],
+}
 EXTRA_LIBRARIES = {"xseg._digest": ["crypto"]}
 
 
