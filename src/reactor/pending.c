@@ -27,18 +27,17 @@ void reactor_pending_fini(struct reactor_pending *p)
     p->entries = NULL;
 }
 
-/**
- * The entry of a descriptor, or NULL.  The index is read once from shared memory and
- * believed only if the descriptor really lies there.
+/** The entry of a descriptor, by its address alone: what it says of itself is shared.
  */
 static struct reactor_pending_entry *entry_of(struct reactor_pending *p,
                                               const struct xseg_request *rq)
 {
-    uint32_t index = *(const volatile uint32_t *)&rq->index;
+    uintptr_t first = (uintptr_t)xseg_segment_request(p->seg, 0);
+    size_t distance = (uintptr_t)rq - first; /* wraps to a large one below it */
 
-    if (index >= p->nr_entries || xseg_segment_request(p->seg, index) != rq)
+    if (distance % sizeof *rq != 0 || distance / sizeof *rq >= p->nr_entries)
         return NULL;
-    return &p->entries[index];
+    return &p->entries[distance / sizeof *rq];
 }
 
 void reactor_pending_add(struct reactor_pending *p, const struct xseg_request *rq,

@@ -29,7 +29,7 @@
 
 #define DEFAULT_WORKERS 4u
 /** Busy turns between two looks at the file descriptors. */
-#define TURNS_PER_POLL 16u
+#define TURNS_PER_POLL 8u
 /** Longest look at the rings before a sleep [rounds; one takes some ten ns]. */
 #define SPIN_MAX 64u
 #define SPIN_MIN 4u

@@ -23,17 +23,30 @@ struct reactor_options {
     uint32_t nr_workers; /* threads for blocking jobs; 0 means 4 */
 };
 
-/** Make a reactor over an attached segment, which must outlive it.  0 or -errno. */
+/**
+ * Make a reactor.
+ *
+ * @param seg      attached segment; must outlive the reactor.
+ * @param options  NULL takes every default.
+ * @param out      the reactor, to be freed with reactor_destroy; NULL on failure.
+ * Returns 0; -ENOMEM; -EMFILE, -ENFILE when descriptors, -EAGAIN when threads run out.
+ */
 int reactor_create(struct xseg_segment *seg, const struct reactor_options *options,
                    struct reactor **out);
 
-/** Free it.  Not while it runs; fds, timers, pollers and ports are removed first. */
+/**
+ * Free it.  Not while it runs; fds, timers, pollers and ports are removed first.
+ * Jobs that were offloaded still run, without their `done`.  Blocks until they ended.
+ */
 void reactor_destroy(struct reactor *r);
 
 /** Run until reactor_stop.  Returns 0, or -errno if the loop itself failed. */
 int reactor_run(struct reactor *r);
 
-/** Make reactor_run return after the current turn.  Any thread, signal-safe. */
+/**
+ * Make reactor_run return after the current turn, or at once if it does not run yet.
+ * Any thread, signal-safe.
+ */
 void reactor_stop(struct reactor *r);
 
 struct xseg_segment *reactor_segment(struct reactor *r);
@@ -54,10 +67,14 @@ typedef void reactor_request_fn(void *ctx, struct xseg_request *rq);
 
 /**
  * Serve a port.  All ports of a reactor share one doorbell.
- * @param on_request  NULL for a port that only sends.
+ *
+ * @param port        bound by the caller; stays bound until after reactor_remove_port.
+ * @param on_request  NULL for a port that only sends: requests to it get -EOPNOTSUPP.
+ * Returns 0; -ENOMEM; the error of the doorbell's thread or descriptor for the first.
  */
 int reactor_add_port(struct reactor *r, struct xseg_port *port,
                      reactor_request_fn *on_request, void *ctx);
+/** Replies to what it sent are dropped from now on: their callbacks are forgotten. */
 void reactor_remove_port(struct reactor *r, struct xseg_port *port);
 
 /** Reply to a request this reactor sent.  `rq` is the sender's again; it frees it. */
@@ -108,7 +125,8 @@ struct reactor_poller {
 void reactor_add_poller(struct reactor *r, struct reactor_poller *p);
 void reactor_remove_poller(struct reactor *r, struct reactor_poller *p);
 
-/** Run `fn(self)` on the next turn, before ports are visited. */
+/** Run `fn(self)` on the next turn, before ports are visited.  Not while it waits to.
+ */
 struct reactor_task {
     void (*fn)(struct reactor_task *self);
     struct reactor_task *next; /* private */
