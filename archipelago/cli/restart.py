@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``archipelago restart [PEER]``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from archipelago.cli.base import Common, common_options
+from archipelago.cli.options import (
+    gather,
+    peer_argument,
+    setting_options,
+    user_option,
+)
+from archipelago.cli.output import note
+from archipelago.cli.start import summarize
+
+__all__ = ["command"]
+
+
+@click.command("restart")
+@peer_argument
+@user_option
+@click.option(
+    "-f",
+    "--force",
+    is_flag=True,
+    help="Stop and start even while volumes are open, if a changed setting needs it.",
+)
+@setting_options
+@common_options
+def command(
+    peer: str | None, force: bool, options: tuple[str, ...], **named: str | None
+) -> None:
+    """Restart archipelago, or one PEER, with the settings read again.
+
+    Segment and sockets stay, so that clients find them where they were.  Only when a
+    setting changed that shapes them is everything stopped and started; that is refused
+    while volumes are open, unless forced.  Without a running instance one is started.
+    """
+    from archipelago.settings import load_settings
+    from archipelago.supervisor import lock
+    from archipelago.supervisor.client import ask
+    from archipelago.supervisor.launch import launch
+
+    common = Common.current()
+    overrides = gather(options, **named)
+    settings = load_settings(common.home, **overrides)
+    if peer is None and lock.holder(settings.pid_file) is None:
+        summarize(launch(settings, overrides), common)
+        return
+    answer = ask(settings, "restart", peer=peer, overrides=overrides)
+    if answer["changed"]:
+        if peer is not None:
+            raise click.UsageError(
+                f"{', '.join(answer['changed'])} changed, which takes a restart of all "
+                "peers: 'archipelago restart'"
+            )
+        ask(settings, "stop", force=force, until_end=True)
+        summarize(launch(settings, overrides), common)
+        return
+    status: dict[str, Any] = ask(settings, "status")
+    if peer is None or common.json:
+        summarize(status, common)
+    elif status["placement"] == "together":
+        note(f"{peer} is running; the peers of its process restarted with it")
+    else:
+        note(f"{peer} is running")

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``archipelago start [PEER]``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from archipelago.cli.base import Common, common_options
+from archipelago.cli.options import (
+    gather,
+    peer_argument,
+    setting_options,
+    user_option,
+)
+from archipelago.cli.output import note, write_json
+
+__all__ = ["command", "summarize"]
+
+
+@click.command("start")
+@peer_argument
+@user_option
+@click.option(
+    "-F",
+    "--foreground",
+    is_flag=True,
+    help="Stay in the foreground and log to standard error.",
+)
+@setting_options
+@common_options
+def command(
+    peer: str | None, foreground: bool, options: tuple[str, ...], **named: str | None
+) -> None:
+    """Start archipelago and wait until it serves; or start one PEER that was stopped.
+
+    With no configuration at all it keeps its volumes in files below the state
+    directory ('archipelago config show' says where).
+    """
+    from archipelago.settings import load_settings
+
+    common = Common.current()
+    overrides = gather(options, **named)
+    settings = load_settings(common.home, **overrides)
+    if peer is not None:
+        _start_peer(settings, peer, common, overrides)
+    elif foreground:
+        from archipelago.supervisor.__main__ import run_foreground
+
+        def ready(status: Mapping[str, Any]) -> bool:
+            summarize(status, common)
+            return True
+
+        run_foreground(settings, overrides, ready)
+    else:
+        from archipelago.supervisor.launch import launch
+
+        summarize(launch(settings, overrides), common)
+
+
+def _start_peer(
+    settings: Any, peer: str, common: Common, overrides: dict[str, Any]
+) -> None:
+    from archipelago.supervisor.client import ask
+
+    if overrides:
+        raise click.UsageError("a single peer takes no settings; 'restart' does")
+    ask(settings, "start", peer=peer)
+    if common.json:
+        write_json(ask(settings, "status"))
+    else:
+        note(f"{peer} is running")
+
+
+def summarize(status: Mapping[str, Any], common: Common) -> None:
+    """Say in a few lines what runs now."""
+    if common.json:
+        write_json(status)
+        return
+    click.echo(
+        f"archipelago is running (pid {status['pid']}): peers {status['placement']}, "
+        f"{status['backend']} backend, {status['engine']} engine"
+    )
+    for address in status["nbd"]:
+        click.echo(f"NBD clients connect to {address}")
+    for line in status["notes"]:
+        note(f"note: {line}")

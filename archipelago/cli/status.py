@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``archipelago status [PEER]``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from archipelago.cli.base import Common, common_options
+from archipelago.cli.options import peer_argument, user_option
+from archipelago.cli.output import note, write_json, write_table
+
+__all__ = ["command"]
+
+_NOT_RUNNING = 8
+
+
+@click.command("status")
+@peer_argument
+@user_option
+@common_options
+@click.pass_context
+def command(ctx: click.Context, peer: str | None) -> None:
+    """Show whether archipelago, or one PEER, is running; exit code 8 if it is not."""
+    from archipelago.settings import load_settings
+    from archipelago.supervisor import lock, report
+    from archipelago.supervisor.client import ask
+
+    common = Common.current()
+    settings = load_settings(common.home)
+    if lock.holder(settings.pid_file) is None:
+        status = report.stopped(settings)
+    else:
+        status = ask(settings, "status")
+    peers = [p for p in status["peers"] if peer in (None, p["name"])]
+    status["peers"] = peers
+    if common.json:
+        write_json(status)
+    else:
+        _show(status)
+    up = status["running"] and (peer is None or peers[0]["state"] == "running")
+    ctx.exit(0 if up else _NOT_RUNNING)
+
+
+def _show(status: dict[str, Any]) -> None:
+    if not status["running"]:
+        click.echo("archipelago is not running; 'archipelago start' starts it")
+        return
+    click.echo(
+        f"archipelago is running (pid {status['pid']}, up {_span(status['uptime'])}): "
+        f"peers {status['placement']}, {status['backend']} backend, "
+        f"{status['engine']} engine"
+    )
+    for address in status["nbd"]:
+        click.echo(f"NBD clients connect to {address}")
+    click.echo()
+    write_table(
+        ["PEER", "STATE", "PID", "UPTIME", "OPS", "ERRORS", "QUEUE", "RESTARTS"],
+        [
+            [
+                p["name"],
+                p["state"],
+                p["pid"],
+                _span(p["uptime"]),
+                p["ops"],
+                p["errors"],
+                p["queue_depth"],
+                p["restarts"],
+            ]
+            for p in status["peers"]
+        ],
+        right="llrrrrrr",
+    )
+    for line in status["notes"]:
+        note(f"note: {line}")
+
+
+def _span(seconds: float) -> str:
+    """A time as its two largest units: "3d 4h", "12s"."""
+    left = int(seconds)
+    parts: list[str] = []
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        count, left = divmod(left, length)
+        if count or (unit == "s" and not parts):
+            parts.append(f"{count}{unit}")
+    return " ".join(parts[:2])

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``archipelago stop [-f] [PEER]``."""
+
+from __future__ import annotations
+
+import click
+
+from archipelago.cli.base import Common, common_options
+from archipelago.cli.options import peer_argument, user_option
+from archipelago.cli.output import note, write_json
+
+__all__ = ["command"]
+
+
+@click.command("stop")
+@peer_argument
+@user_option
+@click.option("-f", "--force", is_flag=True, help="Stop even while volumes are open.")
+@common_options
+def command(peer: str | None, force: bool) -> None:
+    """Stop archipelago, or one PEER, which then stays stopped until it is started.
+
+    While volumes are open it refuses, unless forced; everything acknowledged and
+    flushed is kept in any case.  With placement "together" a PEER shares its process
+    with the others, which restart without it.
+    """
+    from archipelago.settings import load_settings
+    from archipelago.supervisor.client import ask
+
+    common = Common.current()
+    settings = load_settings(common.home)
+    if peer is not None:
+        ask(settings, "stop", peer=peer, force=force)
+        if common.json:
+            write_json(ask(settings, "status"))
+            return
+    else:
+        ask(settings, "stop", force=force, until_end=True)
+        if common.json:
+            from archipelago.supervisor import report
+
+            write_json(report.stopped(settings))
+            return
+    note(f"{peer or 'archipelago'} is stopped")

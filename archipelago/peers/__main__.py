@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A peer process, started by the supervisor.
+
+Standard input brings the configuration as one JSON line and then stays open: its end
+says that the supervisor is gone, and the peers stop in good order.  One JSON line on
+the ready descriptor says ``{"ready": true}``, or ``{"error": "..."}`` and why.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import logging
+import os
+import sys
+from typing import Any
+
+
+def main() -> int:
+    """Run the roles; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="archipelago.peers")
+    parser.add_argument("--ready-fd", type=int, required=True)
+    parser.add_argument("roles", nargs="+", help="for people who look at ps")
+    arguments = parser.parse_args()
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
+    )
+
+    def report(answer: dict[str, Any]) -> None:
+        with open(arguments.ready_fd, "w", encoding="utf-8") as pipe:
+            pipe.write(json.dumps(answer) + "\n")
+
+    try:
+        # Here, so that a broken installation is reported like any other failure.
+        from archipelago.peers.runner import PeerConfig, PeerRunner
+
+        config = PeerConfig(**json.loads(_read_line(0)))
+        os.umask(config.umask)
+        logging.getLogger().setLevel(_LEVELS[config.log_level])
+        runner = PeerRunner(config)
+        return runner.run(lambda facts: report({"ready": True, **facts}), 0)
+    except Exception as error:
+        logging.exception("cannot serve")
+        # Once it was ready nobody listens any more: then the log has the reason.
+        with contextlib.suppress(OSError):
+            report({"error": str(error) or type(error).__name__})
+        return 1
+
+
+_LEVELS = (logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG)
+
+
+def _read_line(fd: int) -> bytes:
+    """Read one line and not a byte more: the rest of the pipe is waited for later."""
+    line = bytearray()
+    while not line.endswith(b"\n"):
+        piece = os.read(fd, 1)
+        if not piece:
+            raise EOFError("the supervisor went away before it said what to do")
+        line += piece
+    return bytes(line)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The supervisor itself: what it owns, and every command it obeys.
+
+Runs on one event loop.  Commands that change something run one at a time; `status`
+answers at any moment from the segment's counters and costs the peers nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from archipelago.errors import ArchipelagoError, NotRunning, UsageError, VolumeBusy
+from archipelago.settings import ROLES, Settings, load_settings
+from archipelago.supervisor import ground, openvolumes, report
+from archipelago.supervisor.lock import PidLock
+from archipelago.supervisor.plan import plan_processes, process_config
+from archipelago.supervisor.process import PeerProcess, State
+from xseg import Segment
+from xseg.errors import XsegError
+
+log = logging.getLogger(__name__)
+
+#: Settings that a running supervisor cannot change: they shape what it owns.
+_FIXED = (
+    "placement",
+    "backend",
+    "data_path",
+    "maps_path",
+    "segment",
+    "nbd",
+    "group",
+    "run_dir",
+    "log_dir",
+    "state_dir",
+)
+
+
+class Supervisor:
+    """One instance, from its segment to its last peer.
+
+    Args:
+        settings: of the instance.
+        overrides: what the command line set, to be kept over a restart.
+        lock: the right to be its supervisor.
+    """
+
+    def __init__(
+        self, settings: Settings, overrides: Mapping[str, Any], lock: PidLock
+    ) -> None:
+        self.settings = settings
+        self.started = time.monotonic()
+        self.ended = asyncio.Event()
+        self._overrides = dict(overrides)
+        self._lock = lock
+        self._busy = asyncio.Lock()
+        self._segment: Segment | None = None
+        self._sockets: list[socket.socket] = []
+        self.processes: list[PeerProcess] = []
+
+    # Start and stop
+
+    async def start(self) -> None:
+        """Bring everything up; on failure everything is taken down again.
+
+        Raises:
+            ArchipelagoError: what could not be done.
+        """
+        async with self._busy:
+            try:
+                self._segment = ground.create_segment(self.settings)
+                self._sockets = ground.listen(self.settings)
+                self.processes = [
+                    PeerProcess(
+                        plan,
+                        self._configure,
+                        self._reap,
+                        self.settings.log_dir / f"{plan.name}.log",
+                    )
+                    for plan in plan_processes(self.settings)
+                ]
+                for process in self.processes:
+                    await process.start()
+            except BaseException:
+                await self._take_down()
+                raise
+
+    async def stop(self, *, force: bool = False) -> None:
+        """Stop all peers and remove segment and sockets.
+
+        Raises:
+            VolumeBusy: volumes are open, and not forced.
+        """
+        async with self._busy:
+            if not force:
+                await self._refuse_if_open("stop")
+            await self._take_down()
+
+    async def _take_down(self) -> None:
+        for process in reversed(self.processes):
+            await process.stop()
+        for sock in self._sockets:
+            sock.close()
+        if self._sockets:
+            self.settings.nbd_socket.unlink(missing_ok=True)
+        self._sockets = []
+        if self._segment is not None:
+            self._segment.close()
+            self._segment = None
+            try:
+                Segment.destroy(self.settings.segment_name)
+            except XsegError as error:
+                log.warning("segment %s: %s", self.settings.segment_name, error)
+
+    # One peer
+
+    async def start_peer(self, role: str) -> None:
+        """Start a peer that was stopped; nothing happens if it runs."""
+        async with self._busy:
+            process = self._process_of(role)
+            if process.state is State.STOPPED:
+                await process.start((role,))
+            elif role not in process.roles:
+                await self._reshape(process, {*process.roles, role})
+
+    async def stop_peer(self, role: str, *, force: bool = False) -> None:
+        """Stop one peer and leave it stopped.
+
+        In one process with others, that process is started again without it.
+
+        Raises:
+            NotRunning: it does not run.
+            VolumeBusy: volumes are open, and not forced.
+        """
+        async with self._busy:
+            process = self._process_of(role)
+            if process.state is State.STOPPED or role not in process.roles:
+                raise NotRunning(f"{role} is not running")
+            if not force:
+                await self._refuse_if_open(f"stop {role}")
+            rest = set(process.roles) - {role}
+            if rest:
+                await self._reshape(process, rest)
+            else:
+                await process.stop()
+
+    async def restart(
+        self, role: str | None, overrides: Mapping[str, Any]
+    ) -> list[str]:
+        """Restart one peer or all, with settings read anew.
+
+        Clients keep their sockets and the segment.  Returns the names of settings
+        that changed and that a running supervisor cannot change; then nothing was
+        done.
+        """
+        async with self._busy:
+            merged = {**self._overrides, **overrides}
+            fresh = load_settings(self.settings.locations.home, **merged)
+            changed = [
+                name
+                for name in _FIXED
+                if getattr(fresh, name) != getattr(self.settings, name)
+            ]
+            if changed:
+                return changed
+            ground.make_directories(fresh)
+            self.settings = fresh
+            self._overrides = merged
+            chosen = [self._process_of(role)] if role else self.processes
+            for process in reversed(chosen):
+                await process.stop()
+            for process in chosen:
+                roles = process.plan.roles if role is None else process.roles
+                await process.start(_ordered({*roles, role} if role else roles))
+            return []
+
+    async def _reshape(self, process: PeerProcess, roles: set[str]) -> None:
+        """Start a process again with other roles; on failure, with those it had."""
+        before = process.roles
+        await process.stop()
+        try:
+            await process.start(_ordered(roles))
+        except ArchipelagoError:
+            await process.start(before)
+            raise
+
+    def _process_of(self, role: str) -> PeerProcess:
+        if role not in ROLES:
+            raise UsageError(f"no such peer: {role}; peers are {', '.join(ROLES)}")
+        return next(p for p in self.processes if role in p.plan.roles)
+
+    # What processes need from here
+
+    def _configure(self, roles: tuple[str, ...]) -> tuple[dict[str, Any], list[int]]:
+        fds = [s.fileno() for s in self._sockets] if "vlmcd" in roles else []
+        return process_config(self.settings, roles, fds), fds
+
+    def _reap(self) -> None:
+        if self._segment is None:
+            return
+        try:
+            result = self._segment.reap()
+        except XsegError as error:
+            log.error("reaping the segment: %s", error)
+        else:
+            log.info("reaped: %s", result)
+
+    # Reports
+
+    async def _refuse_if_open(self, what: str) -> None:
+        process = self._process_of("vlmcd")
+        if process.state is not State.RUNNING or "vlmcd" not in process.roles:
+            return
+        names = await asyncio.to_thread(
+            openvolumes.list_open, self.settings.segment_name
+        )
+        if names:
+            shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+            raise VolumeBusy(
+                f"cannot {what}: {len(names)} open volume{'s' * (len(names) > 1)}: "
+                f"{shown}; close them, or use -f to cut their users off"
+            )
+
+    def status(self) -> dict[str, Any]:
+        """Everything ``archipelago status --json`` shows."""
+        ports = self._segment.ports() if self._segment is not None else []
+        engines = [p.engine for p in self.processes if p.engine]
+        return report.running(
+            self.settings,
+            pid=os.getpid(),
+            uptime=time.monotonic() - self.started,
+            engine=engines[0] if engines else None,
+            processes=self.processes,
+            ports=ports,
+        )
+
+    async def obey(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Carry out one command from the control socket.
+
+        Raises:
+            ArchipelagoError: why not.
+        """
+        command, peer = request.get("command"), request.get("peer")
+        force = request.get("force") is True
+        if peer is not None and not isinstance(peer, str):
+            raise UsageError("peer is not a string")
+        if command == "status":
+            return self.status()
+        if command == "start" and peer is not None:
+            await self.start_peer(peer)
+        elif command == "stop" and peer is not None:
+            await self.stop_peer(peer, force=force)
+        elif command == "stop":
+            await self.stop(force=force)
+        elif command == "restart":
+            overrides = request.get("overrides")
+            if not isinstance(overrides, dict):
+                raise UsageError("overrides is not an object")
+            return {"changed": await self.restart(peer, overrides)}
+        else:
+            raise UsageError(f"unknown command {command!r}")
+        return {}
+
+
+def _ordered(roles: set[str] | tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(role for role in ROLES if role in roles)

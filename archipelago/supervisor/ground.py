@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What must be there before peers can start: directories, segment, sockets.
+
+All of it is made by the supervisor and outlives the peers, so that a peer that is
+restarted finds its segment, and clients their socket, where they were.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import signal
+import socket
+import stat
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from archipelago.errors import ArchipelagoError, ConfigError
+from archipelago.settings import Settings
+from xseg import Segment
+from xseg.constants import PORT_DYNAMIC
+from xseg.errors import AlreadyExists, NotFound, XsegError
+
+log = logging.getLogger(__name__)
+
+#: How long peers of a supervisor that died may take to end [s].
+ORPHAN_PATIENCE = 20.0
+
+
+class StartError(ArchipelagoError):
+    """The instance, or a peer of it, cannot start."""
+
+    msgid = "start"
+
+
+def make_directories(settings: Settings) -> None:
+    """Make the directories that are missing; those that exist stay as they are.
+
+    Raises:
+        ConfigError: one cannot be made, or is not ours where it must be.
+    """
+    shared = settings.gid is not None
+    private = 0o750 if shared else 0o700
+    store = 0o2770 if shared else 0o700
+    wanted = [("run_dir", private), ("log_dir", private), ("state_dir", private)]
+    if settings.backend == "file":
+        wanted += [("data_path", store), ("maps_path", store)]
+    for key, mode in wanted:
+        _make(getattr(settings, key), mode, settings, key)
+    if settings.socket_dir != settings.run_dir:
+        _make(settings.socket_dir, private, settings, "run_dir")
+    for directory in {settings.socket_dir, settings.run_dir}:
+        _check_private(directory)
+
+
+def _make(path: Path, mode: int, settings: Settings, key: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir()
+        except FileExistsError:
+            if not path.is_dir():
+                raise
+            return
+        if settings.gid is not None:
+            os.chown(path, -1, settings.gid)
+        path.chmod(mode)
+    except OSError as error:
+        origin = settings.origins.get(key, "default")
+        raise ConfigError(
+            f"{origin}: {key} = '{path}': cannot make the directory: "
+            f"{error.strerror}; name another, or set ARCHIPELAGO_HOME to a directory "
+            "of your own"
+        ) from None
+
+
+def _check_private(path: Path) -> None:
+    """Refuse a directory in which somebody else could put sockets of their own."""
+    status = path.stat()
+    if status.st_uid not in (os.geteuid(), 0):
+        raise ConfigError(
+            f"{path}: belongs to user {status.st_uid}, not to you: its owner could "
+            "take your clients' connections; remove it or set run_dir to another"
+        )
+    if status.st_mode & stat.S_IWOTH:
+        raise ConfigError(
+            f"{path}: everybody may write there and take your clients' connections; "
+            f"run 'chmod o-w {path}' or set run_dir to another"
+        )
+
+
+def instance_uuid(path: Path) -> uuid.UUID:
+    """The uuid of this instance, made at the first start and kept."""
+    try:
+        return uuid.UUID(path.read_text(encoding="ascii").strip())
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{path}: not an instance's uuid: {error}; remove the file"
+        ) from None
+    fresh = uuid.uuid4()
+    draft = path.with_name(path.name + ".new")
+    with open(draft, "w", encoding="ascii") as file:
+        file.write(f"{fresh}\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(draft, path)
+    return fresh
+
+
+def prepare(settings: Settings) -> None:
+    """Make directories and identity; refuse settings that cannot be served.
+
+    Raises:
+        ConfigError: what is wrong and how to mend it.
+    """
+    os.umask(0o007 if settings.group else 0o077)
+    make_directories(settings)
+    instance_uuid(settings.instance_file)
+
+
+# The segment
+
+
+def create_segment(settings: Settings) -> Segment:
+    """Create the segment, in place of one that a dead supervisor left behind."""
+    name = settings.segment_name
+    wanted = settings.segment
+    remove_stale_segment(name)
+    try:
+        return Segment.create(
+            name,
+            ports=wanted.ports,
+            requests=wanted.requests,
+            heap_bytes=wanted.heap,
+            mode=0o660 if settings.group else 0o600,
+            gid=-1 if settings.gid is None else settings.gid,
+        )
+    except AlreadyExists:
+        raise StartError(
+            f"segment {name} was made by somebody else just now; is another instance "
+            "starting?"
+        ) from None
+    except XsegError as error:
+        raise StartError(
+            f"cannot create segment {name} with a heap of {wanted.heap >> 20} MiB: "
+            f"{error.strerror or error}; 'df /dev/shm' shows what is free, "
+            "segment.heap sets the size"
+        ) from None
+
+
+def remove_stale_segment(name: str) -> None:
+    """Remove a segment whose supervisor is gone, once its peers have ended.
+
+    Only the holder of the pid lock may call this.
+    """
+    try:
+        segment = Segment.attach(name)
+    except NotFound:
+        return
+    except PermissionError as error:
+        raise StartError(
+            f"segment {name} in /dev/shm belongs to another user: {error}"
+        ) from None
+    except XsegError as error:
+        log.warning("segment %s is of no use (%s): removed", name, error)
+    else:
+        try:
+            _await_orphans(segment)
+        finally:
+            segment.close()
+    log.warning("removing segment %s of a supervisor that died", name)
+    with contextlib.suppress(NotFound):
+        Segment.destroy(name)
+
+
+def _await_orphans(segment: Segment) -> None:
+    """Wait for peers to end that lost their supervisor; end those that do not."""
+    deadline = time.monotonic() + ORPHAN_PATIENCE
+    for pid, fd in list(_orphans(segment)):
+        try:
+            poller = select.poll()
+            poller.register(fd, select.POLLIN)
+            left = max(0.0, deadline - time.monotonic())
+            log.info("waiting for pid %d of the last supervisor to end", pid)
+            if not poller.poll(left * 1000):
+                log.warning("pid %d does not end: killed", pid)
+                signal.pidfd_send_signal(fd, signal.SIGKILL)
+                poller.poll(5000)
+        finally:
+            os.close(fd)
+
+
+def _orphans(segment: Segment) -> Iterator[tuple[int, int]]:
+    """Living processes with one of our peers' ports: pid and pidfd."""
+    seen = set()
+    for port in segment.ports():
+        pid = port.owner_pid
+        if port.id < PORT_DYNAMIC and port.alive and pid not in seen:
+            seen.add(pid)
+            try:
+                yield pid, os.pidfd_open(pid)
+            except ProcessLookupError:
+                continue
+
+
+# Listening sockets
+
+
+def listen(settings: Settings) -> list[socket.socket]:
+    """Open the sockets that NBD clients connect to.
+
+    Raises:
+        StartError: an address is taken or cannot be used.
+    """
+    sockets: list[socket.socket] = []
+    try:
+        sockets.append(_listen_unix(settings.nbd_socket, settings))
+        if settings.nbd.listen:
+            sockets.extend(_listen_tcp(settings.nbd.listen, settings.nbd.port))
+    except OSError as error:
+        for sock in sockets:
+            sock.close()
+        raise StartError(
+            f"cannot listen for NBD: {error}; nbd.socket, nbd.listen and nbd.port set "
+            "the addresses"
+        ) from None
+    return sockets
+
+
+def _listen_unix(path: Path, settings: Settings) -> socket.socket:
+    _remove_dead_socket(path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        try:
+            sock.bind(str(path))
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from None
+        own_socket(path, settings)
+        sock.listen(socket.SOMAXCONN)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def own_socket(path: Path, settings: Settings) -> None:
+    """Let the group connect to a socket, and nobody else."""
+    if settings.gid is not None:
+        os.chown(path, -1, settings.gid)
+    path.chmod(0o660 if settings.gid is not None else 0o600)
+
+
+def _remove_dead_socket(path: Path) -> None:
+    """Unlink a socket nobody listens on; anything else there is left alone."""
+    try:
+        is_socket = stat.S_ISSOCK(path.lstat().st_mode)
+    except FileNotFoundError:
+        return
+    if not is_socket:
+        raise OSError(f"{path} exists and is no socket")
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            path.unlink(missing_ok=True)
+            return
+        except OSError:
+            pass
+    raise OSError(f"somebody listens on {path} already")
+
+
+def _listen_tcp(address: str, port: int) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind((address, port))
+        except OSError as error:
+            where = f"{address} port {port}"
+            raise OSError(error.errno, error.strerror, where) from None
+        sock.listen(socket.SOMAXCONN)
+    except BaseException:
+        sock.close()
+        raise
+    yield sock

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The supervisor's end of its control socket.
+
+Each line is a JSON object with `command`, and each gets a line in answer:
+``{"ok": true, ...}``, or ``{"ok": false, "msgid", "message", "exit_code"}``.  Who may
+command is decided by the socket's permissions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from typing import Any
+
+from archipelago.errors import ArchipelagoError, UsageError
+from archipelago.supervisor.core import Supervisor
+from archipelago.supervisor.ground import own_socket
+
+__all__ = ["ControlServer"]
+
+log = logging.getLogger(__name__)
+
+#: Longest request line [bytes].
+_LINE_MAX = 1 << 16
+
+
+class ControlServer:
+    """Serves one supervisor's control socket."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        self._path = supervisor.settings.supervisor_socket
+        self._server: asyncio.AbstractServer | None = None
+        self._connections: set[asyncio.StreamWriter] = set()
+
+    async def open(self) -> None:
+        """Listen.  The caller holds the pid lock, so an old socket is a dead one's."""
+        self._path.unlink(missing_ok=True)
+        self._server = await asyncio.start_unix_server(
+            self._serve, str(self._path), limit=_LINE_MAX
+        )
+        own_socket(self._path, self._supervisor.settings)
+
+    def unlink(self) -> None:
+        """Take no new connections; those there are stay."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+            self._path.unlink(missing_ok=True)
+
+    def disconnect(self) -> None:
+        """End the connections: to a client that stopped us it says that all is done."""
+        for writer in list(self._connections):
+            writer.close()
+
+    async def _serve(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self._connections.add(writer)
+        try:
+            while True:
+                try:
+                    line = await reader.readline()
+                except ValueError:
+                    await _send(writer, _failure(UsageError("the request is too long")))
+                    return
+                if not line:
+                    return
+                command, answer = await self._answer(line)
+                await _send(writer, answer)
+                if command == "stop" and answer["ok"]:
+                    self._supervisor.ended.set()
+                    await reader.read()  # hold the line until `disconnect`
+                    return
+        except ConnectionError:
+            pass
+        finally:
+            self._connections.discard(writer)
+            writer.close()
+
+    async def _answer(self, line: bytes) -> tuple[object, dict[str, Any]]:
+        """Obey one request; also says which command ended the whole instance."""
+        try:
+            try:
+                request = json.loads(line)
+            except ValueError:
+                raise UsageError("the request is not JSON") from None
+            if not isinstance(request, dict):
+                raise UsageError("the request is not an object")
+            command = request.get("command")
+            if command != "status":
+                log.info("command: %s", request)
+            answer = await self._supervisor.obey(request)
+        except ArchipelagoError as error:
+            return None, _failure(error)
+        except Exception as error:
+            log.exception("a command failed")
+            return None, _failure(ArchipelagoError(f"{type(error).__name__}: {error}"))
+        ending = command if request.get("peer") is None else None
+        return ending, {"ok": True, **answer}
+
+
+async def _send(writer: asyncio.StreamWriter, answer: dict[str, Any]) -> None:
+    writer.write(json.dumps(answer).encode() + b"\n")
+    await writer.drain()
+
+
+def _failure(error: ArchipelagoError) -> dict[str, Any]:
+    return {
+        "ok": False,
+        "msgid": error.msgid,
+        "message": error.message,
+        "exit_code": error.exit_code,
+    }
