@@ -35,6 +35,10 @@ cdef dict _TABLE = {
 cdef dict _TEXT = {
     _errno.EAGAIN: "nothing there yet or the ring is full",
     _errno.EBADMSG: "stored bytes are damaged",
+    _errno.EBUSY: "in use",
+    _errno.ECANCELED: "the peer was stopped before it served",
+    _errno.EEXIST: "the name is taken",
+    _errno.ENOENT: "there is none of that name",
     _errno.ENOBUFS: "no request descriptor or buffer of that size is free",
     _errno.EOWNERDEAD: "the peer that held the request died",
     _errno.EPIPE: "nobody is bound to the port",

@@ -14,6 +14,7 @@ else:
     from typing_extensions import Self
 
 def default_engine() -> str: ...
+
 @final
 class Native:
     def __init__(

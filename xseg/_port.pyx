@@ -240,19 +240,7 @@ cdef class Port(PortHandle):
         try:
             while True:
                 with nogil:
-                    rc = 0
-                    while True:
-                        reply = xseg_port_reap(port)
-                        arrived = NULL
-                        if reply != NULL:
-                            break
-                        # Take what would otherwise end every wait at once.
-                        arrived = xseg_port_accept(port)
-                        if arrived != NULL:
-                            break
-                        rc = xseg_port_wait(port, _slice(deadline))
-                        if rc < 0:
-                            break
+                    rc = _next(port, deadline, &reply, &arrived)
                 if arrived != NULL:
                     self.kept_requests.append(
                         new_request(self, arrived, PLACE_SERVING)
@@ -328,6 +316,9 @@ cdef class Port(PortHandle):
             True if something is there, False if the time is over.
         """
         cdef xseg_port *port = self.get()
+        cdef xseg_request *reply
+        cdef xseg_request *arrived
+        cdef Request request
         cdef uint64_t looked = 0
         cdef uint64_t deadline = _deadline(timeout)
         cdef int rc
@@ -338,15 +329,21 @@ cdef class Port(PortHandle):
         try:
             while True:
                 with nogil:
-                    rc = 0
-                    while rc == 0 and not xseg_port_pending(port):
-                        rc = xseg_port_wait(port, _slice(deadline))
-                if rc == 0:
+                    rc = _next(port, deadline, &reply, &arrived)
+                if reply != NULL:
+                    request = self.taken(reply)
+                    if request is not None:
+                        self.kept_replies.append(request)
+                        return True
+                elif arrived != NULL:
+                    self.kept_requests.append(
+                        new_request(self, arrived, PLACE_SERVING)
+                    )
                     return True
-                if rc != -ETIMEDOUT and rc != -EINTR:
+                elif rc != -ETIMEDOUT and rc != -EINTR:
                     check(rc, f"wait of port {self.id}")
-                if self.pause(deadline, &looked):
-                    return bool(xseg_port_pending(port))
+                elif self.pause(deadline, &looked):
+                    return False
         finally:
             self.leave()
 
@@ -481,3 +478,30 @@ cdef uint64_t _slice(uint64_t deadline) noexcept nogil:
     if now >= deadline:
         return 0
     return min(deadline - now, <uint64_t>SLICE_NS)
+
+
+cdef int _next(
+    xseg_port *port,
+    uint64_t deadline,
+    xseg_request **reply,
+    xseg_request **arrived,
+) noexcept nogil:
+    """Take the next reply or request, sleeping for one slice at most.
+
+    It takes rather than looks: the library may ask for a scan of the table that finds
+    nothing, and a caller that only reaps, or only accepts, would be told so for ever.
+
+    Returns 0 with one of the two set; -ETIMEDOUT, -EINTR or the wait's error.
+    """
+    cdef int rc
+    arrived[0] = NULL
+    while True:
+        reply[0] = xseg_port_reap(port)
+        if reply[0] != NULL:
+            return 0
+        arrived[0] = xseg_port_accept(port)
+        if arrived[0] != NULL:
+            return 0
+        rc = xseg_port_wait(port, _slice(deadline))
+        if rc < 0:
+            return rc

@@ -12,6 +12,7 @@ else:
     from typing_extensions import Self
 
 def live_handles() -> dict[str, int]: ...
+
 @final
 class Segment:
     @property

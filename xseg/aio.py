@@ -17,8 +17,8 @@ __all__ = ["AsyncPort"]
 class AsyncPort:
     """Calls on a port without blocking the loop.
 
-    Everything runs on the loop's thread.  The port is this object's until `close`; it is
-    not unbound then.
+    Everything runs on the loop's thread.  The port is this object's until `close`,
+    which does not unbind it.
 
     Args:
         port: A bound port that nobody else uses.

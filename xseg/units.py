@@ -35,8 +35,8 @@ _LIMIT: Final = 1 << 63
 def parse_size(text: str | int, *, default_unit: int = MIB) -> int:
     """Read a size with a suffix.
 
-    K, M, G, T and P (also Ki, KiB, ...) are powers of 1024; KB, MB, ... of 1000; B is bytes.
-    A bare number counts `default_unit`.
+    K, M, G, T and P (also Ki, KiB, ...) are powers of 1024, KB, MB, ... of 1000; B is
+    bytes.  A bare number counts `default_unit`.
 
     Args:
         text: "10G", "1.5 TiB", "4096B", "512", or a number as by itself.
@@ -63,7 +63,7 @@ def parse_size(text: str | int, *, default_unit: int = MIB) -> int:
             f"{text!r} has an unknown unit {match.group(3)!r}: use K, M, G, T, P or B"
         )
     scale = _UNITS[unit] if unit else default_unit
-    size, rest = divmod(int(whole + fraction) * scale, 10 ** len(fraction))
+    size, rest = divmod(int(whole + fraction) * scale, int(10 ** len(fraction)))
     if rest:
         raise ValueError(f"{text!r} is not a whole number of bytes")
     if size >= _LIMIT:

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The `xseg` command: make, inspect, watch and recover segments."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+import click
+
+from xseg import output
+from xseg._segment import Segment
+from xseg.constants import RequestState
+from xseg.discover import segments
+from xseg.errors import (
+    AlreadyExists,
+    BusyError,
+    FormatMismatch,
+    InvalidArgument,
+    NoSpace,
+    NotFound,
+    XsegError,
+)
+from xseg.units import MIB, parse_size
+
+__all__ = ["main"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_CHUNK = 4 * MIB
+_ADVICE: dict[type[XsegError], str] = {
+    NotFound: "'xseg status' lists the segments there are",
+    AlreadyExists: "choose another name, or 'xseg destroy' it first",
+    NoSpace: "choose a smaller --heap, or a larger /dev/shm",
+    FormatMismatch: "use the xseg of the version that made it",
+    InvalidArgument: (
+        "a name is 1 to 200 of A-Z a-z 0-9 . _ -, --requests a power of two, "
+        "--heap 16M to 64G"
+    ),
+    BusyError: "stop those processes first, or use --force",
+}
+_IN_USE = [state.name.lower() for state in RequestState if state is not state.FREE]
+
+
+def _size(_: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    """Read a size with a suffix; a bare number is MiB."""
+    if value is None:
+        return None
+    try:
+        return parse_size(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param=param) from error
+
+
+def _reports(command: Callable[P, R]) -> Callable[P, R]:
+    """Turn an `XsegError` into one line on stderr and its exit status."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except XsegError as error:
+            line = f"xseg: {error.strerror}"
+            advice = next(
+                (text for kind, text in _ADVICE.items() if isinstance(error, kind)), ""
+            )
+            click.echo(f"{line}; {advice}" if advice else line, err=True)
+            sys.exit(error.exit_code)
+
+    return run
+
+
+_json = click.option("--json", "as_json", is_flag=True, help="Write JSON.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="archipelago", prog_name="xseg")
+def main() -> None:
+    """Create, inspect and recover shared-memory segments."""
+
+
+@main.command()
+@click.argument("name")
+@click.option("--ports", type=click.IntRange(16, 4096), help="Port slots [64].")
+@click.option(
+    "--requests",
+    type=click.IntRange(64, 65536),
+    help="Request descriptors, a power of two [4096].",
+)
+@click.option(
+    "--heap",
+    metavar="SIZE",
+    callback=_size,
+    help="Room for buffers [128M]; takes a suffix, a bare number is MiB.",
+)
+@_json
+@_reports
+def create(
+    name: str, ports: int | None, requests: int | None, heap: int | None, as_json: bool
+) -> None:
+    """Create the segment NAME; all its memory is allocated now."""
+    rounded = -(-(heap or 0) // _CHUNK) * _CHUNK
+    with Segment.create(
+        name, ports=ports or 0, requests=requests or 0, heap_bytes=rounded
+    ) as segment:
+        output.created(segment.statistics(), as_json)
+
+
+@main.command()
+@click.argument("name")
+@click.option("-f", "--force", is_flag=True, help="Even while processes use it.")
+@_json
+@_reports
+def destroy(name: str, force: bool, as_json: bool) -> None:
+    """Remove the segment NAME; its memory goes with the last process."""
+    if not force:
+        _refuse_in_use(name)
+    Segment.destroy(name)
+    output.destroyed(name, as_json)
+
+
+def _refuse_in_use(name: str) -> None:
+    """Raise if a living process has a port bound; a damaged segment has none."""
+    try:
+        with Segment.attach(name) as segment:
+            users = [port for port in segment.ports() if port.alive]
+    except NotFound:
+        raise
+    except XsegError:
+        return
+    if users:
+        who = ", ".join(sorted({f"{port.role} ({port.owner_pid})" for port in users}))
+        raise BusyError(errno.EBUSY, f"destroy segment {name}: in use by {who}")
+
+
+@main.command()
+@click.argument("name", required=False)
+@_json
+@_reports
+def status(name: str | None, as_json: bool) -> None:
+    """Show sizes and use of the segment NAME, or of all."""
+    found = []
+    for each in [name] if name else segments():
+        try:
+            with Segment.attach(each) as segment:
+                found.append(segment.statistics())
+        except NotFound:
+            if name:
+                raise
+        except XsegError as error:
+            if name:
+                raise
+            click.echo(f"xseg: {error.strerror}", err=True)
+    output.statuses(found, as_json)
+
+
+@main.command()
+@click.argument("name")
+@_json
+@_reports
+def ports(name: str, as_json: bool) -> None:
+    """Show the ports of the segment NAME: owner, queue, counters."""
+    with Segment.attach(name) as segment:
+        output.ports(segment.ports(), as_json)
+
+
+@main.command()
+@click.argument("name")
+@click.option(
+    "--state",
+    "states",
+    multiple=True,
+    type=click.Choice(_IN_USE),
+    help="Only requests in this state; may be repeated.",
+)
+@_json
+@_reports
+def requests(name: str, states: tuple[str, ...], as_json: bool) -> None:
+    """Show the requests of the segment NAME that are in use, oldest first."""
+    with Segment.attach(name) as segment:
+        found = [rq for rq in segment.requests() if not states or rq.state in states]
+    output.requests(sorted(found, key=lambda rq: -rq.age_ns), as_json)
+
+
+@main.command()
+@click.argument("name")
+@_json
+@_reports
+def reap(name: str, as_json: bool) -> None:
+    """Give back what dead processes held in the segment NAME."""
+    with Segment.attach(name) as segment:
+        output.reaped(dataclasses.asdict(segment.reap()), as_json)
+
+
+if __name__ == "__main__":
+    main()
