@@ -102,4 +102,7 @@ extern const struct blk_backend_ops blk_file_ops;
 /** The backend of that name ("mem", "file"), or NULL. */
 const struct blk_backend_ops *blk_backend_find(const char *name);
 
+/** What an engine of "auto" comes to on this machine: "io_uring" or "threads". */
+const char *blk_default_engine(void);
+
 #endif

@@ -1,0 +1,330 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Inside the file backend: the store, and what its nouns offer one another.
+ *
+ *   file.c         open, close, capabilities, the table of calls
+ *   file_path.c    object -> path
+ *   file_dirs.c    which directories hold names that are not durable yet
+ *   file_tmp.c     files written aside, then named at once
+ *   file_fd.c      cache of open files
+ *   file_sync.c    making one open file durable, shared by whoever waits for it
+ *   file_io.c      READ, WRITE, ZERO, FLUSH
+ *   file_append.c  APPEND
+ *   file_meta.c    CREATE, UPDATE, INFO, DELETE
+ *   file_list.c    LIST
+ *   file_lease.c   ACQUIRE, RELEASE
+ *   file_engine.h  io_uring or threads
+ *
+ * Threads: the reactor's thread owns everything but what a job's run() touches: the
+ * constants of the store, the directory table (its own lock) and the job's own io.
+ *
+ * docs/format/store.md describes the directory tree.
+ */
+#ifndef BLOCKER_FILE_H
+#define BLOCKER_FILE_H
+
+#include <limits.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "blocker/backend.h"
+#include "blocker/file_engine.h"
+#include "common/hashtab.h"
+#include "common/list.h"
+
+#define FILE_STORE_VERSION 1u
+/** One file of an extent covers this much of the volume's address space. */
+#define FILE_PART_BYTES (UINT64_C(1) << 40)
+/** O_DIRECT's unit of offset, size and memory [bytes]. */
+#define FILE_DIRECT_ALIGN 4096u
+/** Longest path relative to the root, with its NUL. */
+#define FILE_PATH_MAX 160u
+
+/* ---- file_path.c ---------------------------------------------------------------- */
+
+/** Path of an object relative to the root; `part` is for extents, else 0. */
+void file_path(char out[FILE_PATH_MAX], const struct xseg_object *object, uint64_t part);
+/** Cut a path to its directory ("." at the top). */
+void file_path_parent(char path[FILE_PATH_MAX]);
+/** Directory where all objects of a kind lie: "content". */
+const char *file_kind_dir(uint32_t kind);
+/** Parse 2 * nr hex digits, lower case only.  False if there is anything else. */
+bool file_parse_hex(const char *text, uint8_t *out, size_t nr);
+bool file_parse_u64(const char *text, size_t digits, uint64_t *out);
+
+/* ---- file_dirs.c ------------------------------------------------------------------ */
+
+/**
+ * Directories whose entries may not be durable.  One that this process has never synced
+ * counts as such when its names are relied upon, because a process before it may
+ * have died between a rename and the directory's sync.
+ */
+struct file_dirs;
+
+int file_dirs_create(int root_fd, struct file_dirs **out);
+void file_dirs_destroy(struct file_dirs *dirs);
+/** A name in `dir` was made (`changed`), or found and relied upon.  0 or -ENOMEM. */
+int file_dirs_note(struct file_dirs *dirs, const char *dir, bool changed);
+/** Sync `dir` and the directories above it as far as needed.  Blocks.  0 or -errno. */
+int file_dirs_sync(struct file_dirs *dirs, const char *dir);
+/** Sync all that need it.  Blocks. */
+int file_dirs_sync_all(struct file_dirs *dirs);
+/** True if `dir` or one above it needs a sync. */
+bool file_dirs_pending(struct file_dirs *dirs, const char *dir);
+bool file_dirs_any_pending(struct file_dirs *dirs);
+/** The directory was removed. */
+void file_dirs_forget(struct file_dirs *dirs, const char *dir);
+/** mkdir -p below the root, noting what was made.  0 or -errno. */
+int file_dirs_make(struct file_dirs *dirs, const char *dir, mode_t mode);
+
+/* ---- the store -------------------------------------------------------------------- */
+
+struct file_store {
+    struct blk_backend base;
+    int root_fd;
+    char *root;
+    bool direct;
+    mode_t file_mode;
+    mode_t dir_mode;
+    uint32_t pid;
+    uint64_t pid_start;
+    atomic_uint_fast64_t next_temp;
+    struct file_dirs *dirs;
+    struct file_engine *engine;
+
+    /* file_fd.c */
+    struct hashtab fds;    /* struct file_fd by blk_object_hash of the object */
+    struct list idle_fds;  /* unreferenced and clean, oldest first */
+    uint32_t nr_fds, max_fds;
+    struct list dirty_fds; /* with acknowledged writes that are not durable */
+
+    /* file_sync.c: extents and layers that were flushed once by this process */
+    struct hashtab proven;
+    bool all_proven;
+
+    /* file_io.c */
+    struct list free_ops;
+    struct file_op_slab *op_slabs;
+    uint64_t inline_off_until_ns; /* CLOCK_MONOTONIC; see file_inline.c */
+
+    /* file_lease.c: ios that wait for a lock, by their scratch */
+    struct list lease_waiting;
+    struct reactor_timer lease_timer;
+};
+
+static inline struct file_store *file_store_of(struct blk_backend *be)
+{
+    return (struct file_store *)be;
+}
+
+/** Answer an io.  Reactor's thread. */
+static inline void file_answer(struct blk_io *io, int64_t result)
+{
+    io->result = result;
+    io->done(io);
+}
+
+/** Run `run` on a worker with the io, then answer it with io->result. */
+void file_io_offload(struct file_store *store, struct blk_io *io,
+                     void (*run)(struct reactor_job *job),
+                     void (*done)(struct reactor_job *job));
+static inline struct blk_io *file_io_of(struct reactor_job *job)
+{
+    return (struct blk_io *)(void *)((char *)job - offsetof(struct blk_io, job));
+}
+/** A job's done() for ios that need nothing more. */
+void file_io_answer_job(struct reactor_job *job);
+
+/* ---- file_tmp.c ------------------------------------------------------------------- */
+
+struct file_temp {
+    int fd;
+    char path[FILE_PATH_MAX]; /* relative to the root */
+};
+
+/** Make an empty file in tmp/.  0 or -errno. */
+int file_temp_create(struct file_store *store, struct file_temp *out);
+/** Write everything and make it durable (data and size).  0 or -errno. */
+int file_temp_fill(struct file_temp *temp, const void *data, uint64_t size);
+/** Give it its final name if that is free: 0, -EEXIST, -errno.  Always ends the temp. */
+int file_temp_link(struct file_store *store, struct file_temp *temp, const char *path);
+/** Give it its final name, replacing what is there.  Always ends the temp. */
+int file_temp_replace(struct file_store *store, struct file_temp *temp,
+                      const char *path);
+/** Remove it. */
+void file_temp_discard(struct file_store *store, struct file_temp *temp);
+/** Remove what dead processes left in tmp/.  0 or -errno. */
+int file_temp_clean(struct file_store *store);
+
+/* ---- file_fd.c -------------------------------------------------------------------- */
+
+/** One open file of an object, shared by all that use it.  Reactor's thread only. */
+struct file_fd {
+    struct hashtab_node node;
+    struct list link; /* idle_fds while idle, dirty_fds while dirty, else nowhere */
+    struct xseg_object object;
+    uint64_t part;
+    int fd;
+    uint32_t refs;
+    bool opening;
+    bool recheck;  /* a DELETE passed while it was opened */
+    bool detached; /* the object was deleted: closed with the last reference */
+    bool created;  /* by this process: sync its inode too */
+    struct list waiters; /* struct file_fd_wait, while opening */
+    struct file_store *store;
+    struct reactor_job job; /* open */
+    bool open_create;
+    int open_result;
+
+    /* file_sync.c */
+    uint64_t nr_writes;  /* acknowledged */
+    uint64_t nr_durable; /* of them, known durable */
+    uint64_t nr_syncing; /* of them, covered by the sync that runs */
+    int sync_error;      /* first failed sync: sticks, for the kernel forgets it */
+    bool syncing;
+    struct file_call sync_call;
+    struct list sync_waiters;      /* of the sync that runs */
+    struct list next_sync_waiters; /* of the next one */
+
+    /* file_append.c */
+    int lease_fd; /* of the journal's lease, -1 if none is known */
+    bool appending;
+    bool appended; /* first append done: inode and name are durable */
+    struct list append_queue; /* struct file_op */
+};
+
+struct file_fd_wait {
+    struct list link;
+    bool create;
+    /** file is referenced on success, NULL on failure. */
+    void (*ready)(struct file_fd_wait *wait, struct file_fd *file, int rc);
+};
+
+int file_fds_init(struct file_store *store);
+/** Close all.  Nothing is referenced. */
+void file_fds_fini(struct file_store *store);
+/** Get the open file of an object's part; `wait` lives until ready(), maybe at once. */
+void file_fd_get(struct file_store *store, const struct xseg_object *object,
+                 uint64_t part, struct file_fd_wait *wait);
+void file_fd_put(struct file_fd *file);
+/** Find without opening; not referenced. */
+struct file_fd *file_fd_find(struct file_store *store, const struct xseg_object *object,
+                             uint64_t part);
+/** Forget all files of an object, because it is deleted. */
+void file_fd_detach(struct file_store *store, const struct xseg_object *object);
+/** To be called when what keeps a file out of the idle list may have changed. */
+void file_fd_settle(struct file_fd *file);
+
+/* ---- file_sync.c ------------------------------------------------------------------ */
+
+struct file_sync_wait {
+    struct list link;
+    void (*done)(struct file_sync_wait *wait, int rc);
+};
+
+/** A write to this file is about to be acknowledged. */
+void file_sync_dirty(struct file_fd *file);
+/** A durable write failed: what else was dirty may be lost. */
+void file_sync_fail(struct file_fd *file, int error);
+/** Make what was acknowledged durable; wait->done() maybe at once. */
+void file_sync(struct file_fd *file, struct file_sync_wait *wait);
+static inline bool file_sync_needed(const struct file_fd *file)
+{
+    return file->sync_error != 0 || file->nr_durable < file->nr_writes;
+}
+
+/** Has this process flushed the object (and so what a process before it wrote)? */
+bool file_proven(struct file_store *store, const struct xseg_object *object);
+void file_prove(struct file_store *store, const struct xseg_object *object);
+void file_unprove(struct file_store *store, const struct xseg_object *object);
+int file_proven_init(struct file_store *store);
+void file_proven_fini(struct file_store *store);
+/** Sync all files of an object and the directories that name them.  Blocks; any
+ *  thread.  0 also if there are none. */
+int file_prove_blocking(struct file_store *store, const struct xseg_object *object);
+
+/* ---- file_op.c -------------------------------------------------------------------- */
+
+/** A piece of an io on one file. */
+struct file_op {
+    struct list link;
+    struct file_store *store;
+    struct blk_io *io;
+    struct file_fd *file;
+    struct file_fd_wait open;
+    struct file_sync_wait sync;
+    struct file_call call;
+    struct reactor_job job;
+    void *bounce; /* aligned copy of the data, for O_DIRECT */
+    uint64_t bounce_skip; /* [bytes] of it before the wanted range */
+    uint64_t old_length;  /* APPEND: of the journal */
+    uint64_t wanted;      /* [bytes] the io wants of this piece */
+    uint8_t *data;        /* where they go to or come from */
+};
+
+struct file_op *file_op_get(struct file_store *store, struct blk_io *io);
+void file_op_put(struct file_op *op);
+void file_ops_init(struct file_store *store);
+void file_ops_fini(struct file_store *store);
+
+/** What an io made of several pieces waits for; lies in io->scratch. */
+struct file_join {
+    uint32_t nr_pending;
+    int error; /* first one */
+    int64_t success;
+    bool flush_after; /* FUA that has to flush the object too */
+};
+
+static inline struct file_join *file_join_of(struct blk_io *io)
+{
+    static_assert(sizeof(struct file_join) <= sizeof io->scratch, "join fits");
+    return (struct file_join *)(void *)io->scratch;
+}
+
+/* ---- file_inline.c ------------------------------------------------------------------ */
+
+/** Do a small transfer at once if it is unlikely to block.  True if it is finished. */
+bool file_try_inline(struct file_store *store, struct file_call *call);
+
+/* ---- the calls ----------------------------------------------------------------------- */
+
+void file_read(struct blk_backend *be, struct blk_io *io);
+void file_write(struct blk_backend *be, struct blk_io *io);
+void file_zero(struct blk_backend *be, struct blk_io *io);
+void file_flush(struct blk_backend *be, struct blk_io *io);
+void file_put_if_absent(struct blk_backend *be, struct blk_io *io);
+void file_replace_if(struct blk_backend *be, struct blk_io *io);
+void file_append_if(struct blk_backend *be, struct blk_io *io);
+void file_stat(struct blk_backend *be, struct blk_io *io);
+void file_list(struct blk_backend *be, struct blk_io *io);
+void file_remove(struct blk_backend *be, struct blk_io *io);
+void file_lease_acquire(struct blk_backend *be, struct blk_io *io);
+void file_lease_release(struct blk_backend *be, struct blk_io *io);
+
+/* ---- file_lease.c: for INFO, READ, DELETE and APPEND ---------------------------------- */
+
+/** Stored lease; -ENOENT if there is none.  Blocks. */
+int file_lease_read(struct file_store *store, const struct xseg_object *object,
+                    struct xseg_lease *out);
+/** The record behind an open, locked lease file.  -ESTALE if it was deleted. */
+int file_lease_load_fd(int fd, struct xseg_lease *out);
+
+/* ---- file_meta.c ----------------------------------------------------------------------- */
+
+/** Sum up an object's files.  Blocks.  0, -ENOENT, -errno. */
+int file_object_usage(struct file_store *store, const struct xseg_object *object,
+                      uint64_t *size_bytes, uint64_t *allocated_bytes,
+                      uint64_t *modified_ns);
+
+/**
+ * Call fn for each name of a directory (relative path); stops at its first
+ * non-zero return and gives that back.  -ENOENT if there is no such directory.
+ */
+int file_scan(struct file_store *store, const char *dir,
+              int (*fn)(void *arg, int dir_fd, const char *name), void *arg);
+/** If `name` is a file of this extent's epoch, its part. */
+bool file_parse_part(const char *name, uint64_t *epoch, uint64_t *part);
+
+#endif

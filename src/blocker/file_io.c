@@ -1,0 +1,438 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * READ, WRITE, ZERO and FLUSH of open files.
+ *
+ * An io becomes one piece (struct file_op) for each file it touches; io->scratch
+ * counts them down.  Reactor's thread throughout, but for the run() of jobs.
+ *
+ * O_DIRECT: the blocker refuses extent writes that are not aligned; everything else
+ * that the kernel would refuse (memory, or the edges of a read) goes through a bounce
+ * buffer.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "blocker/file.h"
+#include "blocker/object.h"
+
+/* ---- joining pieces ------------------------------------------------------------------ */
+
+static void begin(struct blk_io *io, int64_t success)
+{
+    *file_join_of(io) = (struct file_join){.nr_pending = 1, .success = success};
+}
+
+static void flush_object(struct file_store *store, struct blk_io *io);
+
+/** One piece (or the opening bracket of begin) has ended. */
+static void end(struct file_store *store, struct blk_io *io, int rc)
+{
+    struct file_join *join = file_join_of(io);
+
+    if (rc < 0 && join->error == 0)
+        join->error = rc;
+    if (--join->nr_pending > 0)
+        return;
+    if (join->error == 0 && join->flush_after) {
+        join->flush_after = false;
+        join->nr_pending = 1;
+        flush_object(store, io);
+        return;
+    }
+    file_answer(io, join->error < 0 ? join->error : join->success);
+}
+
+/* ---- read, write, zero ------------------------------------------------------------------ */
+
+static bool fills_with_zeros(const struct blk_io *io)
+{
+    return io->object.kind == XSEG_OBJ_CONTENT || io->object.kind == XSEG_OBJ_EXTENT;
+}
+
+static void finish_read(struct file_op *op)
+{
+    struct file_call *call = &op->call;
+    uint64_t got = call->moved > op->bounce_skip ? call->moved - op->bounce_skip : 0;
+
+    if (got > op->wanted)
+        got = op->wanted;
+    if (op->bounce)
+        memcpy(op->data, (uint8_t *)op->bounce + op->bounce_skip, got);
+    if (fills_with_zeros(op->io))
+        memset(op->data + got, 0, op->wanted - got);
+    else
+        file_join_of(op->io)->success = (int64_t)got;
+}
+
+/** Failures of a durable write that say nothing about earlier writes. */
+static bool is_local_error(int rc)
+{
+    return rc == -ENOSPC || rc == -EDQUOT || rc == -EFBIG || rc == -EINVAL ||
+           rc == -EBADF || rc == -EPERM;
+}
+
+/** False if the file is so new that its inode or a directory was not synced yet. */
+static bool name_durable(struct file_fd *file)
+{
+    char dir[FILE_PATH_MAX];
+
+    if (file->created) {
+        file_sync_dirty(file); /* so that a flush takes the inode along */
+        return false;
+    }
+    file_path(dir, &file->object, file->part);
+    file_path_parent(dir);
+    return !file_dirs_pending(file->store->dirs, dir);
+}
+
+static void called(struct file_call *call)
+{
+    struct file_op *op = LIST_ENTRY(call, struct file_op, call);
+    struct file_store *store = op->store;
+    struct blk_io *io = op->io;
+    int rc = call->result;
+
+    switch (call->verb) {
+    case FILE_READ:
+        if (rc == 0)
+            finish_read(op);
+        break;
+    case FILE_WRITE_DSYNC:
+        if (rc < 0 && !is_local_error(rc))
+            file_sync_fail(op->file, rc);
+        else if (rc == 0 && !name_durable(op->file))
+            file_join_of(io)->flush_after = true;
+        break;
+    default:
+        /* Also after a failure: part of it may have been written. */
+        file_sync_dirty(op->file);
+        break;
+    }
+    file_op_put(op);
+    end(store, io, rc);
+}
+
+static bool aligned(uint64_t x)
+{
+    return x % FILE_DIRECT_ALIGN == 0;
+}
+
+/** Give the call memory that O_DIRECT accepts.  0 or -ENOMEM. */
+static int use_bounce(struct file_op *op)
+{
+    struct file_call *call = &op->call;
+    uint64_t mask = FILE_DIRECT_ALIGN - 1;
+    uint64_t first = call->offset & ~mask;
+    uint64_t last = (call->offset + call->size + mask) & ~mask;
+
+    op->bounce = aligned_alloc(FILE_DIRECT_ALIGN, last - first);
+    if (!op->bounce)
+        return -ENOMEM;
+    op->bounce_skip = call->offset - first;
+    if (call->verb != FILE_READ)
+        memcpy(op->bounce, op->data, op->wanted);
+    call->offset = first;
+    call->size = last - first;
+    call->data = op->bounce;
+    return 0;
+}
+
+static void read_absent(struct file_op *op);
+
+static void opened(struct file_fd_wait *wait, struct file_fd *file, int rc)
+{
+    struct file_op *op = LIST_ENTRY(wait, struct file_op, open);
+    struct file_call *call = &op->call;
+    struct file_store *store = op->store;
+    struct blk_io *io = op->io;
+
+    op->file = file;
+    if (rc == -ENOENT && call->verb == FILE_READ && io->object.kind == XSEG_OBJ_EXTENT) {
+        read_absent(op);
+        return;
+    }
+    if (rc == -ENOENT && call->verb == FILE_PUNCH)
+        rc = 0;
+    if (rc == 0 && file && store->direct && call->verb != FILE_PUNCH &&
+        (!aligned((uintptr_t)call->data) || !aligned(call->offset | call->size)) &&
+        fills_with_zeros(io))
+        rc = use_bounce(op);
+    if (rc < 0 || !file) {
+        file_op_put(op);
+        end(store, io, rc);
+        return;
+    }
+    call->fd = file->fd;
+    call->direct = store->direct && fills_with_zeros(io);
+    if (file_try_inline(store, call))
+        called(call);
+    else
+        store->engine->submit(store->engine, call);
+}
+
+static int scan_part(void *arg, int dir_fd, const char *name)
+{
+    const struct xseg_object *object = arg;
+    uint64_t epoch, part;
+    (void)dir_fd;
+    return file_parse_part(name, &epoch, &part) && epoch == blk_object_number(object);
+}
+
+static void read_absent_run(struct reactor_job *job)
+{
+    struct file_op *op = LIST_ENTRY(job, struct file_op, job);
+    char dir[FILE_PATH_MAX];
+
+    file_path(dir, &op->io->object, 0);
+    file_path_parent(dir);
+    int rc = file_scan(op->store, dir, scan_part, &op->io->object);
+    op->call.result = rc == 1 ? 0 : rc < 0 ? rc : -ENOENT;
+}
+
+static void read_absent_done(struct reactor_job *job)
+{
+    struct file_op *op = LIST_ENTRY(job, struct file_op, job);
+    struct file_store *store = op->store;
+    struct blk_io *io = op->io;
+    int rc = op->call.result;
+
+    if (rc == 0)
+        memset(op->data, 0, op->wanted);
+    file_op_put(op);
+    end(store, io, rc);
+}
+
+/** The extent has no file for that TiB: a hole if it has one for another. */
+static void read_absent(struct file_op *op)
+{
+    op->job.run = read_absent_run;
+    op->job.done = read_absent_done;
+    reactor_offload(op->store->base.reactor, &op->job);
+}
+
+static void start_piece(struct file_store *store, struct blk_io *io, enum file_verb verb,
+                        uint64_t part, uint64_t offset, uint64_t size, uint8_t *data)
+{
+    struct file_op *op = file_op_get(store, io);
+
+    file_join_of(io)->nr_pending++;
+    if (!op) {
+        end(store, io, -ENOMEM);
+        return;
+    }
+    op->wanted = size;
+    op->data = data;
+    op->call = (struct file_call){
+        .verb = verb, .offset = offset, .size = size, .data = data, .done = called};
+    op->open.create = verb == FILE_WRITE || verb == FILE_WRITE_DSYNC;
+    op->open.ready = opened;
+    file_fd_get(store, &io->object, part, &op->open);
+}
+
+/** Cut the io at the borders of files and start its pieces. */
+static void start_pieces(struct file_store *store, struct blk_io *io,
+                         enum file_verb verb)
+{
+    uint64_t offset = io->offset, left = io->size;
+    uint8_t *data = io->data;
+
+    if (io->object.kind != XSEG_OBJ_EXTENT) {
+        start_piece(store, io, verb, 0, offset, left, data);
+        end(store, io, 0);
+        return;
+    }
+    while (left > 0) {
+        uint64_t room = FILE_PART_BYTES - offset % FILE_PART_BYTES;
+        uint64_t size = left < room ? left : room;
+        start_piece(store, io, verb, offset / FILE_PART_BYTES, offset % FILE_PART_BYTES,
+                    size, data);
+        offset += size;
+        left -= size;
+        if (data)
+            data += size;
+    }
+    end(store, io, 0);
+}
+
+static void read_header_run(struct reactor_job *job)
+{
+    struct blk_io *io = file_io_of(job);
+    struct file_store *store = file_store_of(io->backend);
+    char path[FILE_PATH_MAX];
+
+    file_path(path, &io->object, 0);
+    int fd = openat(store->root_fd, path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0) {
+        io->result = -errno;
+        return;
+    }
+    struct file_call call = {.verb = FILE_READ,
+                             .fd = fd,
+                             .offset = io->offset,
+                             .data = io->data,
+                             .size = io->size};
+    file_call_run(&call);
+    io->result = call.result < 0 ? call.result : (int64_t)call.moved;
+    close(fd);
+}
+
+static void read_lease_run(struct reactor_job *job)
+{
+    struct blk_io *io = file_io_of(job);
+    struct xseg_lease lease;
+
+    int rc = file_lease_read(file_store_of(io->backend), &io->object, &lease);
+    if (rc == 0 && io->offset < sizeof lease) {
+        uint64_t left = sizeof lease - io->offset;
+        uint64_t size = io->size < left ? io->size : left;
+        memcpy(io->data, (uint8_t *)&lease + io->offset, size);
+        rc = (int)size;
+    }
+    io->result = rc;
+}
+
+void file_read(struct blk_backend *be, struct blk_io *io)
+{
+    struct file_store *store = file_store_of(be);
+
+    /* A header is replaced by rename, so an open file of it would be yesterday's. */
+    if (io->object.kind == XSEG_OBJ_HEADER) {
+        file_io_offload(store, io, read_header_run, file_io_answer_job);
+    } else if (io->object.kind == XSEG_OBJ_LEASE) {
+        file_io_offload(store, io, read_lease_run, file_io_answer_job);
+    } else {
+        begin(io, (int64_t)io->size);
+        start_pieces(store, io, FILE_READ);
+    }
+}
+
+void file_write(struct blk_backend *be, struct blk_io *io)
+{
+    struct file_store *store = file_store_of(be);
+    enum file_verb verb = FILE_WRITE;
+
+    begin(io, (int64_t)io->size);
+    if (io->flags & XSEG_F_FUA) {
+        /* A durable write needs durable names; the first one flushes the object. */
+        if (file_proven(store, &io->object))
+            verb = FILE_WRITE_DSYNC;
+        else
+            file_join_of(io)->flush_after = true;
+    }
+    start_pieces(store, io, verb);
+}
+
+void file_zero(struct blk_backend *be, struct blk_io *io)
+{
+    begin(io, 0);
+    file_join_of(io)->flush_after = (io->flags & XSEG_F_FUA) != 0;
+    start_pieces(file_store_of(be), io, FILE_PUNCH);
+}
+
+/* ---- flush ------------------------------------------------------------------------------ */
+
+static void synced(struct file_sync_wait *wait, int rc)
+{
+    struct file_op *op = LIST_ENTRY(wait, struct file_op, sync);
+    struct file_store *store = op->store;
+    struct blk_io *io = op->io;
+    file_op_put(op);
+    end(store, io, rc);
+}
+
+static void sync_file(struct file_store *store, struct blk_io *io, struct file_fd *file)
+{
+    struct file_op *op = file_op_get(store, io);
+    file_join_of(io)->nr_pending++;
+    if (!op) {
+        end(store, io, -ENOMEM);
+        return;
+    }
+    op->sync.done = synced;
+    file_sync(file, &op->sync);
+}
+
+/** The flush's own job: whatever blocks, that is directories and first flushes. */
+static void flush_run(struct reactor_job *job)
+{
+    struct blk_io *io = file_io_of(job);
+    struct file_store *store = file_store_of(io->backend);
+    char dir[FILE_PATH_MAX];
+
+    if (io->object.kind == XSEG_OBJ_NONE) {
+        io->result = 0;
+        if (!store->all_proven && syncfs(store->root_fd) < 0)
+            io->result = -errno;
+        if (io->result == 0)
+            io->result = file_dirs_sync_all(store->dirs);
+        return;
+    }
+    file_path(dir, &io->object, 0);
+    file_path_parent(dir);
+    /* scratch is the join's; `version` is free in a flush: 1 if the object is proven */
+    io->result = io->version ? 0 : file_prove_blocking(store, &io->object);
+    if (io->result == 0)
+        io->result = file_dirs_sync(store->dirs, dir);
+}
+
+static void flush_job_done(struct reactor_job *job)
+{
+    struct blk_io *io = file_io_of(job);
+    struct file_store *store = file_store_of(io->backend);
+
+    if (io->result == 0 && io->object.kind == XSEG_OBJ_NONE)
+        store->all_proven = true;
+    else if (io->result == 0)
+        file_prove(store, &io->object);
+    end(store, io, (int)io->result);
+}
+
+static void start_flush_job(struct file_store *store, struct blk_io *io)
+{
+    file_join_of(io)->nr_pending++;
+    io->version = io->object.kind != XSEG_OBJ_NONE && file_proven(store, &io->object);
+    file_io_offload(store, io, flush_run, flush_job_done);
+}
+
+/** Flush one object.  The join has been begun. */
+static void flush_object(struct file_store *store, struct blk_io *io)
+{
+    char dir[FILE_PATH_MAX];
+
+    file_path(dir, &io->object, 0);
+    file_path_parent(dir);
+    if (!file_proven(store, &io->object) || file_dirs_pending(store->dirs, dir))
+        start_flush_job(store, io);
+    struct hashtab_node *node = hashtab_find(&store->fds, blk_object_hash(&io->object));
+    while (node) {
+        struct file_fd *file = HASHTAB_ENTRY(node, struct file_fd, node);
+        node = hashtab_next(node);
+        if (blk_object_equal(&file->object, &io->object) && file_sync_needed(file))
+            sync_file(store, io, file);
+    }
+    end(store, io, 0);
+}
+
+static void flush_store(struct file_store *store, struct blk_io *io)
+{
+    if (!store->all_proven || file_dirs_any_pending(store->dirs))
+        start_flush_job(store, io);
+    LIST_FOR_EACH(link, next, &store->dirty_fds)
+    sync_file(store, io, LIST_ENTRY(link, struct file_fd, link));
+    end(store, io, 0);
+}
+
+void file_flush(struct blk_backend *be, struct blk_io *io)
+{
+    struct file_store *store = file_store_of(be);
+
+    begin(io, 0);
+    if (io->object.kind == XSEG_OBJ_NONE)
+        flush_store(store, io);
+    else
+        flush_object(store, io);
+}

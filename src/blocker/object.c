@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Object names (see object.h).  Pure functions, any thread. */
+#include "blocker/object.h"
+
+#include <endian.h>
+#include <string.h>
+
+#include "common/hashtab.h"
+
+/** How many bytes of the id a kind uses; the rest is zero. */
+static const uint8_t id_bytes[XSEG_NR_OBJECT_KINDS] = {
+    [XSEG_OBJ_NONE] = 0,     [XSEG_OBJ_CONTENT] = 32, [XSEG_OBJ_EXTENT] = 24,
+    [XSEG_OBJ_LAYER] = 16,   [XSEG_OBJ_HEADER] = 32,  [XSEG_OBJ_JOURNAL] = 24,
+    [XSEG_OBJ_LEASE] = 16,
+};
+
+bool blk_object_valid(const struct xseg_object *object)
+{
+    static const uint8_t zeros[sizeof object->id];
+
+    if (object->kind >= XSEG_NR_OBJECT_KINDS || object->reserved != 0)
+        return false;
+    size_t used = id_bytes[object->kind];
+    return memcmp(object->id + used, zeros, sizeof zeros - used) == 0;
+}
+
+bool blk_object_equal(const struct xseg_object *a, const struct xseg_object *b)
+{
+    return memcmp(a, b, sizeof *a) == 0;
+}
+
+uint64_t blk_object_hash(const struct xseg_object *object)
+{
+    return hash_bytes(object, sizeof *object);
+}
+
+uint64_t blk_object_number(const struct xseg_object *object)
+{
+    uint64_t number;
+    memcpy(&number, object->id + 16, sizeof number);
+    return le64toh(number);
+}
+
+struct xseg_object blk_object_lease_of(const struct xseg_object *journal)
+{
+    struct xseg_object lease = {.kind = XSEG_OBJ_LEASE};
+    memcpy(lease.id, journal->id, 16);
+    return lease;
+}
+
+uint64_t blk_object_key(const struct xseg_object *object)
+{
+    if (object->kind == XSEG_OBJ_CONTENT || object->kind == XSEG_OBJ_HEADER) {
+        uint64_t prefix;
+        memcpy(&prefix, object->id, sizeof prefix);
+        return be64toh(prefix);
+    }
+    return blk_object_hash(object);
+}

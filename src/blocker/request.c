@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Checks and translation of requests (see request.h).  The table is xseg/payload.h.
+ */
+#include "blocker/request.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <string.h>
+
+#include "blocker/object.h"
+
+#define KIND(k)    (1u << (k))
+#define DATA_KINDS (KIND(XSEG_OBJ_CONTENT) | KIND(XSEG_OBJ_EXTENT))
+#define MAP_KINDS                                                                      \
+    (KIND(XSEG_OBJ_LAYER) | KIND(XSEG_OBJ_HEADER) | KIND(XSEG_OBJ_JOURNAL) |           \
+     KIND(XSEG_OBJ_LEASE))
+#define ANY_KIND (DATA_KINDS | MAP_KINDS)
+#define STORE    KIND(XSEG_OBJ_NONE)
+
+/** What an op needs of its request. */
+enum need {
+    NEED_DATA = 1u << 0,  /* `size` bytes of data, at least one */
+    NEED_RANGE = 1u << 1, /* offset + size inside what a file can address */
+    NEED_LEASE = 1u << 2, /* an inline struct xseg_lease */
+    NEED_ENTRIES = 1u << 3, /* data for at least one list entry */
+    NEED_ALIGNED = 1u << 4, /* the backend's alignment, for extents */
+};
+
+struct rule {
+    uint32_t kinds; /* of object that the op takes */
+    uint32_t needs; /* enum need */
+    size_t call;    /* offset of the callback in struct blk_backend_ops; 0: none */
+};
+
+#define CALL(name) offsetof(struct blk_backend_ops, name)
+
+static const struct rule rules[XSEG_NR_OPS] = {
+    [XSEG_OP_READ] = {ANY_KIND, NEED_DATA | NEED_RANGE, CALL(read)},
+    [XSEG_OP_WRITE] = {KIND(XSEG_OBJ_EXTENT) | KIND(XSEG_OBJ_LAYER),
+                       NEED_DATA | NEED_RANGE | NEED_ALIGNED, CALL(write)},
+    [XSEG_OP_ZERO] = {KIND(XSEG_OBJ_EXTENT), NEED_RANGE, CALL(zero)},
+    [XSEG_OP_DISCARD] = {KIND(XSEG_OBJ_EXTENT), NEED_RANGE, CALL(zero)},
+    [XSEG_OP_FLUSH] = {STORE | KIND(XSEG_OBJ_EXTENT) | KIND(XSEG_OBJ_LAYER), 0,
+                       CALL(flush)},
+    [XSEG_OP_CREATE] = {KIND(XSEG_OBJ_CONTENT) | KIND(XSEG_OBJ_HEADER) |
+                            KIND(XSEG_OBJ_LAYER),
+                        NEED_DATA, CALL(put_if_absent)},
+    [XSEG_OP_UPDATE] = {KIND(XSEG_OBJ_HEADER), NEED_DATA, CALL(replace_if)},
+    [XSEG_OP_APPEND] = {KIND(XSEG_OBJ_JOURNAL), NEED_DATA | NEED_RANGE,
+                        CALL(append_if)},
+    [XSEG_OP_INFO] = {STORE | ANY_KIND, 0, CALL(stat)},
+    [XSEG_OP_LIST] = {ANY_KIND, NEED_ENTRIES, CALL(list)},
+    [XSEG_OP_DELETE] = {ANY_KIND, 0, CALL(remove)},
+    [XSEG_OP_ACQUIRE] = {KIND(XSEG_OBJ_LEASE), NEED_LEASE, CALL(lease_acquire)},
+    [XSEG_OP_RELEASE] = {KIND(XSEG_OBJ_LEASE), NEED_LEASE, CALL(lease_release)},
+};
+
+static request_call_fn call_of(const struct blk_backend_ops *ops, size_t offset)
+{
+    request_call_fn call;
+    memcpy(&call, (const char *)ops + offset, sizeof call);
+    return call;
+}
+
+/** One read of a shared field, so that the checked value is the used value. */
+#define LOAD(field) (*(const volatile __typeof__(field) *)&(field))
+
+static int decode_data(struct xseg_segment *seg, const struct xseg_request *rq,
+                       struct blk_io *io)
+{
+    uint64_t off = LOAD(rq->data_off), len = LOAD(rq->data_len);
+
+    if (io->size == 0 || io->size > len || off == 0)
+        return -EINVAL;
+    io->data = xseg_heap_ptr(seg, off, io->size);
+    return io->data ? 0 : -EINVAL;
+}
+
+static int decode_lease(const struct xseg_request *rq, struct blk_io *io)
+{
+    memcpy(&io->lease, rq->inline_data, sizeof io->lease);
+    if (memchr(io->lease.owner, '\0', sizeof io->lease.owner) == NULL ||
+        memchr(io->lease.host, '\0', sizeof io->lease.host) == NULL ||
+        memchr(io->lease.boot_id, '\0', sizeof io->lease.boot_id) == NULL)
+        return -EINVAL;
+    return 0;
+}
+
+int request_decode(struct xseg_segment *seg, uint32_t port, uint32_t align,
+                   const struct blk_backend_ops *ops, const struct xseg_request *rq,
+                   struct blk_io *io, request_call_fn *call)
+{
+    uint32_t op = LOAD(rq->op);
+    uint32_t kinds = STORE | (port == XSEG_PORT_BLOCKERB ? DATA_KINDS : MAP_KINDS);
+    int rc = 0;
+
+    *call = NULL;
+    if (op == XSEG_OP_PING)
+        return 0;
+    if (op >= XSEG_NR_OPS)
+        return -EINVAL;
+    const struct rule *rule = &rules[op];
+    if (rule->kinds == 0)
+        return -EOPNOTSUPP;
+
+    memcpy(&io->object, &rq->object, sizeof io->object);
+    io->flags = LOAD(rq->flags);
+    io->offset = LOAD(rq->offset);
+    io->size = LOAD(rq->size);
+    io->data = NULL;
+    io->version = op == XSEG_OP_UPDATE ? LOAD(rq->arg[0]) : 0;
+    io->fence = op == XSEG_OP_APPEND ? LOAD(rq->arg[0]) : 0;
+    io->result = 0;
+
+    if (!blk_object_valid(&io->object) ||
+        (rule->kinds & kinds & KIND(io->object.kind)) == 0)
+        return -EINVAL;
+    if ((rule->needs & NEED_RANGE) &&
+        (io->size == 0 || io->offset > (uint64_t)INT64_MAX ||
+         io->size > (uint64_t)INT64_MAX - io->offset))
+        return -EINVAL;
+    if ((rule->needs & NEED_ALIGNED) && io->object.kind == XSEG_OBJ_EXTENT &&
+        ((io->offset | io->size) & (align - 1)) != 0)
+        return -EINVAL;
+    if (rule->needs & NEED_ENTRIES) {
+        if (io->size == 0)
+            io->size = LOAD(rq->data_len);
+        if (io->size < sizeof(struct xseg_list_entry))
+            return -EINVAL;
+    }
+    if (rule->needs & (NEED_DATA | NEED_ENTRIES))
+        rc = decode_data(seg, rq, io);
+    else if (rule->needs & NEED_LEASE)
+        rc = decode_lease(rq, io);
+    if (rc == 0)
+        *call = call_of(ops, rule->call);
+    return rc;
+}
+
+static_assert(sizeof(struct xseg_object_info) <= XSEG_INLINE_BYTES, "info fits inline");
+static_assert(sizeof(struct xseg_lease) <= XSEG_INLINE_BYTES, "lease fits inline");
+
+void request_encode(struct xseg_request *rq, uint32_t op, const struct blk_io *io)
+{
+    switch (op) {
+    case XSEG_OP_INFO:
+        if (io->result >= 0)
+            memcpy(rq->inline_data, &io->info, sizeof io->info);
+        break;
+    case XSEG_OP_ACQUIRE:
+    case XSEG_OP_RELEASE:
+        memcpy(rq->inline_data, &io->lease, sizeof io->lease);
+        break;
+    case XSEG_OP_LIST:
+        if (io->result >= 0)
+            rq->arg[0] = io->offset;
+        break;
+    default:
+        break;
+    }
+}
