@@ -94,9 +94,10 @@ class PeerRunner:
         wake_fd = _catch_signals()
         self._reactor.start()
         self._created.wait()
-        if self._error is not None:
+        failure = self._error
+        if failure is not None:
             self._reactor.join()
-            raise self._error
+            raise failure
         try:
             if "mapperd" in self._config.roles:
                 self._control = self._start_control()
@@ -104,10 +105,10 @@ class PeerRunner:
             _wait_any(wake_fd, supervisor_fd, self._ended_fd)
         finally:
             self._stop()
-        if self._error is not None:
-            log.error("the reactor failed: %s", self._error)
-            return 1
-        return 0
+        failure = self._error
+        if failure is not None:
+            log.error("the reactor failed: %s", failure)
+        return 0 if failure is None else 1
 
     def _engine(self) -> str:
         chosen = self._config.engine

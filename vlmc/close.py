@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``vlmc close NAME``."""
+
+from __future__ import annotations
+
+import click
+
+from archipelago.cli.base import Common, common_options
+from vlmc.connection import connect, volume_argument
+from vlmc.output import talk, write_json
+
+__all__ = ["command"]
+
+
+@click.command("close")
+@volume_argument()
+@common_options
+def command(name: str) -> None:
+    """Close the volume NAME that 'vlmc open' opened, and release its lock."""
+    with connect() as client:
+        client.unhold(name)
+        info = client.info(name)
+    if Common.current().json:
+        lease = info.lease.to_json() if info.lease is not None else None
+        write_json({"name": name, "lease": lease})
+    else:
+        talk(f"{name} is closed")

@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``vlmc export NAME FILE``."""
+
+from __future__ import annotations
+
+import click
+
+from archipelago.cli.base import Common, common_options
+from vlmc.connection import connect, volume_argument
+from vlmc.output import talk, write_json
+from vlmc.progress import progress_bar
+
+__all__ = ["command"]
+
+
+@click.command("export")
+@volume_argument()
+@click.argument("file", type=click.Path(allow_dash=True))
+@common_options
+def command(name: str, file: str) -> None:
+    """Write the volume or snapshot NAME to the raw FILE, leaving its holes out."""
+    from archipelago.volume.export import export_volume
+
+    with connect() as client, progress_bar(f"export {name}") as progress:
+        export_volume(client, name, file, progress=progress)
+    if Common.current().json:
+        write_json({"name": name, "file": file})
+    else:
+        talk(f"exported {name} to {file}")

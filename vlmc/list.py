@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``vlmc list``."""
+
+from __future__ import annotations
+
+import click
+
+from archipelago.cli.base import Common, common_options
+from vlmc.connection import connect
+from vlmc.output import info_json, size_text, write_json, write_table
+
+__all__ = ["command"]
+
+
+@click.command("list")
+@click.argument("prefix", default="")
+@common_options
+def command(prefix: str) -> None:
+    """List volumes and snapshots, or those whose name begins with PREFIX."""
+    with connect() as client:
+        volumes = list(client.list(prefix=prefix))
+    if Common.current().json:
+        write_json({"volumes": [info_json(volume) for volume in volumes]})
+        return
+    write_table(
+        ["NAME", "KIND", "SIZE", "DEPTH", "PARENT", "CREATED"],
+        [
+            [v.name, v.kind, size_text(v.size), v.depth, v.parent, v.created]
+            for v in volumes
+        ],
+        right="llrrll",
+    )
