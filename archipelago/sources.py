@@ -105,16 +105,18 @@ def variable_of(key: str) -> str:
 def read_environment(keys: Iterable[str], notes: list[str]) -> dict[str, Item]:
     """Take the variables that are settings; note those that look like one.
 
-    An unknown variable is no error: container platforms invent names with a service's
-    name in front.
+    An empty one is as good as none.  An unknown variable is no error: container
+    platforms invent names with a service's name in front.
     """
     known = {variable_of(key): key for key in keys}
     items = {}
     for variable, value in os.environ.items():
+        if not value:
+            continue
         if variable in known:
             items[known[variable]] = Item(value, f"environment {variable}")
         elif variable.startswith(_PREFIX) and variable not in _OTHER_VARIABLES:
-            close = difflib.get_close_matches(variable, known, 1)
+            close = difflib.get_close_matches(variable, known, 1, 0.85)
             if close:
                 notes.append(f"environment {variable} is ignored: not {close[0]}?")
     return items
