@@ -7,7 +7,7 @@
  *
  * Pairing, in short (docs/format/segment.md has the whole list):
  *  - release/acquire hands over what was written before: a cell's sequence hands over
- * its value, a request's state hands over the request, a free list's head its links.
+ * its value, a request's state hands over the request, a free map's bit the freed slot.
  *  - seq_cst where two parties each write one word and then read the other's, and at
  * least one must see the other ("store, then look"): doorbells and port states.  No
  * fences are used: ThreadSanitizer does not model them.
@@ -72,6 +72,16 @@ static inline uint32_t or32_acqrel(uint32_t *p, uint32_t v)
 }
 
 static inline uint32_t and32_acqrel(uint32_t *p, uint32_t v)
+{
+    return __atomic_fetch_and(p, v, __ATOMIC_ACQ_REL);
+}
+
+static inline uint64_t or64_acqrel(uint64_t *p, uint64_t v)
+{
+    return __atomic_fetch_or(p, v, __ATOMIC_ACQ_REL);
+}
+
+static inline uint64_t and64_acqrel(uint64_t *p, uint64_t v)
 {
     return __atomic_fetch_and(p, v, __ATOMIC_ACQ_REL);
 }

@@ -4,13 +4,11 @@
  *
  * Invariant: a buffer belongs to whoever swapped its slot's owner word from 0 to
  * itself, in one step, so that a death at any instruction leaves it either free or
- * owned by the dead. The free lists are a shortcut (freelist.h); a class whose list is
- * empty is scanned once for each raise of header.lost_epoch.
+ * owned by the dead.  The free maps only say where to look.
  */
 #include "xseg/heap.h"
 
 #include <errno.h>
-#include <stddef.h>
 #include <string.h>
 
 #include "xseg/atomics.h"
@@ -47,39 +45,41 @@ void heap_geometry_init(struct heap_geometry *geo, uint64_t heap_bytes)
     for (uint32_t c = 0; c < HEAP_NR_CLASSES; c++) {
         geo->first_slot[c] = geo->nr_slots_total;
         geo->nr_slots_total += geo->nr_slots[c];
+        geo->map_off[c] = geo->owners_off;
+        /* Whole cache lines of 8 words: classes do not disturb one another. */
+        geo->owners_off +=
+            (freemap_nr_words(geo->nr_slots[c]) + 7) / 8 * XSEG_CACHE_LINE;
     }
-    geo->table_bytes = HEAP_NR_CLASSES * sizeof(struct heap_class_shared) +
-                       (uint64_t)geo->nr_slots_total * sizeof(struct heap_slot);
+    geo->table_bytes = geo->owners_off + geo->nr_slots_total * sizeof(uint64_t);
 }
 
-static struct heap_class_shared *class_at(const struct xseg_segment *seg,
-                                          uint32_t class)
+static unsigned char *table(const struct xseg_segment *seg)
 {
-    return (struct heap_class_shared *)(void *)(seg->base + seg->geo.heap_table_off) +
-           class;
+    return seg->base + seg->geo.heap_table_off;
 }
 
-struct heap_slot *heap_slot_at(const struct xseg_segment *seg, uint32_t slot)
+uint64_t *heap_slot_owner(const struct xseg_segment *seg, uint32_t slot)
 {
-    return (struct heap_slot *)(void *)class_at(seg, HEAP_NR_CLASSES) + slot;
+    return (uint64_t *)(void *)(table(seg) + seg->heap.owners_off) + slot;
 }
 
-static struct freelist class_list(const struct xseg_segment *seg, uint32_t class)
+static struct freemap class_map(const struct xseg_segment *seg, uint32_t class)
 {
-    uint32_t first = seg->heap.first_slot[class];
-    return (struct freelist){
-        .head = &class_at(seg, class)->free_head,
-        .links = (char *)heap_slot_at(seg, first) + offsetof(struct heap_slot, link),
-        .stride = sizeof(struct heap_slot),
+    return (struct freemap){
+        .words = (uint64_t *)(void *)(table(seg) + seg->heap.map_off[class]),
         .nr_slots = seg->heap.nr_slots[class],
     };
 }
 
-void heap_init(struct xseg_segment *seg)
+void heap_mend(struct xseg_segment *seg)
 {
     for (uint32_t c = 0; c < HEAP_NR_CLASSES; c++) {
-        struct freelist list = class_list(seg, c);
-        freelist_init(&list);
+        struct freemap map = class_map(seg, c);
+        for (uint32_t i = 0; i < map.nr_slots; i++) {
+            if (!freemap_test(&map, i) &&
+                load64_acquire(heap_slot_owner(seg, seg->heap.first_slot[c] + i)) == 0)
+                freemap_set(&map, i);
+        }
     }
 }
 
@@ -103,7 +103,7 @@ void heap_slot_range(const struct xseg_segment *seg, uint32_t slot, uint64_t *of
 uint32_t heap_slot_of(const struct xseg_segment *seg, uint64_t off)
 {
     if (off < seg->geo.heap_off || off - seg->geo.heap_off >= seg->geo.heap_bytes)
-        return FREELIST_NONE;
+        return FREEMAP_NONE;
     uint64_t rel = off - seg->geo.heap_off;
     /* Largest class first in the heap, so starts fall as classes rise. */
     for (uint32_t c = HEAP_NR_CLASSES; c-- > 0;) {
@@ -111,43 +111,27 @@ uint32_t heap_slot_of(const struct xseg_segment *seg, uint64_t off)
         if (rel >= seg->heap.start[c] && index < seg->heap.nr_slots[c])
             return seg->heap.first_slot[c] + (uint32_t)index;
     }
-    return FREELIST_NONE;
-}
-
-static bool claim(struct xseg_segment *seg, uint32_t slot)
-{
-    uint64_t nobody = 0;
-    return cas64(&heap_slot_at(seg, slot)->owner, &nobody, seg->self);
-}
-
-/* Look at every buffer of a class: some may be free and on no list (freelist.h). */
-static uint32_t claim_by_scan(struct xseg_segment *seg, uint32_t class)
-{
-    struct heap_class_shared *shared = class_at(seg, class);
-    uint32_t epoch = load32_acquire(&seg->header->lost_epoch);
-    if (load32_relaxed(&shared->scanned_epoch) == epoch)
-        return FREELIST_NONE;
-    uint32_t first = seg->heap.first_slot[class];
-    for (uint32_t i = 0; i < seg->heap.nr_slots[class]; i++) {
-        if (load64_relaxed(&heap_slot_at(seg, first + i)->owner) == 0 &&
-            claim(seg, first + i))
-            return first + i;
-    }
-    store32_relaxed(&shared->scanned_epoch, epoch);
-    return FREELIST_NONE;
+    return FREEMAP_NONE;
 }
 
 static uint32_t claim_in_class(struct xseg_segment *seg, uint32_t class)
 {
-    struct freelist list = class_list(seg, class);
-    for (;;) {
-        uint32_t i = freelist_pop(&list);
-        if (i == FREELIST_NONE)
-            return claim_by_scan(seg, class);
-        /* Fails if a scan was faster; its owner puts the buffer back one day. */
-        if (claim(seg, seg->heap.first_slot[class] + i))
-            return seg->heap.first_slot[class] + i;
+    struct freemap map = class_map(seg, class);
+    uint32_t i;
+    /* From what this process freed last: those bytes are in its cache. */
+    while ((i = freemap_find(&map, load32_relaxed(&seg->heap_hint[class]))) !=
+           FREEMAP_NONE) {
+        uint32_t slot = seg->heap.first_slot[class] + i;
+        uint64_t owner = 0;
+        bool mine = cas64(heap_slot_owner(seg, slot), &owner, seg->self);
+        freemap_clear(&map, i);
+        if (mine)
+            return slot;
+        /* Its owner may have freed it, and set the bit, before we cleared it. */
+        if (load64_acquire(heap_slot_owner(seg, slot)) == 0)
+            freemap_set(&map, i);
     }
+    return FREEMAP_NONE;
 }
 
 int64_t xseg_buffer_alloc(struct xseg_segment *seg, uint64_t size, uint64_t *off)
@@ -159,7 +143,7 @@ int64_t xseg_buffer_alloc(struct xseg_segment *seg, uint64_t size, uint64_t *off
         class ++;
     for (; class < HEAP_NR_CLASSES; class ++) {
         uint32_t slot = claim_in_class(seg, class);
-        if (slot != FREELIST_NONE) {
+        if (slot != FREEMAP_NONE) {
             uint64_t len;
             heap_slot_range(seg, slot, off, &len);
             return (int64_t)len;
@@ -170,24 +154,26 @@ int64_t xseg_buffer_alloc(struct xseg_segment *seg, uint64_t size, uint64_t *off
 
 int heap_release(struct xseg_segment *seg, uint32_t slot, uint64_t owner)
 {
-    if (owner == 0 || !cas64(&heap_slot_at(seg, slot)->owner, &owner, 0))
+    if (owner == 0 || !cas64(heap_slot_owner(seg, slot), &owner, 0))
         return -EINVAL;
     uint32_t c = class_of_slot(seg, slot);
-    struct freelist list = class_list(seg, c);
-    freelist_push(&list, slot - seg->heap.first_slot[c]);
+    struct freemap map = class_map(seg, c);
+    uint32_t i = slot - seg->heap.first_slot[c];
+    freemap_set(&map, i);
+    store32_relaxed(&seg->heap_hint[c], i);
     return 0;
 }
 
 int xseg_buffer_free(struct xseg_segment *seg, uint64_t off)
 {
     uint32_t slot = heap_slot_of(seg, off);
-    if (slot == FREELIST_NONE)
+    if (slot == FREEMAP_NONE)
         return -EINVAL;
     uint64_t start, len;
     heap_slot_range(seg, slot, &start, &len);
     if (off != start)
         return -EINVAL;
-    return heap_release(seg, slot, load64_relaxed(&heap_slot_at(seg, slot)->owner));
+    return heap_release(seg, slot, load64_relaxed(heap_slot_owner(seg, slot)));
 }
 
 void xseg_heap_usage(const struct xseg_segment *seg, struct xseg_heap_usage *usage)
@@ -198,8 +184,8 @@ void xseg_heap_usage(const struct xseg_segment *seg, struct xseg_heap_usage *usa
     for (uint32_t c = 0; c < HEAP_NR_CLASSES; c++) {
         uint32_t nr_used = 0;
         for (uint32_t i = 0; i < seg->heap.nr_slots[c]; i++) {
-            struct heap_slot *slot = heap_slot_at(seg, seg->heap.first_slot[c] + i);
-            nr_used += load64_relaxed(&slot->owner) != 0;
+            uint32_t slot = seg->heap.first_slot[c] + i;
+            nr_used += load64_relaxed(heap_slot_owner(seg, slot)) != 0;
         }
         usage->nr_used_buffers += nr_used;
         usage->used_bytes += nr_used * class_bytes(c);

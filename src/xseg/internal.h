@@ -29,6 +29,7 @@ struct segment_geometry {
     uint64_t ports_off;
     uint64_t rings_off;
     uint64_t requests_off;
+    uint64_t request_map_off;
     uint64_t heap_table_off;
     uint64_t heap_off;
     uint64_t heap_bytes;
@@ -53,6 +54,7 @@ struct xseg_segment {
     uint64_t self; /* this process, packed (process.h) */
     uint32_t pid;
     uint64_t start;
+    uint32_t heap_hint[HEAP_NR_CLASSES]; /* atomic; where to look first */
     char name[201];
 };
 
@@ -61,7 +63,8 @@ struct xseg_port {
     struct xseg_port_shared *slot;
     struct ring requests, replies;
     uint32_t id;
-    uint32_t spin; /* turns of the next spin before a sleep; follows success */
+    uint32_t request_hint; /* where to look for a free descriptor first */
+    uint32_t spin;         /* turns of the next spin before a sleep; follows success */
     /* descriptors kept for this port alone, as indices */
     uint32_t *reserve;
     uint32_t nr_reserve;     /* now in it */
@@ -82,12 +85,13 @@ struct xseg_port {
 /* ---- segment.c ---- */
 struct ring segment_ring(const struct xseg_segment *seg, uint32_t port, bool replies);
 
-/** Index of a descriptor of this segment, or FREELIST_NONE for any other address. */
+/** Index of a descriptor of this segment, or FREEMAP_NONE for any other address. */
 uint32_t segment_request_index(const struct xseg_segment *seg,
                                const struct xseg_request *rq);
 
 /* ---- request.c ---- */
-struct freelist request_freelist(const struct xseg_segment *seg);
+/** Say of all free descriptors that they are.  At creation, and after a death. */
+void request_mend(struct xseg_segment *seg);
 
 /** Free a descriptor that is in `from_state`.  False if it no longer is. */
 bool request_release(struct xseg_segment *seg, uint32_t index, uint32_t from_state);

@@ -91,6 +91,8 @@ int xseg_port_bind(struct xseg_segment *seg, uint32_t id, const char *role,
         port->requests = segment_ring(seg, port->id, false);
         port->replies = segment_ring(seg, port->id, true);
         port->requests_rescan_at = port->replies_rescan_at = seg->geo.nr_requests;
+        /* Apart from the other ports: they do not fight for the same descriptors. */
+        port->request_hint = port->id * 64;
         port->bell_fd = -1;
         occupy_locked(port, role);
     }

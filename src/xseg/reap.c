@@ -253,7 +253,7 @@ static void pin_buffers(const struct xseg_segment *seg, uint8_t *pinned)
             continue;
         for (uint64_t end = at + len; at < end;) {
             uint32_t slot = heap_slot_of(seg, at);
-            if (slot == FREELIST_NONE)
+            if (slot == FREEMAP_NONE)
                 break;
             pinned[slot] = 1;
             uint64_t start, bytes;
@@ -268,7 +268,7 @@ static int release_buffers(struct xseg_segment *seg, struct process_memo *memo,
 {
     uint8_t *pinned = NULL;
     for (uint32_t s = 0; s < seg->heap.nr_slots_total; s++) {
-        uint64_t owner = load64_acquire(&heap_slot_at(seg, s)->owner);
+        uint64_t owner = load64_acquire(heap_slot_owner(seg, s));
         if (owner == 0 || process_memo_alive(memo, owner))
             continue;
         if (!pinned) {
@@ -319,9 +319,6 @@ int reap_port_locked(struct xseg_segment *seg, uint32_t id, int error,
 int reap_locked(struct xseg_segment *seg, struct xseg_reap_result *result)
 {
     struct process_memo memo = {.nr = 0};
-    /* The dead may have held free slots that no list knows of: let allocators look
-     * once. */
-    add32_seq(&seg->header->lost_epoch, 1);
     for (uint32_t p = 0; p < seg->geo.nr_ports; p++) {
         struct xseg_port_shared *slot = &seg->ports[p];
         uint32_t state = load32_acquire(&slot->state);
@@ -332,6 +329,8 @@ int reap_locked(struct xseg_segment *seg, struct xseg_reap_result *result)
     }
     result->requests += answer_orphans(seg, &memo);
     int rc = release_buffers(seg, &memo, result);
+    request_mend(seg);
+    heap_mend(seg);
     if (result->ports == 0)
         return rc;
     /* Answers whose entry, and bells whose ring, died with their sender. */

@@ -27,14 +27,22 @@
  */
 #define REQUEST_PARKED UINT32_MAX
 
-struct freelist request_freelist(const struct xseg_segment *seg)
+static struct freemap request_map(const struct xseg_segment *seg)
 {
-    return (struct freelist){
-        .head = &seg->header->free_requests,
-        .links = (char *)seg->requests + offsetof(struct xseg_request, next_free),
-        .stride = sizeof(struct xseg_request),
+    return (struct freemap){
+        .words = (uint64_t *)(void *)(seg->base + seg->geo.request_map_off),
         .nr_slots = seg->geo.nr_requests,
     };
+}
+
+void request_mend(struct xseg_segment *seg)
+{
+    struct freemap map = request_map(seg);
+    for (uint32_t i = 0; i < seg->geo.nr_requests; i++) {
+        if (!freemap_test(&map, i) &&
+            load32_acquire(&seg->requests[i].state) == XSEG_RS_FREE)
+            freemap_set(&map, i);
+    }
 }
 
 bool request_release(struct xseg_segment *seg, uint32_t index, uint32_t from_state)
@@ -42,8 +50,8 @@ bool request_release(struct xseg_segment *seg, uint32_t index, uint32_t from_sta
     /* seq_cst: before the look at header.nr_orphans in complete_to_nobody. */
     if (!cas32(&seg->requests[index].state, from_state, XSEG_RS_FREE))
         return false;
-    struct freelist list = request_freelist(seg);
-    freelist_push(&list, index);
+    struct freemap map = request_map(seg);
+    freemap_set(&map, index);
     return true;
 }
 
@@ -73,30 +81,21 @@ static bool claim(struct xseg_port *port, uint32_t index)
     return true;
 }
 
-static uint32_t claim_by_scan(struct xseg_port *port)
-{
-    struct xseg_segment *seg = port->seg;
-    uint32_t epoch = load32_acquire(&seg->header->lost_epoch);
-    if (load32_relaxed(&seg->header->scanned_epoch) == epoch)
-        return FREELIST_NONE;
-    for (uint32_t i = 0; i < seg->geo.nr_requests; i++) {
-        if (load32_relaxed(&seg->requests[i].state) == XSEG_RS_FREE && claim(port, i))
-            return i;
-    }
-    store32_relaxed(&seg->header->scanned_epoch, epoch);
-    return FREELIST_NONE;
-}
-
 static uint32_t claim_any(struct xseg_port *port)
 {
-    struct freelist list = request_freelist(port->seg);
-    for (;;) {
-        uint32_t index = freelist_pop(&list);
-        if (index == FREELIST_NONE)
-            return claim_by_scan(port);
-        if (claim(port, index))
-            return index;
+    struct xseg_segment *seg = port->seg;
+    struct freemap map = request_map(seg);
+    uint32_t i;
+    while ((i = freemap_find(&map, port->request_hint)) != FREEMAP_NONE) {
+        bool mine = claim(port, i);
+        freemap_clear(&map, i);
+        if (mine)
+            return i;
+        /* Its owner may have freed it, and set the bit, before we cleared it. */
+        if (load32_acquire(&seg->requests[i].state) == XSEG_RS_FREE)
+            freemap_set(&map, i);
     }
+    return FREEMAP_NONE;
 }
 
 int xseg_request_alloc(struct xseg_port *port, struct xseg_request **out)
@@ -106,7 +105,7 @@ int xseg_request_alloc(struct xseg_port *port, struct xseg_request **out)
         index = port->reserve[--port->nr_reserve];
     else
         index = claim_any(port);
-    if (index == FREELIST_NONE) {
+    if (index == FREEMAP_NONE) {
         *out = NULL;
         return -ENOBUFS;
     }
@@ -130,7 +129,7 @@ static void drop(struct xseg_port *port)
 void xseg_request_free(struct xseg_port *port, struct xseg_request *rq)
 {
     uint32_t index = segment_request_index(port->seg, rq);
-    if (index == FREELIST_NONE || !owned(port, rq) ||
+    if (index == FREEMAP_NONE || !owned(port, rq) ||
         load32_relaxed(&rq->dst_port) == REQUEST_PARKED) {
         drop(port);
         return;
@@ -145,6 +144,7 @@ void xseg_request_free(struct xseg_port *port, struct xseg_request *rq)
         store32_release(&rq->state, XSEG_RS_ALLOCATED);
         port->reserve[port->nr_reserve++] = index;
     } else {
+        port->request_hint = index;
         request_release(port->seg, index, state);
     }
 }
@@ -154,7 +154,7 @@ int xseg_request_submit(struct xseg_port *port, struct xseg_request *rq,
 {
     struct xseg_segment *seg = port->seg;
     uint32_t index = segment_request_index(seg, rq);
-    if (index == FREELIST_NONE || dst_port >= seg->geo.nr_ports || !owned(port, rq) ||
+    if (index == FREEMAP_NONE || dst_port >= seg->geo.nr_ports || !owned(port, rq) ||
         load32_acquire(&rq->state) != XSEG_RS_ALLOCATED ||
         load32_relaxed(&rq->dst_port) == REQUEST_PARKED)
         return -EINVAL;
@@ -305,7 +305,7 @@ int xseg_request_complete(struct xseg_port *port, struct xseg_request *rq,
 {
     struct xseg_segment *seg = port->seg;
     uint32_t index = segment_request_index(seg, rq);
-    if (index == FREELIST_NONE || load32_relaxed(&rq->dst_port) != port->id ||
+    if (index == FREEMAP_NONE || load32_relaxed(&rq->dst_port) != port->id ||
         load32_acquire(&rq->state) != XSEG_RS_SERVING) {
         drop(port);
         return -EINVAL;

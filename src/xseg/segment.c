@@ -58,8 +58,9 @@ static int segment_geometry_init(struct segment_geometry *geo,
     geo->requests_off =
         page_align(geo->rings_off + (uint64_t)nr_ports * 2 * nr_requests *
                                         sizeof(struct xseg_ring_cell));
-    geo->heap_table_off = page_align(
-        geo->requests_off + (uint64_t)nr_requests * sizeof(struct xseg_request));
+    geo->request_map_off =
+        geo->requests_off + (uint64_t)nr_requests * sizeof(struct xseg_request);
+    geo->heap_table_off = page_align(geo->request_map_off + nr_requests / 8);
     geo->heap_off = page_align(geo->heap_table_off + heap->table_bytes);
     geo->size_bytes = geo->heap_off + heap_bytes;
     return 0;
@@ -107,7 +108,7 @@ uint32_t segment_request_index(const struct xseg_segment *seg,
     uintptr_t at = (uintptr_t)rq, table = (uintptr_t)seg->requests;
     if (at < table || (at - table) % sizeof(*rq) ||
         (at - table) / sizeof(*rq) >= seg->geo.nr_requests)
-        return FREELIST_NONE;
+        return FREEMAP_NONE;
     return (uint32_t)((at - table) / sizeof(*rq));
 }
 
@@ -144,6 +145,7 @@ static int segment_format(struct xseg_segment *seg)
     h->ports_off = geo->ports_off;
     h->rings_off = geo->rings_off;
     h->requests_off = geo->requests_off;
+    h->request_map_off = geo->request_map_off;
     h->heap_table_off = geo->heap_table_off;
     h->heap_off = geo->heap_off;
     h->heap_bytes = geo->heap_bytes;
@@ -162,9 +164,8 @@ static int segment_format(struct xseg_segment *seg)
     }
     for (uint32_t i = 0; i < geo->nr_requests; i++)
         seg->requests[i].index = i;
-    struct freelist free = request_freelist(seg);
-    freelist_init(&free);
-    heap_init(seg);
+    request_mend(seg);
+    heap_mend(seg);
     store64_release(&h->magic, XSEG_MAGIC);
     return 0;
 }
@@ -253,6 +254,7 @@ static int header_check(const struct xseg_header *h, uint64_t file_bytes,
     if (h->size_bytes != geo->size_bytes || file_bytes != geo->size_bytes ||
         h->ports_off != geo->ports_off || h->rings_off != geo->rings_off ||
         h->requests_off != geo->requests_off ||
+        h->request_map_off != geo->request_map_off ||
         h->heap_table_off != geo->heap_table_off || h->heap_off != geo->heap_off)
         return -EBADMSG;
     return 0;

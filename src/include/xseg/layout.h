@@ -7,7 +7,7 @@
  * Fields are fixed width and little endian (the segment never leaves the
  * machine); new fields are appended and the layout version raised.
  *
- *   header | ports | request and reply rings | requests | heap table | heap
+ *   header | ports | request and reply rings | requests | free map | heap table | heap
  *
  * docs/format/segment.md has the same as tables.
  */
@@ -98,10 +98,9 @@ struct xseg_port_shared {
     struct xseg_ring_shared replies;  /* answers to what this port sent */
     struct xseg_port_stats stats;
     /* what the owner is in the middle of, for whoever reaps it */
-    uint64_t
-        push_intent; /* atomic; 1 << 63 | port << 33 | replies << 32 | ring position */
+    uint64_t push_intent; /* atomic; 1 << 63 | port << 33 | replies << 32 | position */
     uint32_t complete_intent; /* atomic; index + 1 of the request being answered */
-    uint32_t rescan; /* atomic; 1: look for replies in the table, 2: for requests */
+    uint32_t rescan; /* atomic; look in the table for 1: replies, 2: requests */
     uint8_t pad1[112];
 };
 static_assert(sizeof(struct xseg_port_shared) == 768, "port slot");
@@ -125,16 +124,10 @@ struct xseg_header {
     uint64_t heap_table_off; /* heap bookkeeping (src/xseg/heap.h) */
     uint64_t heap_off;       /* page aligned */
     uint64_t heap_bytes;
-    uint64_t
-        lock_owner; /* atomic; robust lock of bind, unbind, reap: pid << 42 | start */
-    uint32_t lost_epoch; /* atomic; raised by reap: a free list may have lost entries */
-    uint32_t
-        scanned_epoch; /* atomic; lost_epoch when the descriptors were last scanned */
-    uint32_t
-        nr_orphans; /* atomic; requests to fail when a third peer is done with them */
-    uint8_t pad1[44];
-    uint64_t
-        free_requests; /* atomic; tag << 32 | index + 1 of the first free descriptor */
+    uint64_t lock_owner; /* atomic; holder of the robust lock: pid << 42 | start */
+    uint32_t nr_orphans; /* atomic; requests whose answer waits for a third peer */
+    uint8_t pad1[52];
+    uint64_t request_map_off; /* one bit for each descriptor: likely to be free */
     uint8_t pad2[XSEG_PAGE_BYTES - 192];
 };
 static_assert(sizeof(struct xseg_header) == XSEG_PAGE_BYTES, "segment header");
