@@ -195,10 +195,10 @@ static int do_put(struct mem_store *store, struct blk_io *io)
 {
     struct mem_object *object;
 
-    if (find(store, &io->object))
-        return -EEXIST;
     if (io->object.kind == XSEG_OBJ_HEADER && !versioned_valid(io->data, io->size))
         return -EINVAL;
+    if (find(store, &io->object))
+        return -EEXIST;
     int rc = find_or_create(store, &io->object, &object);
     if (rc < 0)
         return rc;

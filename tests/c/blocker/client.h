@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A blocker in a thread of its own and a client that asks it through the segment: what
+ * every test of a backend stands on.
+ */
+#ifndef TESTS_BLOCKER_CLIENT_H
+#define TESTS_BLOCKER_CLIENT_H
+
+#include <pthread.h>
+#include <stdbool.h>
+
+#include "blocker/blocker.h"
+#include "blocker/object.h"
+#include "check.h"
+
+#define SECTOR 4096u
+
+/** A running blockerb or blockerm over its own segment. */
+struct server {
+    struct xseg_segment *seg;
+    struct reactor *reactor;
+    struct peer *peers[2]; /* blockerb, blockerm */
+    struct xseg_port *port; /* the client's */
+    pthread_t thread;
+    struct reactor_task stop_task;
+    int nr_stopping;
+    uint64_t buf; /* one 4 MiB heap buffer */
+    uint8_t *data;
+};
+
+struct setup {
+    const char *backend;
+    const char *engine;
+    bool direct;
+    char path[256]; /* root of both stores: data/ and maps/ below */
+};
+
+/** Start both blockers; aborts the test if that fails. */
+void server_start(struct server *s, const struct setup *setup);
+/** Orderly end: drain, flush, close. */
+void server_stop(struct server *s);
+
+/** A request in the making, zeroed; its data is the server's buffer. */
+struct xseg_request *ask(struct server *s, uint32_t op, const struct xseg_object *object);
+/** Send it, wait, return its result; *reply is the caller's to free if not NULL. */
+int64_t answer_of(struct server *s, struct xseg_request *rq, struct xseg_request *reply);
+
+/* The ops, as calls. `data` is copied to and from the server's buffer. */
+int64_t do_read(struct server *s, const struct xseg_object *o, uint64_t off, void *data,
+                uint64_t size);
+int64_t do_write(struct server *s, const struct xseg_object *o, uint64_t off,
+                 const void *data, uint64_t size, uint32_t flags);
+int64_t do_zero(struct server *s, const struct xseg_object *o, uint64_t off,
+                uint64_t size);
+int64_t do_flush(struct server *s, const struct xseg_object *o);
+int64_t do_create(struct server *s, const struct xseg_object *o, const void *data,
+                  uint64_t size, uint32_t flags);
+int64_t do_update(struct server *s, const struct xseg_object *o, uint64_t version,
+                  const void *data, uint64_t size);
+int64_t do_append(struct server *s, const struct xseg_object *o, uint64_t off,
+                  uint64_t fence, const void *data, uint64_t size);
+int64_t do_info(struct server *s, const struct xseg_object *o,
+                struct xseg_object_info *info);
+int64_t do_delete(struct server *s, const struct xseg_object *o);
+int64_t do_list(struct server *s, uint32_t kind, uint64_t *cursor,
+                struct xseg_list_entry *out, uint64_t nr);
+int64_t do_lease(struct server *s, uint32_t op, const struct xseg_object *o,
+                 struct xseg_lease *lease, uint32_t flags);
+
+/* Names. */
+struct xseg_object content_name(uint64_t n);
+struct xseg_object header_name(uint64_t n);
+struct xseg_object extent_name(uint64_t n, uint64_t epoch);
+struct xseg_object layer_name(uint64_t n);
+struct xseg_object journal_name(uint64_t n, uint64_t number);
+struct xseg_object lease_name(uint64_t n);
+extern const struct xseg_object whole_store;
+
+/** A header body of `size` bytes with a proper prefix. */
+void fill_header(void *out, uint64_t size, uint64_t version, uint64_t fence,
+                 uint8_t fill);
+/** A lease of a living (this) process. */
+struct xseg_lease lease_of(const char *owner, uint64_t ttl_ns);
+
+/** A fresh directory for a store, below the working directory. */
+void make_root(char out[256]);
+void remove_root(const char *path);
+
+#endif
