@@ -42,6 +42,7 @@ from xseg.c.port cimport (
     xseg_port_wait,
 )
 from xseg.c.request cimport (
+    XSEG_RS_SERVING,
     xseg_port_accept,
     xseg_port_reap,
     xseg_request,
@@ -406,9 +407,9 @@ cdef class Port(PortHandle):
     def unbind(self):
         """Free the port; twice is harmless.
 
-        What it accepted and did not answer ends with ECANCELED at the sender.  The
-        buffers of its requests in flight stay with the receiver: they come back
-        when this process has ended and a survivor reaps.
+        What it accepted and did not answer ends with ECANCELED at the sender.  Buffers
+        of its own requests that a peer serves at this moment stay with that peer: they
+        come back when this process has ended and a survivor reaps.
 
         Raises:
             BusyError: A thread waits on it.
@@ -430,15 +431,21 @@ cdef class Port(PortHandle):
             self.taken(reply)
         for index in list(self.owned) + list(self.serving):
             self.give_back(index)
-        for rq in list(self.inflight.values()):
-            if rq.buffer is not None:
-                rq.buffer.disown()
-            rq.forget()
-        self.inflight.clear()
         self.kept_replies.clear()
         self.kept_requests.clear()
         self.segment.ports_open.discard(self)
         xseg_port_unbind(self.port)
+        # What was not accepted yet has been withdrawn; the rest somebody still serves.
+        for rq in list(self.inflight.values()):
+            rq.unlend()
+            if (
+                rq.buffer is not None
+                and rq.rq.state == <uint32_t>XSEG_RS_SERVING
+                and rq.rq.src_port == self.id
+            ):
+                rq.buffer.disown()
+            rq.forget()
+        self.inflight.clear()
         self.port = NULL
         count_handle(HANDLE_PORT, -1)
 

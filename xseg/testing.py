@@ -79,12 +79,14 @@ class EchoPeer:
 
     def _serve(self) -> None:
         while not self._stopping:
-            if not self._port.wait(1.0):
-                continue
+            self._port.wait()
             while (rq := self._port.accept()) is not None:
                 self._answer(self._port, rq)
 
     def _answer(self, port: Port, rq: Request) -> None:
+        if self._stopping:
+            port.complete(rq, -errno.ECANCELED)
+            return
         try:
             result = self._handler(rq)
         except XsegError as error:
@@ -107,11 +109,11 @@ class EchoPeer:
             raise failure
 
     def _wake(self) -> None:
-        """Send one request, so that the thread looks at its flag at once."""
+        """Send one request, so that the thread looks at its flag."""
         with self._segment.bind() as port, port.request() as rq:
             rq.op = Op.PING
             with contextlib.suppress(XsegError):
-                port.submit(rq, self.port)
+                port.call(rq, self.port)
 
     def __enter__(self) -> EchoPeer:
         return self

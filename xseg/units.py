@@ -54,11 +54,9 @@ def parse_size(text: str | int, *, default_unit: int = MIB) -> int:
     if match is None:
         raise ValueError(f"{text!r} is not a size: write 10G, 512M or 4096B")
     whole, fraction, unit = match.group(1), match.group(2) or "", match.group(3)
-    if unit.endswith("ib"):
-        unit = unit[:-2]
-    elif unit.endswith("i"):
-        unit = unit[:-1]
-    if unit not in _UNITS or (not unit and match.group(3)):
+    if unit[1:] in ("i", "ib") and unit[0] != "b":
+        unit = unit[0]
+    if unit not in _UNITS:
         raise ValueError(
             f"{text!r} has an unknown unit {match.group(3)!r}: use K, M, G, T, P or B"
         )
