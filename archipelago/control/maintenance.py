@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What happens without being asked: checkpoints, compaction, reclaiming.
+
+One thread, one thing after another, so that it never takes more than one processor.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from archipelago.errors import ArchipelagoError, VolumeNotFound
+from archipelago.volume.checkpoint import checkpoint
+from archipelago.volume.compact import compact
+from archipelago.volume.context import Context, Life
+from archipelago.volume.open import close_stale
+
+log = logging.getLogger(__name__)
+
+#: Time between two rounds [s].
+_PERIOD = 1.0
+#: Rounds after which volumes of an earlier vlmcd are closed: the clients of the next one
+#: have opened theirs again by then.
+_STALE_ROUNDS = 10
+
+
+class Maintenance:
+    """The background thread of one control half.
+
+    Args:
+        ctx: what it works on.
+    """
+
+    def __init__(self, ctx: Context) -> None:
+        self._ctx = ctx
+        self._stopping = threading.Event()
+        self._life: Life = None
+        self._rounds = 0
+        self._thread = threading.Thread(
+            target=self._run, name="archipelago-maintenance", daemon=True
+        )
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Finish what is being done and end."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def round(self) -> None:
+        """Do what there is to do now."""
+        for step in (
+            self._checkpoints,
+            self._compactions,
+            self._reclaim,
+            self._stale,
+        ):
+            try:
+                step()
+            except Exception:
+                log.exception("a round of maintenance failed; the next one tries again")
+
+    def _run(self) -> None:
+        while not self._stopping.wait(_PERIOD):
+            self.round()
+
+    def _checkpoints(self) -> None:
+        ctx = self._ctx
+        for opened in ctx.table.all():
+            if opened.read_only or opened.broken or self._stopping.is_set():
+                continue
+            name = opened.header.name
+            try:
+                journal = ctx.maps.info(opened.handle).journal
+                if journal.length_bytes > ctx.limits.checkpoint_bytes:
+                    checkpoint(ctx, name)
+            except ArchipelagoError as error:
+                # It may have been closed or renamed just now.
+                log.info('no checkpoint of "%s": %s', name, error)
+
+    def _compactions(self) -> None:
+        ctx = self._ctx
+        for name in ctx.take_growing():
+            if self._stopping.is_set():
+                return
+            try:
+                compact(ctx, name, ctx.limits.stack_soft)
+            except VolumeNotFound:
+                continue
+            except ArchipelagoError as error:
+                log.warning('the tables of "%s" are not merged: %s', name, error)
+
+    def _reclaim(self) -> None:
+        if self._ctx.reclaimer.wanted and not self._stopping.is_set():
+            self._ctx.reclaimer.run()
+
+    def _stale(self) -> None:
+        """Close what a vlmcd that is gone had open, once its successor has settled."""
+        ctx = self._ctx
+        opened = ctx.table.all()
+        life = ctx.composer_life() if opened else None
+        if life is None or life != self._life:
+            self._life, self._rounds = life, 0
+            return
+        self._rounds += 1
+        if self._rounds < _STALE_ROUNDS:
+            return
+        for name in [o.header.name for o in opened if o.opener != life]:
+            with ctx.locks.hold(name):
+                close_stale(ctx, name)
+            log.info('"%s" is closed: the vlmcd that had it open is gone', name)

@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The control service: requests in, operations in worker threads, answers out.
+
+One dispatcher thread owns the control port; a few workers execute requests, each with ports of
+its own, and hand the answers back.  Operations on one volume wait for one another in
+its name's lock.  An operation that fails in a way nobody thought of is logged and
+answered -EIO; the service goes on.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import queue
+import threading
+from collections import deque
+from pathlib import Path
+
+from archipelago.control.arguments import ARGUMENTS_MAX_BYTES, Arguments
+from archipelago.control.instance import instance_uuid
+from archipelago.control.maintenance import Maintenance
+from archipelago.control.operations import Call, execute, inline_record
+from archipelago.errors import ArchipelagoError, IoError, UsageError, to_reply
+from archipelago.messenger import Messenger
+from archipelago.volume.context import Context, Limits
+from xseg import Port, Request, Segment
+from xseg.constants import PORT_CONTROL, Flag, Op
+from xseg.errors import XsegError
+
+log = logging.getLogger(__name__)
+
+_WORKERS = 4
+
+
+class ControlService:
+    """The control half of mapperd.
+
+    Args:
+        segment_name: segment of the instance.
+        instance_file: keeps the uuid of the instance, which owns its leases; None makes
+            one for this run.
+        lease_ttl: life of a lease [s].
+        host: name of this machine, for people; None asks the system.
+        limits: when to work in the background.
+    """
+
+    def __init__(
+        self,
+        segment_name: str,
+        *,
+        instance_file: Path | None = None,
+        lease_ttl: float = 10.0,
+        host: str | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        self._segment = Segment.attach(segment_name)
+        self._messenger = Messenger(self._segment, "control")
+        self.context = Context(
+            self._messenger,
+            instance_uuid(instance_file),
+            lease_ttl,
+            host,
+            limits or Limits(),
+        )
+        self.maintenance = Maintenance(self.context)
+        self._stopping = threading.Event()
+        self._todo: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
+        self._done: deque[tuple[Request, int]] = deque()
+        self._workers = [
+            threading.Thread(target=self._work, name=f"archipelago-control-{i}")
+            for i in range(_WORKERS)
+        ]
+        self._dispatcher = threading.Thread(
+            target=self._dispatch, name="archipelago-control", daemon=True
+        )
+        self._port: Port | None = None
+
+    def start(self) -> None:
+        """Serve from now on.
+
+        Raises:
+            ArchipelagoError, XsegError: the port is taken, or the blockers do not answer.
+        """
+        ctx = self.context
+        try:
+            # Shows other instances on this store that somebody is here.
+            ctx.leases.acquire(ctx.instance, f"instance {ctx.instance.hex()}")
+            self._port = self._segment.bind(PORT_CONTROL, "control")
+        except BaseException:
+            self._messenger.patience = 0.0
+            ctx.leases.stop()
+            self._messenger.close()
+            self._segment.close()
+            raise
+        ctx.leases.start()
+        for worker in self._workers:
+            worker.daemon = True
+            worker.start()
+        self._dispatcher.start()
+        self.maintenance.start()
+
+    def stop(self) -> None:
+        """Finish what was begun, give the leases back, end.
+
+        If the blockers have ended before, the leases expire by themselves: they are this
+        process's, and others see that it is gone.
+        """
+        self._messenger.patience = 0.0
+        self.maintenance.stop()
+        for _ in self._workers:
+            self._todo.put(None)
+        for worker in self._workers:
+            worker.join()
+        self._stopping.set()
+        self._wake()
+        self._dispatcher.join()
+        ctx = self.context
+        ctx.leases.stop()
+        ctx.leases.release(ctx.instance)
+        self._messenger.close()
+        if self._port is not None:
+            self._port.unbind()
+        self._segment.close()
+
+    # ---- the dispatcher's thread -----------------------------------------------------
+
+    def _dispatch(self) -> None:
+        port = self._port
+        assert port is not None
+        while True:
+            self._answer_all(port)
+            if self._stopping.is_set():
+                return
+            while (rq := port.accept()) is not None:
+                if rq.op == Op.PING and not rq.data_len:
+                    # From a worker, to say that it is done; or from anyone.
+                    port.complete(rq, 0)
+                else:
+                    self._todo.put(rq)
+            if not self._done:
+                port.wait(1.0)
+
+    def _answer_all(self, port: Port) -> None:
+        while self._done:
+            rq, result = self._done.popleft()
+            try:
+                port.complete(rq, result)
+            except XsegError as error:
+                log.warning("a request cannot be answered: %s", error)
+
+    def _wake(self) -> None:
+        try:
+            self._messenger.call(PORT_CONTROL, Op.PING)
+        except (ArchipelagoError, XsegError) as error:
+            log.debug("the dispatcher looks again by itself: %s", error)
+
+    # ---- the workers' threads --------------------------------------------------------
+
+    def _work(self) -> None:
+        while (rq := self._todo.get()) is not None:
+            try:
+                result = self._serve(rq)
+            except Exception:
+                log.exception("a control request could not be served")
+                result = -errno.EIO
+            self._done.append((rq, result))
+            self._wake()
+
+    def _serve(self, rq: Request) -> int:
+        """Execute a request and write its answer into it; returns its result."""
+        call: Call | None = None
+        op = rq.op
+        try:
+            call = _decode(rq)
+            answer = execute(self.context, op, call)
+            result = 0
+        except ArchipelagoError as error:
+            result, answer = to_reply(error)
+        except Exception as error:
+            log.exception('operation %d on "%s" failed', op, call.name if call else "")
+            what = f"mapperd failed ({type(error).__name__}): its log says how"
+            result, answer = to_reply(IoError(what))
+        record = inline_record(self.context, op, call) if call is not None else b""
+        # Never leave the name there: it must not be taken for a record.
+        rq.inline[:] = record.ljust(len(rq.inline), b"\0")
+        return _encode(rq, result, answer)
+
+
+def _decode(rq: Request) -> Call:
+    try:
+        name = rq.target
+        size = rq.size
+        if size > ARGUMENTS_MAX_BYTES:
+            raise UsageError(f"{size} bytes of arguments are too many")
+        raw = bytes(rq.data_view(size)) if size else b""
+    except XsegError as error:
+        raise UsageError(f"the request is malformed: {error}") from error
+    return Call(name, Arguments(raw), Flag(rq.flags & _KNOWN_FLAGS))
+
+
+_KNOWN_FLAGS = Flag.RDONLY | Flag.FORCE | Flag.HOLD
+
+
+def _encode(rq: Request, result: int, answer: dict[str, object]) -> int:
+    """Write the answer over the arguments; without room for it there is none."""
+    raw = json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode()
+    if rq.data_len < len(raw):
+        rq.set_arg(0, 0)
+        if result == 0 and rq.data_len:
+            return -errno.ENOBUFS
+        return result
+    rq.data_view(len(raw))[:] = raw
+    rq.set_arg(0, len(raw))
+    return result

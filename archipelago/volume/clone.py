@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Clone: new volumes over the stack of a snapshot, one header each.
+
+The snapshot's header is read once for all of them.  No lease is taken for a clone: a name
+comes into being atomically, and nobody can have opened it before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from archipelago._map import Header
+from archipelago.errors import ArchipelagoError, NotSnapshot, UsageError, VolumeExists
+from archipelago.ids import check_name
+from archipelago.volume.change import change_of, shared
+from archipelago.volume.compact import compact_to
+from archipelago.volume.context import Context
+from archipelago.volume.create import check_size, fresh, put
+from xseg.constants import ObjectKind, VolumeFlag
+
+
+@dataclass
+class Cloned:
+    """What came of a request for clones.
+
+    Attributes:
+        created: names that exist now, durably.
+        failed: by name, why it does not.
+    """
+
+    created: list[str] = field(default_factory=list)
+    failed: dict[str, ArchipelagoError] = field(default_factory=dict)
+
+
+def clone(
+    ctx: Context, snapshot: str, names: list[str], size: int | None = None
+) -> Cloned:
+    """Make volumes that start as what a snapshot holds.
+
+    Args:
+        ctx: where.
+        snapshot: name of a read-only map.
+        names: new names, each once.
+        size: of each clone, at least the snapshot's [bytes]; None: the same.
+
+    Raises:
+        UsageError: a bad name or size.
+        VolumeNotFound: no such snapshot.
+        NotSnapshot: it is a volume.
+    """
+    for name in names:
+        check_name(name)
+    if not names or len(set(names)) != len(names):
+        raise UsageError("give one or more different names for the clones")
+    if size is not None:
+        check_size(size)
+    compact_to(ctx, snapshot, ctx.limits.stack_hard)
+    with ctx.locks.hold(snapshot, *names):
+        origin = _origin(ctx, snapshot)
+        if size is None:
+            size = origin.size
+        if size < origin.size:
+            raise UsageError(
+                f'a clone of "{snapshot}" needs at least its {origin.size} bytes, not '
+                f"{size}: shrink the clone afterwards"
+            )
+        done = _put_all(ctx, origin, names, size)
+    ctx.compact_soon(origin)
+    return done
+
+
+def _origin(ctx: Context, name: str) -> Header:
+    header = ctx.headers.get(name)
+    if not header.flags & VolumeFlag.READONLY:
+        raise NotSnapshot(
+            f'"{name}" is a volume and may change at any time: take a snapshot with '
+            f'"vlmc snapshot {name} SNAP" and clone that'
+        )
+    if not any(entry.owned for entry in header.stack):
+        return header
+    # From now on it is not the only one: its removal must leave the stack alone.
+    with change_of(ctx, name) as change:
+        change.commit(shared(change.header))
+        return change.header
+
+
+def _put_all(ctx: Context, origin: Header, names: list[str], size: int) -> Cloned:
+    done = Cloned()
+    many = len(names) > 1
+    for name in names:
+        header = fresh(
+            name,
+            size=size,
+            block_size=origin.block_size,
+            flags=0,
+            parent=origin.name,
+            stack=origin.stack,
+        )
+        try:
+            put(ctx, header, deferred=many)
+            done.created.append(name)
+        except VolumeExists as error:
+            done.failed[name] = error
+        except ArchipelagoError as error:
+            if not done.created:
+                raise
+            done.failed[name] = error
+            break
+    if many and done.created:
+        ctx.store.flush_all(ObjectKind.HEADER)
+    return done

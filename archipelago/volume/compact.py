@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compact: merge the top of a stack into one layer, so that depth costs nothing.
+
+Merging reads immutable objects and needs no lock; only the exchange of the merged entries
+for the new layer is a change of the volume.  If the entries are gone by then (a shrink
+lowered their limits), the layer is dropped.
+
+Small tables on top are merged again and again, large ones below rarely: a run is extended
+downwards while the next table is less than twice as long as all above it, so each byte is
+rewritten O(log n) times.
+
+Source: P. O'Neil et al., "The Log-Structured Merge-Tree" (1996), size-tiered merging.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+
+from archipelago._map import (
+    LAYER,
+    NO_LIMIT,
+    Header,
+    LayerWriter,
+    MapFormatError,
+    StackEntry,
+    merge,
+)
+from archipelago.errors import ArchipelagoError, MapCorrupt
+from archipelago.ids import layer_id, new_uuid
+from archipelago.volume.change import changing, entry_object
+from archipelago.volume.context import Context
+from archipelago.volume.layerfile import LayerFile
+
+log = logging.getLogger(__name__)
+
+
+def choose(lengths: Sequence[int], most: int) -> int:
+    """Choose how many entries from the top to merge.
+
+    Args:
+        lengths: of the entries, top first [bytes].
+        most: merge only if there are more entries than that.
+
+    Returns:
+        At least 2, or 0 for none.
+    """
+    if len(lengths) <= most:
+        return 0
+    keep = max(1, most // 2)
+    above = 0
+    for index, length in enumerate(lengths):
+        if index >= 2 and len(lengths) - index + 1 <= keep and length >= 2 * above:
+            return index
+        above += length
+    return len(lengths)
+
+
+def compact_to(ctx: Context, name: str, most: int) -> None:
+    """Merge until a map's stack has at most `most` entries.
+
+    The caller holds no lock.
+
+    Raises:
+        VolumeNotFound: there is no such map.
+    """
+    while len(_header(ctx, name).stack) > most:
+        if not compact(ctx, name, most):
+            return
+
+
+def compact(ctx: Context, name: str, most: int) -> bool:
+    """Merge the top of a map's stack once, if it has more than `most` entries.
+
+    The caller holds no lock.
+
+    Returns:
+        False if nothing was exchanged.
+
+    Raises:
+        VolumeNotFound: there is no such map.
+    """
+    before = _header(ctx, name)
+    count = choose([entry.length for entry in before.stack], most)
+    if count == 0:
+        return False
+    old = before.stack[:count]
+    layer = _merge(ctx, before, old)
+    try:
+        exchanged = _exchange(ctx, name, before.uuid, old, layer)
+    except ArchipelagoError:
+        ctx.reclaimer.add_entries([layer])
+        raise
+    ctx.reclaimer.add_entries(old if exchanged else [layer])
+    return exchanged
+
+
+def _header(ctx: Context, name: str) -> Header:
+    opened = ctx.table.get(name)
+    return opened.header if opened is not None else ctx.headers.get(name)
+
+
+def _merge(ctx: Context, header: Header, entries: tuple[StackEntry, ...]) -> StackEntry:
+    """Write a durable layer that says what these entries say together."""
+    uuid = new_uuid()
+    target = layer_id(uuid)
+    out = LayerFile(ctx.store, target)
+    writer = LayerWriter(uuid, header.block_size, out.write)
+
+    def read(entry: StackEntry, offset: int, size: int) -> bytes:
+        return ctx.store.read(entry_object(entry), offset, size)
+
+    try:
+        merge(
+            entries,
+            header.block_size,
+            writer,
+            read,
+            bottom=len(entries) == len(header.stack),
+        )
+        length = writer.finish()
+        out.finish()
+    except MapFormatError as error:
+        ctx.store.delete(target)
+        raise MapCorrupt(f'a table of "{header.name}" is damaged: {error}') from error
+    except ArchipelagoError:
+        ctx.store.delete(target)
+        raise
+    return StackEntry(
+        type=LAYER,
+        owned=True,
+        id=uuid,
+        number=0,
+        length=length,
+        extent_uuid=bytes(16),
+        extent_epoch=0,
+        limit=NO_LIMIT,
+    )
+
+
+def _exchange(
+    ctx: Context,
+    name: str,
+    uuid: bytes,
+    old: tuple[StackEntry, ...],
+    layer: StackEntry,
+) -> bool:
+    """Put the layer in the place of the entries it replaces; False if they are gone."""
+    with changing(ctx, name) as change:
+        stack = change.header.stack
+        first = _find([_key(entry) for entry in stack], [_key(entry) for entry in old])
+        if first is None or change.header.uuid != uuid:
+            return False
+        stack = (*stack[:first], layer, *stack[first + len(old) :])
+        change.commit(replace(change.header, stack=stack))
+    log.info('"%s": %d tables merged into one', name, len(old))
+    return True
+
+
+def _key(entry: StackEntry) -> tuple[object, ...]:
+    """What makes an entry provide what it provides; not who owns it."""
+    return entry.type, entry.id, entry.number, entry.length, entry.limit
+
+
+def _find(
+    stack: list[tuple[object, ...]], wanted: list[tuple[object, ...]]
+) -> int | None:
+    for first in range(len(stack) - len(wanted) + 1):
+        if stack[first : first + len(wanted)] == wanted:
+            return first
+    return None

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Create: one header comes into being.  The CREATE of the header is the commit point."""
+
+from __future__ import annotations
+
+import time
+
+from archipelago._map import (
+    LAYER,
+    NO_LIMIT,
+    Header,
+    MapFormatError,
+    StackEntry,
+    layer_statistics,
+)
+from archipelago.errors import BlockNotFound, MapCorrupt, UsageError, VolumeExists
+from archipelago.ids import check_name, layer_id, new_uuid, uuid_text
+from archipelago.volume.context import Context
+from archipelago.volume.headers import taken
+from xseg.constants import BLOCK_MAX_BYTES, BLOCK_MIN_BYTES, VolumeFlag
+from xseg.units import format_size
+
+#: Largest volume [bytes]: 64 PiB.
+SIZE_MAX_BYTES = 64 << 50
+
+
+def create(
+    ctx: Context,
+    name: str,
+    size: int,
+    block_size: int = BLOCK_MAX_BYTES,
+    *,
+    read_only: bool = False,
+    layer: bytes | None = None,
+) -> Header:
+    """Create an empty volume, or one over a finished layer.
+
+    Args:
+        ctx: where.
+        name: a new name.
+        size: [bytes], more than 0.
+        block_size: a power of two from 64 KiB to 4 MiB [bytes].
+        read_only: make a snapshot of it at once.
+        layer: uuid of a durable layer that becomes its contents.
+
+    Raises:
+        UsageError: a bad name or size.
+        VolumeExists: the name is taken.
+    """
+    check_name(name)
+    check_size(size)
+    check_block_size(block_size)
+    stack: tuple[StackEntry, ...] = ()
+    if layer is not None:
+        stack = (_layer_entry(ctx, layer, block_size),)
+    header = fresh(
+        name,
+        size=size,
+        block_size=block_size,
+        flags=VolumeFlag.READONLY if read_only else 0,
+        parent="",
+        stack=stack,
+    )
+    with ctx.locks.hold(name):
+        put(ctx, header)
+    return header
+
+
+def fresh(
+    name: str,
+    *,
+    size: int,
+    block_size: int,
+    flags: int,
+    parent: str,
+    epoch: int = 1,
+    stack: tuple[StackEntry, ...],
+) -> Header:
+    """Make the first header of a new volume, with a uuid of its own.
+
+    The epoch of a snapshot, which is never written to, tells what it is a snapshot of.
+    """
+    return Header(
+        name=name,
+        uuid=new_uuid(),
+        version=1,
+        fence=0,
+        size=size,
+        block_size=block_size,
+        epoch=epoch,
+        flags=int(flags),
+        created_ns=time.time_ns(),
+        parent=parent,
+        journal=1,
+        moving_to="",
+        moved_from="",
+        stack=stack,
+    )
+
+
+def put(ctx: Context, header: Header, *, deferred: bool = False) -> None:
+    """Store a new header; the caller holds the lock of its name.
+
+    Raises:
+        VolumeExists: the name is taken.
+    """
+    try:
+        ctx.headers.create(header, deferred=deferred)
+    except VolumeExists:
+        if not bury(ctx, header.name):
+            raise
+        ctx.headers.create(header, deferred=deferred)
+
+
+def bury(ctx: Context, name: str) -> bool:
+    """Remove the dead header that an interrupted rename left under a name.
+
+    The caller holds the name's lock; the lease of the renamed volume is taken, so that
+    no other instance is in the middle of that rename.
+
+    Returns:
+        False if the name has a valid header.
+    """
+    dead = ctx.headers.peek(name)
+    if dead is None:
+        return True
+    if ctx.headers.find(name) is not None:
+        return False
+    with ctx.leases.hold(dead.uuid, dead.moving_to):
+        if ctx.headers.find(name) is not None:
+            return False
+        ctx.headers.delete(name)
+    return True
+
+
+def refuse_existing(ctx: Context, name: str) -> None:
+    """Raise `VolumeExists` if a name is taken; clear it if a dead header is there."""
+    if not bury(ctx, name):
+        raise taken(name)
+
+
+def check_size(size: object) -> int:
+    """Accept a volume's size [bytes]."""
+    if not isinstance(size, int) or isinstance(size, bool):
+        raise UsageError(f"a size is a whole number of bytes, not {size!r}")
+    if not 0 < size <= SIZE_MAX_BYTES:
+        raise UsageError(
+            f"a volume cannot have {size} bytes: choose from 1 byte to "
+            f"{format_size(SIZE_MAX_BYTES)}"
+        )
+    return size
+
+
+def check_block_size(block_size: object) -> int:
+    """Accept a block size [bytes]."""
+    if (
+        not isinstance(block_size, int)
+        or isinstance(block_size, bool)
+        or not BLOCK_MIN_BYTES <= block_size <= BLOCK_MAX_BYTES
+        or block_size & (block_size - 1)
+    ):
+        raise UsageError(
+            f"a block cannot have {block_size!r} bytes: choose a power of two from "
+            f"{format_size(BLOCK_MIN_BYTES)} to {format_size(BLOCK_MAX_BYTES)}"
+        )
+    return block_size
+
+
+def _layer_entry(ctx: Context, uuid: bytes, block_size: int) -> StackEntry:
+    """Describe a finished layer as the only entry of a stack."""
+    target = layer_id(uuid)
+    try:
+        found = layer_statistics(lambda off, size: ctx.store.read(target, off, size))
+    except BlockNotFound:
+        raise UsageError(f"there is no layer {uuid_text(uuid)}") from None
+    except MapFormatError as error:
+        raise MapCorrupt(f"layer {uuid_text(uuid)} is damaged: {error}") from error
+    if found.uuid != uuid or found.block_size != block_size:
+        raise UsageError(
+            f"layer {uuid_text(uuid)} has blocks of {found.block_size} bytes, not "
+            f"{block_size}"
+        )
+    return StackEntry(
+        type=LAYER,
+        owned=True,
+        id=uuid,
+        number=0,
+        length=found.length,
+        extent_uuid=bytes(16),
+        extent_epoch=0,
+        limit=NO_LIMIT,
+    )

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Describe: what is known of one volume, and how much storage it takes."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+from archipelago._map import Header, pack_header
+from archipelago.errors import ArchipelagoError, BlockNotFound, MapCorrupt
+from archipelago.ids import ObjectId, journal_id, uuid_text
+from archipelago.info import VolumeInfo
+from archipelago.volume.change import entry_object, own_extent
+from archipelago.volume.context import Context, OpenMap
+from archipelago.volume.leases import utc_text
+from archipelago.volume.resize import sector_ceil
+from xseg.constants import Reference, RunFlag, VolumeFlag
+from xseg.payload import VolumeInfo as VolumeRecord
+
+log = logging.getLogger(__name__)
+
+
+def describe(ctx: Context, name: str, *, usage: bool = False) -> VolumeInfo:
+    """Describe a volume or snapshot.
+
+    Args:
+        ctx: where.
+        name: its name.
+        usage: count its bytes too; reads its whole map.
+
+    Raises:
+        VolumeNotFound: there is none.
+    """
+    header = ctx.headers.get(name)
+    if not usage:
+        return describe_header(ctx, header)
+    try:
+        return _with_usage(ctx, header)
+    except (BlockNotFound, MapCorrupt):
+        # Its map may have changed while it was read, or the volume been removed.
+        return _with_usage(ctx, ctx.headers.get(name))
+
+
+def describe_header(ctx: Context, header: Header) -> VolumeInfo:
+    """Describe the map of a header."""
+    snapshot = bool(header.flags & VolumeFlag.READONLY)
+    return VolumeInfo(
+        name=header.name,
+        uuid=uuid_text(header.uuid),
+        kind="snapshot" if snapshot else "volume",
+        size=header.size,
+        block_size=header.block_size,
+        epoch=header.epoch,
+        read_only=snapshot,
+        parent=header.parent or None,
+        created=utc_text(header.created_ns),
+        depth=len(header.stack),
+        lease=ctx.leases.describe(header.uuid),
+    )
+
+
+def record(opened: OpenMap) -> VolumeRecord:
+    """Describe an open volume to vlmcd."""
+    header = opened.header
+    flags = VolumeFlag(header.flags)
+    if opened.read_only:
+        flags |= VolumeFlag.RDONLY_OPEN
+    return VolumeRecord(
+        uuid=header.uuid,
+        size_bytes=header.size,
+        epoch=header.epoch,
+        fence=opened.fence,
+        map_handle=opened.handle,
+        block_bytes=header.block_size,
+        flags=flags,
+        users=0,
+        name=header.name,
+    )
+
+
+def _with_usage(ctx: Context, header: Header) -> VolumeInfo:
+    return replace(
+        describe_header(ctx, header),
+        private_bytes=_private_bytes(ctx, header),
+        shared_bytes=_shared_bytes(ctx, header),
+    )
+
+
+def _private_bytes(ctx: Context, header: Header) -> int:
+    """Storage of what this map alone refers to [bytes]."""
+    own: list[ObjectId] = [entry_object(e) for e in header.stack if e.owned]
+    if not header.flags & VolumeFlag.READONLY:
+        own += [own_extent(header), journal_id(header.uuid, header.journal)]
+    found = (ctx.store.stat(target) for target in own)
+    return sum(info.allocated_bytes for info in found if info is not None)
+
+
+def _shared_bytes(ctx: Context, header: Header) -> int:
+    """Bytes of the volume that lie in content blocks or sealed extents [bytes]."""
+    if not header.stack:
+        return 0
+    opened = ctx.table.get(header.name)
+    if opened is not None and opened.header.uuid == header.uuid and not opened.broken:
+        return _count(ctx, opened.handle, header.size)
+    handle = ctx.maps.open(pack_header(header), read_only=True)
+    try:
+        return _count(ctx, handle, header.size)
+    finally:
+        try:
+            ctx.maps.close(handle)
+        except ArchipelagoError as error:
+            log.warning('a map of "%s" stays in memory: %s', header.name, error)
+
+
+def _count(ctx: Context, handle: int, size: int) -> int:
+    return sum(
+        run.size
+        for run in ctx.maps.runs(handle, 0, sector_ceil(size))
+        if run.kind is not Reference.ZERO and not run.flags & RunFlag.OWNED
+    )

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The native half of mapperd: maps of open volumes.
+
+Any thread.  A handle is the mapper's name for one map in memory.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from archipelago.errors import (
+    ArchipelagoError,
+    BackendUnavailable,
+    MapCorrupt,
+    from_errno,
+)
+from archipelago.messenger import Messenger, Reply
+from xseg.constants import PORT_MAPPERD, Flag, Op
+from xseg.payload import JournalInfo, MapInfo, Run, unpack_runs
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+#: A generation that covers all marks.
+_ALL_GENERATIONS = (1 << 64) - 1
+#: Room for the runs of one answer [bytes].
+_RUNS_ROOM = 64 << 10
+#: Range of one MAPR [bytes]: bounds how long one answer keeps the mapper busy.
+_RUNS_RANGE = 4 << 30
+
+
+class Maps:
+    """Requests to the native mapper.
+
+    Args:
+        messenger: sends the requests.
+    """
+
+    def __init__(self, messenger: Messenger) -> None:
+        self._messenger = messenger
+
+    def open(self, header: bytes, *, read_only: bool) -> int:
+        """Load a map; returns its handle.
+
+        Raises:
+            MapCorrupt: header, journals or layers are damaged.
+        """
+        flags = Flag.RDONLY if read_only else Flag(0)
+        return self._call(Op.OPEN, data=header, flags=flags).handle
+
+    def close(self, handle: int) -> None:
+        """Forget a map.  Marks that were not flushed are dropped."""
+        self._call(Op.CLOSE, handle, ok=errno.ESTALE)
+
+    def hold(self, handle: int) -> JournalInfo:
+        """Hold appends back until `follow`; say where the journal stands."""
+        reply = self._call(Op.UPDATE, handle, flags=Flag.MORE)
+        return JournalInfo.unpack(reply.inline)
+
+    def follow(self, handle: int, header: bytes) -> None:
+        """Let the map follow a changed header; appends go on."""
+        self._call(Op.UPDATE, handle, data=header)
+
+    def info(self, handle: int) -> MapInfo:
+        """Describe the map in memory."""
+        return MapInfo.unpack(self._call(Op.INFO, handle).inline)
+
+    def mark(self, handle: int, offset: int, size: int) -> None:
+        """Mark whole sectors as present in the current extent, durably."""
+        self._call(Op.MAPW, handle, offset=offset, size=size, args=(0,))
+        self._call(Op.FLUSH, handle, args=(0,))
+
+    def flush(self, handle: int) -> None:
+        """Make all marks durable.  The data they speak of is durable already."""
+        self._call(Op.FLUSH, handle, args=(_ALL_GENERATIONS,))
+
+    def runs(self, handle: int, offset: int, size: int) -> Iterator[Run]:
+        """Yield where the sectors of a range [bytes] come from, in order."""
+        end = offset + size
+        while offset < end:
+            reply = self._call(
+                Op.MAPR,
+                handle,
+                offset=offset,
+                size=min(end - offset, _RUNS_RANGE),
+                room=_RUNS_ROOM,
+            )
+            found = unpack_runs(reply.data, reply.result)
+            if not found or found[0].offset != offset:
+                raise MapCorrupt(f"the mapper answered no run at offset {offset}")
+            yield from found
+            offset = found[-1].offset + found[-1].size
+
+    def _call(
+        self,
+        op: Op,
+        handle: int = 0,
+        *,
+        offset: int = 0,
+        size: int | None = None,
+        data: ReadableBuffer = b"",
+        room: int = 0,
+        flags: int = 0,
+        args: tuple[int, ...] = (),
+        ok: int = 0,
+    ) -> Reply:
+        reply = self._messenger.call(
+            PORT_MAPPERD,
+            op,
+            handle=handle,
+            offset=offset,
+            size=size,
+            data=data,
+            room=room,
+            flags=flags,
+            args=args,
+            take=lambda rq, result: result * Run.LAYOUT.size,
+        )
+        if reply.result < 0 and -reply.result != ok:
+            raise _failure(op, reply.result)
+        return reply
+
+
+def _failure(op: Op, result: int) -> ArchipelagoError:
+    what = f"the mapper cannot {op.name.lower()} the map"
+    if result == -errno.ENOENT:
+        return MapCorrupt(f"{what}: a layer or journal of it is missing")
+    if result == -errno.EOWNERDEAD:
+        return BackendUnavailable(f"{what}: it died; try again")
+    return from_errno(result, what)

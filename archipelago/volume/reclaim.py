@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Give back the storage of what was removed, as soon as nobody refers to it.
+
+Removing a map leaves *candidates*: layers, journals and sealed extents that it shared.
+From time to time all headers are read; candidates that none of them refers to are deleted.
+
+Why that is safe while others go on: a header gets a reference only by copying it from
+another header whose name is locked meanwhile, so that one is not removed before the copy
+is stored.  Hence during a scan at least one of the two can be seen, or the copy is stored
+while the scan runs, and then `Headers.written` tells us (a write barrier, as in
+incremental garbage collectors).  Another instance has no such barrier here: while one holds
+a lease on the store (every running instance holds one), nothing is deleted.
+
+Source: H. Yuasa, "Real-time garbage collection on general-purpose machines" (1990).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterable, Iterator
+
+from archipelago._map import JOURNAL, Header, StackEntry, layer_extents
+from archipelago.errors import ArchipelagoError
+from archipelago.ids import ObjectId, extent_id, journal_id, layer_id
+from archipelago.volume.headers import Headers
+from archipelago.volume.leases import Leases
+from archipelago.volume.store import Store
+from xseg.constants import ObjectKind
+
+log = logging.getLogger(__name__)
+
+
+class Reclaimer:
+    """Deletes what nobody refers to any more.
+
+    Args:
+        store: the objects.
+        headers: the roots.
+        leases: tells whether other instances are at work.
+    """
+
+    def __init__(self, store: Store, headers: Headers, leases: Leases) -> None:
+        self._store = store
+        self._headers = headers
+        self._leases = leases
+        self._guard = threading.Lock()
+        self._running = threading.Lock()
+        self._candidates: set[ObjectId] = set()
+        self._wanted = False
+        self._born: list[Header] | None = None
+        self._extents: dict[bytes, frozenset[ObjectId]] = {}
+        headers.written = self._note
+
+    def add(self, objects: Iterable[ObjectId]) -> None:
+        """Note objects that may have become unreferenced."""
+        with self._guard:
+            before = len(self._candidates)
+            self._candidates.update(objects)
+            self._wanted = self._wanted or len(self._candidates) != before
+
+    def add_entries(self, entries: Iterable[StackEntry]) -> None:
+        """Note stack entries that a header does not have any more."""
+        self.add(target for entry in entries for target in self._references_of(entry))
+
+    @property
+    def wanted(self) -> bool:
+        """True if a run may find something to delete."""
+        with self._guard:
+            return self._wanted
+
+    def run(self) -> int:
+        """Look at all headers once; returns how many objects were deleted."""
+        with self._running:
+            with self._guard:
+                todo = set(self._candidates)
+                self._wanted = False
+                self._born = []
+            try:
+                return self._run(todo) if todo else 0
+            except ArchipelagoError as error:
+                # Nothing is lost: the candidates stay, the next removal tries again.
+                log.warning("nothing was reclaimed: %s", error)
+                return 0
+            finally:
+                with self._guard:
+                    self._born = None
+
+    def _run(self, todo: set[ObjectId]) -> int:
+        if self._leases.others_live():
+            log.info("another instance uses the store: nothing is reclaimed now")
+            return 0
+        used: set[ObjectId] = set()
+        for header in self._headers.scan(strict=True):
+            used.update(self._references(header))
+        with self._guard:
+            born = list(self._born or ())
+        for header in born:
+            used.update(self._references(header))
+        free = todo - used
+        # The table of a layer names extents: note them before it is gone.
+        for target in free:
+            if target.kind is ObjectKind.LAYER:
+                self.add(self._layer_extents(target))
+        deleted = sum(self._store.delete(target) for target in free)
+        with self._guard:
+            self._candidates -= todo
+        for target in free:
+            self._extents.pop(target.id, None)
+        if deleted:
+            log.info("reclaimed %d objects that nothing refers to", deleted)
+        return deleted
+
+    def _note(self, header: Header) -> None:
+        with self._guard:
+            if self._born is not None:
+                self._born.append(header)
+
+    def _references(self, header: Header) -> Iterator[ObjectId]:
+        """All objects that a header refers to, but for content blocks."""
+        yield extent_id(header.uuid, header.epoch)
+        yield journal_id(header.uuid, header.journal)
+        for entry in header.stack:
+            yield from self._references_of(entry)
+
+    def _references_of(self, entry: StackEntry) -> Iterator[ObjectId]:
+        if entry.type == JOURNAL:
+            yield journal_id(entry.id, entry.number)
+            yield extent_id(entry.extent_uuid, entry.extent_epoch)
+            return
+        target = layer_id(entry.id)
+        yield target
+        yield from self._layer_extents(target)
+
+    def _layer_extents(self, layer: ObjectId) -> frozenset[ObjectId]:
+        """The extents that a layer refers to; layers never change."""
+        found = self._extents.get(layer.id)
+        if found is None:
+            pairs = layer_extents(lambda off, size: self._store.read(layer, off, size))
+            found = frozenset(extent_id(uuid, epoch) for uuid, epoch in pairs)
+            self._extents[layer.id] = found
+        return found

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Remove: the DELETE of the header is the commit point; storage is given back after it.
+
+What only this map referred to goes at once, what it shared when nobody refers to it any
+more (`archipelago.volume.reclaim`).
+"""
+
+from __future__ import annotations
+
+import logging
+
+from archipelago._map import Header
+from archipelago.errors import ArchipelagoError, VolumeBusy
+from archipelago.ids import journal_id
+from archipelago.volume.change import change_of, entry_object, own_extent
+from archipelago.volume.context import Context
+from archipelago.volume.open import close_stale
+from xseg.constants import VolumeFlag
+
+log = logging.getLogger(__name__)
+
+
+def remove(ctx: Context, name: str) -> None:
+    """Remove a volume or snapshot.  Its snapshots and clones stay as they are.
+
+    Raises:
+        VolumeNotFound: there is none.
+        VolumeBusy: it is open.
+    """
+    with ctx.locks.hold(name):
+        close_stale(ctx, name)
+        if ctx.table.get(name) is not None:
+            raise VolumeBusy(
+                f'"{name}" is open in this instance: disconnect its clients or "vlmc '
+                f'close {name}", then remove it'
+            )
+        with change_of(ctx, name) as change:
+            header = change.header
+            ctx.headers.delete(name)
+            _give_back(ctx, header)
+
+
+def _give_back(ctx: Context, header: Header) -> None:
+    """Delete what the removed map owned; a failure here loses storage, not data."""
+    try:
+        ctx.reclaimer.add_entries(header.stack)
+        own = [entry_object(entry) for entry in header.stack if entry.owned]
+        if not header.flags & VolumeFlag.READONLY:
+            own += [own_extent(header), journal_id(header.uuid, header.journal)]
+        ctx.reclaimer.add(own)
+        for target in own:
+            ctx.store.delete(target)
+        ctx.leases.forget(header.uuid)
+    except ArchipelagoError as error:
+        log.warning('storage of "%s" is given back later: %s', header.name, error)

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Snapshot: freeze what a volume holds now under a name of its own, in O(1).
+
+Writes go to a new epoch's extent from the first commit on; that alone changes nothing that
+anyone can read.  The snapshot exists with the second: the CREATE of its header.  Whoever
+asks has drained and flushed the volume (vlmcd).
+"""
+
+from __future__ import annotations
+
+from archipelago._map import Header
+from archipelago.errors import UsageError
+from archipelago.ids import check_name, extent_id, journal_id
+from archipelago.volume.change import Change, changing, frozen, refuse_snapshot, shared
+from archipelago.volume.compact import compact_to
+from archipelago.volume.context import Context
+from archipelago.volume.create import fresh, put, refuse_existing
+from archipelago.volume.resize import settle_tail
+from xseg.constants import VolumeFlag
+
+
+def snapshot(ctx: Context, name: str, new: str) -> Header:
+    """Take a snapshot of a volume.
+
+    Args:
+        ctx: where.
+        name: the volume.
+        new: name of the snapshot.
+
+    Returns:
+        The snapshot's header.
+
+    Raises:
+        VolumeExists: the snapshot's name is taken; nothing has changed.
+        ReadOnlySnapshot: it is a snapshot itself.
+    """
+    check_name(new)
+    if new == name:
+        raise UsageError(f'a snapshot of "{name}" needs another name')
+    compact_to(ctx, name, ctx.limits.stack_most)
+    with changing(ctx, name, new) as change:
+        refuse_snapshot(change.header, "snapshotted")
+        refuse_existing(ctx, new)
+        settle_tail(change)
+        epoch = change.header.epoch
+        roll_epoch(change)
+        header = fresh(
+            new,
+            size=change.header.size,
+            block_size=change.header.block_size,
+            flags=VolumeFlag.READONLY,
+            parent=name,
+            epoch=epoch,
+            stack=change.header.stack,
+        )
+        put(ctx, header)
+    ctx.compact_soon(change.header)
+    return header
+
+
+def roll_epoch(change: Change) -> None:
+    """Freeze the journal, start a new epoch and give up owning the stack."""
+    before = change.header
+    journal = change.hold()
+    change.commit(shared(frozen(before, journal, new_epoch=True)))
+    if not journal.length_bytes:
+        # Nothing of this epoch is on the stack: perhaps nothing refers to it at all.
+        change.ctx.reclaimer.add(
+            (
+                extent_id(before.uuid, before.epoch),
+                journal_id(before.uuid, before.journal),
+            )
+        )

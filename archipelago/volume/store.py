@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stored objects: typed requests to the two blockers.
+
+Any thread.  Data and content go to blockerb, everything else to blockerm.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from archipelago.errors import (
+    ArchipelagoError,
+    BackendUnavailable,
+    BlockNotFound,
+    LeaseLost,
+    from_errno,
+)
+from archipelago.ids import ObjectId
+from archipelago.messenger import Messenger, Reply
+from xseg.constants import (
+    BUFFER_MAX_BYTES,
+    PORT_BLOCKERB,
+    PORT_BLOCKERM,
+    Flag,
+    ObjectKind,
+    Op,
+)
+from xseg.payload import Lease, ListEntry, ObjectInfo, unpack_list_entries
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+#: Bytes of one page of a listing [bytes].
+_LIST_ROOM = 256 << 10
+#: Ops that may be sent again when the blocker died with them.
+_REPEATABLE = frozenset(
+    {Op.READ, Op.INFO, Op.LIST, Op.FLUSH, Op.DISCARD, Op.ZERO, Op.WRITE, Op.ACQUIRE}
+)
+
+NOTHING = ObjectId(ObjectKind.NONE, bytes(32))
+
+
+def port_of(kind: ObjectKind) -> int:
+    """The blocker that stores objects of this kind."""
+    data = kind in (ObjectKind.CONTENT, ObjectKind.EXTENT)
+    return PORT_BLOCKERB if data else PORT_BLOCKERM
+
+
+class Store:
+    """The objects of one store.
+
+    Args:
+        messenger: sends the requests.
+
+    Attributes:
+        stepped: called after every completed change with its op and object.  Crash tests
+            raise from it to stop an operation after that step.
+    """
+
+    def __init__(self, messenger: Messenger) -> None:
+        self._messenger = messenger
+        self.stepped: Callable[[Op, ObjectId], None] | None = None
+
+    def read(self, target: ObjectId, offset: int, size: int) -> bytes:
+        """Read up to `size` bytes [bytes] at `offset`.
+
+        Raises:
+            BlockNotFound: there is no such object.
+        """
+        pieces = []
+        while size > 0:
+            length = min(size, BUFFER_MAX_BYTES)
+            reply = self._call(
+                Op.READ,
+                target,
+                offset=offset,
+                room=length,
+                take=lambda rq, result: result,
+            )
+            pieces.append(reply.data)
+            if reply.result < length:
+                break
+            offset += length
+            size -= length
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def write(
+        self, target: ObjectId, offset: int, data: ReadableBuffer, *, durable: bool
+    ) -> None:
+        """Write to an extent or layer, creating it if it is not there."""
+        view = memoryview(data).cast("B")
+        for start in range(0, len(view), BUFFER_MAX_BYTES):
+            piece = view[start : start + BUFFER_MAX_BYTES]
+            flags = Flag.FUA if durable else Flag(0)
+            self._call(Op.WRITE, target, offset=offset + start, data=piece, flags=flags)
+        self._step(Op.WRITE, target)
+
+    def create(
+        self, target: ObjectId, data: ReadableBuffer, *, deferred: bool = False
+    ) -> bool:
+        """Put an object unless it is there.
+
+        Args:
+            target: its name.
+            data: all its bytes.
+            deferred: durable only after `flush` of the whole store.
+
+        Returns:
+            False if it was there.
+        """
+        flags = Flag.NOSYNC if deferred else Flag(0)
+        reply = self._call(Op.CREATE, target, data=data, flags=flags, ok=errno.EEXIST)
+        if reply.result < 0:
+            return False
+        self._step(Op.CREATE, target)
+        return True
+
+    def replace(self, target: ObjectId, data: ReadableBuffer, version: int) -> None:
+        """Replace a header whose version is `version`.
+
+        Raises:
+            LeaseLost: version or fence is older than what is stored.
+        """
+        self._call(Op.UPDATE, target, data=data, args=(version,))
+        self._step(Op.UPDATE, target)
+
+    def flush(self, target: ObjectId) -> None:
+        """Make one extent or layer durable."""
+        self._call(Op.FLUSH, target)
+
+    def flush_all(self, kind: ObjectKind) -> None:
+        """Make everything durable in the blocker that stores this kind."""
+        self._call(Op.FLUSH, NOTHING, port=port_of(kind))
+
+    def discard(self, extent: ObjectId, offset: int, size: int) -> None:
+        """Give back a range of an extent [bytes]."""
+        if size > 0:
+            self._call(Op.DISCARD, extent, offset=offset, size=size)
+
+    def delete(self, target: ObjectId) -> bool:
+        """Remove an object durably.
+
+        Returns:
+            False if it was not there.
+        """
+        reply = self._call(Op.DELETE, target, ok=errno.ENOENT)
+        if reply.result < 0:
+            return False
+        self._step(Op.DELETE, target)
+        return True
+
+    def stat(self, target: ObjectId) -> ObjectInfo | None:
+        """Describe an object; None if it is not there."""
+        reply = self._call(Op.INFO, target, ok=errno.ENOENT)
+        return None if reply.result < 0 else ObjectInfo.unpack(reply.inline)
+
+    def capacity(self, kind: ObjectKind) -> ObjectInfo:
+        """Describe the storage that holds objects of this kind."""
+        reply = self._call(Op.INFO, NOTHING, port=port_of(kind))
+        return ObjectInfo.unpack(reply.inline)
+
+    def list(self, kind: ObjectKind) -> Iterator[ListEntry]:
+        """Yield all objects of a kind, in no order.
+
+        An object that exists all the while is yielded once or more; one that comes or
+        goes meanwhile may be missed.
+        """
+        cursor = 0
+        target = ObjectId(kind, bytes(32))
+        while True:
+            reply = self._call(
+                Op.LIST,
+                target,
+                offset=cursor,
+                room=_LIST_ROOM,
+                take=lambda rq, result: result * ListEntry.LAYOUT.size,
+            )
+            yield from unpack_list_entries(reply.data, reply.result)
+            cursor = reply.args[0]
+            if cursor == 0:
+                return
+
+    def acquire(self, target: ObjectId, lease: Lease) -> tuple[bool, Lease]:
+        """Take or renew a lease.
+
+        Returns:
+            Whether it was granted, and the lease granted or the holder's.
+        """
+        reply = self._call(Op.ACQUIRE, target, inline=lease.pack(), ok=errno.EBUSY)
+        granted = reply.result >= 0
+        if granted:
+            self._step(Op.ACQUIRE, target)
+        return granted, Lease.unpack(reply.inline)
+
+    def release(self, target: ObjectId, lease: Lease, *, force: bool = False) -> bool:
+        """Give back a lease; with `force`, break it.
+
+        Returns:
+            False if it was not held by the lease's owner.
+        """
+        flags = Flag.FORCE if force else Flag(0)
+        reply = self._call(
+            Op.RELEASE, target, inline=lease.pack(), flags=flags, ok=errno.ESTALE
+        )
+        if reply.result < 0:
+            return False
+        self._step(Op.RELEASE, target)
+        return True
+
+    def _step(self, op: Op, target: ObjectId) -> None:
+        if self.stepped is not None:
+            self.stepped(op, target)
+
+    def _call(
+        self,
+        op: Op,
+        target: ObjectId,
+        *,
+        port: int | None = None,
+        offset: int = 0,
+        size: int | None = None,
+        data: ReadableBuffer = b"",
+        room: int = 0,
+        flags: int = 0,
+        args: tuple[int, ...] = (),
+        inline: bytes = b"",
+        ok: int = 0,
+        take: Callable[[object, int], int] | None = None,
+    ) -> Reply:
+        for tries_left in (1, 0):
+            reply = self._messenger.call(
+                port_of(target.kind) if port is None else port,
+                op,
+                target=target,
+                offset=offset,
+                size=size,
+                data=data,
+                room=room,
+                flags=flags,
+                args=args,
+                inline=inline,
+                take=take,
+            )
+            died = reply.result in (-errno.EOWNERDEAD, -errno.ECANCELED)
+            if not (died and tries_left and op in _REPEATABLE):
+                break
+        if reply.result < 0 and -reply.result != ok:
+            raise _failure(op, target, reply.result)
+        return reply
+
+
+def _failure(op: Op, target: ObjectId, result: int) -> ArchipelagoError:
+    what = f"cannot {op.name.lower()} {target}"
+    if result == -errno.ESTALE:
+        return LeaseLost(f"{what}: its lease or version has moved on")
+    if result == -errno.ENOENT:
+        return BlockNotFound(f"{what}: it is not there")
+    if result == -errno.EOWNERDEAD:
+        return BackendUnavailable(f"{what}: the blocker died; try again")
+    return from_errno(result, what, block=True)

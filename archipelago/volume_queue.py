@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A queue of requests to one volume: many under way, one thread.
+
+::
+
+    with volume.queue(32) as q, volume.buffer(4096) as b:
+        q.read(b, 0, tag="first")
+        for tag, result in q.wait():
+            ...
+
+Nothing is copied and nothing is repeated: results are bytes or negated errnos as vlmcd
+gives them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from archipelago.errors import UsageError
+from xseg import Buffer, Request
+from xseg.constants import PORT_ANY, PORT_VLMCD, Flag, Op
+
+if TYPE_CHECKING:
+    from archipelago.volume_handle import Volume
+
+
+class VolumeQueue:
+    """Requests of one thread to one volume.
+
+    Args:
+        volume: open, and open until the queue is closed.
+        depth: most requests under way, 1 to 1024.
+    """
+
+    def __init__(self, volume: Volume, depth: int) -> None:
+        if not 1 <= depth <= 1024:
+            raise UsageError(f"a queue cannot be {depth} deep: choose from 1 to 1024")
+        self._handle = volume.handle
+        self._port = volume.client.segment.bind(PORT_ANY, "client-queue")
+        self._idle: list[Request] = []
+        try:
+            for _ in range(depth):
+                self._idle.append(self._port.request())
+        except BaseException:
+            self.close()
+            raise
+        self._tags: dict[int, Any] = {}
+
+    def __enter__(self) -> VolumeQueue:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        """Requests under way."""
+        return len(self._tags)
+
+    @property
+    def full(self) -> bool:
+        """True if `wait` must come before the next request."""
+        return not self._idle
+
+    def read(
+        self, buffer: Buffer, offset: int, tag: Any = None, start: int = 0,
+        length: int | None = None,
+    ) -> None:  # fmt: skip
+        """Begin to read into a part of a buffer of `Volume.buffer`.
+
+        Args:
+            buffer: left alone until the result is there.
+            offset: in the volume [bytes].
+            tag: comes back with the result.
+            start: where in the buffer [bytes].
+            length: how much [bytes]; None: the rest of the buffer.
+        """
+        self._begin(Op.READ, buffer, offset, tag, start, length, Flag(0))
+
+    def write(
+        self, buffer: Buffer, offset: int, tag: Any = None, start: int = 0,
+        length: int | None = None, *, durable: bool = False,
+    ) -> None:  # fmt: skip
+        """Begin to write from a part of a buffer; as `read`."""
+        flags = Flag.FUA if durable else Flag(0)
+        self._begin(Op.WRITE, buffer, offset, tag, start, length, flags)
+
+    def flush(self, tag: Any = None) -> None:
+        """Begin to flush what has been answered so far."""
+        rq = self._take()
+        rq.op, rq.handle, rq.offset, rq.size, rq.flags = Op.FLUSH, self._handle, 0, 0, 0
+        rq.set_data(None)
+        self._send(rq, tag)
+
+    def wait(self, least: int = 1) -> Iterator[tuple[Any, int]]:
+        """Wait for results.
+
+        Args:
+            least: wait for so many, or for all that are under way.
+
+        Yields:
+            (tag, result): bytes, or a negated errno.
+        """
+        least = min(least, len(self._tags))
+        while True:
+            rq = self._port.reap()
+            if rq is not None:
+                least -= 1
+                tag, result = self._tags.pop(rq.index), rq.result
+                self._idle.append(rq)
+                yield tag, result
+            elif least <= 0:
+                return
+            else:
+                self._port.wait()
+
+    def close(self) -> None:
+        """Wait for what is under way and free everything.  Twice is harmless."""
+        if self._port.closed:
+            return
+        if getattr(self, "_tags", None):
+            for _ in self.wait(len(self._tags)):
+                pass
+        for rq in self._idle:
+            rq.free()
+        self._idle.clear()
+        self._port.unbind()
+
+    def _take(self) -> Request:
+        if not self._idle:
+            raise UsageError("the queue is full: wait for a result first")
+        return self._idle.pop()
+
+    def _begin(
+        self,
+        op: Op,
+        buffer: Buffer,
+        offset: int,
+        tag: Any,
+        start: int,
+        length: int | None,
+        flags: Flag,
+    ) -> None:
+        rq = self._take()
+        size = len(buffer) - start if length is None else length
+        rq.op, rq.handle, rq.offset, rq.size = op, self._handle, offset, size
+        rq.flags = flags
+        rq.set_data(buffer, start, size)
+        self._send(rq, tag)
+
+    def _send(self, rq: Request, tag: Any) -> None:
+        try:
+            self._port.submit(rq, PORT_VLMCD)
+        except BaseException:
+            self._idle.append(rq)
+            raise
+        self._tags[rq.index] = tag
