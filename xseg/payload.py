@@ -403,7 +403,7 @@ class JournalInfo:
 class MapInfo:
     """The map of an open volume in memory (`struct xseg_map_info`)."""
 
-    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<24sQQQQQ")
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<24sQQQQQQ")
 
     journal: JournalInfo
     present_sectors: int
@@ -415,6 +415,8 @@ class MapInfo:
     pages_read: int
     """Layer pages fetched for this map."""
     stack_depth: int
+    needs_checkpoint: int = 0
+    """1: the journal ends in a torn record; it takes no marks until an UPDATE."""
 
     def pack(self) -> bytes:
         """Return the bytes of the C struct."""
@@ -425,6 +427,7 @@ class MapInfo:
             self.cached_blocks,
             self.pages_read,
             self.stack_depth,
+            self.needs_checkpoint,
         )
 
     @classmethod

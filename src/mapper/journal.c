@@ -9,8 +9,9 @@
 #include "common/crc32c.h"
 
 #define CRC_AT offsetof(struct journal_record, crc32c)
-#define ALIGN  sizeof(struct journal_mark) /* every record starts on a multiple of it  \
-                                            */
+#define ALIGN                                                                          \
+    sizeof(struct journal_mark) /* every record starts on a multiple of it             \
+                                 */
 
 static_assert(sizeof(struct journal_record) % sizeof(struct journal_mark) == 0,
               "records stay aligned");

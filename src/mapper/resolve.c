@@ -180,7 +180,10 @@ static int ask(struct map_source *s, struct map_block *b)
         bound(b, s->gap_end);
         return 0;
     }
-    return s->table ? ask_table(s, b, limit) : ask_layer(s, b, limit);
+    if (s->table)
+        return ask_table(s, b, limit);
+    int rc = s->prepare ? s->prepare(s->cursor.ctx) : 0;
+    return rc < 0 ? rc : ask_layer(s, b, limit);
 }
 
 int map_resolve(struct map_source *sources, uint32_t nr, uint64_t block,

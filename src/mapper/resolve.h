@@ -22,6 +22,8 @@ struct map_source {
     const struct map_entry *entry;
     const struct map_table *table; /* JOURNAL */
     struct layer_cursor cursor;    /* LAYER */
+    int (*prepare)(void *ctx); /* called with cursor.ctx before the cursor is used; 0
+                                  or -errno; NULL: it may be used at once */
     bool placed; /* the cursor stands on the first record that ends after block `at` */
     uint64_t at;
     uint64_t gap_from, gap_end; /* known to provide nothing there */

@@ -69,6 +69,7 @@ cdef extern from "xseg/payload.h" nogil:
         uint64_t cached_blocks
         uint64_t pages_read
         uint64_t stack_depth
+        uint64_t needs_checkpoint
 
     struct xseg_versioned:
         uint64_t magic

@@ -193,6 +193,8 @@ struct xseg_map_info {
     uint64_t cached_blocks;   /* resolved blocks in memory */
     uint64_t pages_read;      /* layer pages fetched for this map */
     uint64_t stack_depth;
+    uint64_t needs_checkpoint; /* 1: the journal ends in a torn record and takes no more
+                                  marks until UPDATE brings a new one */
 };
 
 /**

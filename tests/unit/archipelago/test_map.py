@@ -219,7 +219,7 @@ def test_every_bit_flip_of_a_layer_is_refused() -> None:
     writer.add_extent(3, 1, b"V" * 16, 4)
     writer.finish()
     data = store.objects[UUID]
-    for bit in range(0, len(data) * 8):
+    for bit in range(len(data) * 8):
         data[bit // 8] ^= 1 << bit % 8
         with pytest.raises(m.MapFormatError):
             list(m.layer_records(store.reader(UUID)))

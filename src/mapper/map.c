@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Open maps: handles, references, INFO, CLOSE (see internal.h).
+ *
+ * A handle is a slot and a generation that starts at a different place in every
+ * process, so a handle from before a restart is stale rather than somebody else's.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "mapper/internal.h"
+
+#define FIRST_SLOTS 64u
+
+struct map *map_new(struct mapper *m)
+{
+    struct map *map = calloc(1, sizeof *map);
+    if (!map)
+        return NULL;
+    map->m = m;
+    map->refs = 1;
+    list_init(&map->pending);
+    list_init(&map->flushes);
+    list_init(&map->parked);
+    list_push_back(&m->maps, &map->link);
+    return map;
+}
+
+void map_ref(struct map *map)
+{
+    map->refs++;
+}
+
+void stack_free(struct stack_item *stack, uint32_t nr)
+{
+    for (uint32_t i = 0; stack && i < nr; i++) {
+        if (stack[i].frozen)
+            frozen_put(stack[i].frozen);
+        if (stack[i].layer)
+            map_layer_put(stack[i].layer);
+    }
+    free(stack);
+}
+
+void map_put(struct map *map)
+{
+    if (--map->refs)
+        return;
+    view_drop(map);
+    stack_free(map->stack, map->header.nr_entries);
+    map_header_fini(&map->header);
+    map_table_fini(&map->top);
+    mark_sets_free(map);
+    free(map->append.marks);
+    list_remove(&map->link);
+    free(map);
+}
+
+int map_publish(struct map *map)
+{
+    struct mapper *m = map->m;
+    uint32_t slot = 0;
+    while (slot < m->nr_slots && m->slots[slot])
+        slot++;
+    if (slot == m->nr_slots) {
+        uint32_t nr = m->nr_slots ? m->nr_slots * 2 : FIRST_SLOTS;
+        struct map **more = realloc(m->slots, nr * sizeof(*more));
+        if (!more)
+            return -ENOMEM;
+        memset(more + m->nr_slots, 0, (nr - m->nr_slots) * sizeof(*more));
+        m->slots = more;
+        m->nr_slots = nr;
+    }
+    m->slots[slot] = map;
+    map->slot = slot;
+    map->handle = (uint64_t)(m->generation++ | 1u << 31) << 32 | slot;
+    map_ref(map);
+    return 0;
+}
+
+struct map *map_find(struct mapper *m, uint64_t handle)
+{
+    uint32_t slot = (uint32_t)handle;
+    struct map *map = slot < m->nr_slots ? m->slots[slot] : NULL;
+    return map && map->handle == handle ? map : NULL;
+}
+
+void map_close(struct map *map, int error)
+{
+    struct mapper *m = map->m;
+    struct list *link;
+    if (map->closed)
+        return;
+    map->closed = true;
+    map_ref(map); /* the answers below may drop the last reference */
+    while ((link = list_pop_front(&map->parked))) {
+        struct map_op *op = LIST_ENTRY(link, struct map_op, link);
+        list_remove(&op->waiter.link);
+        op_reply(op, error);
+    }
+    flush_fail(map, error);
+    if (map->handle && m->slots[map->slot] == map) {
+        m->slots[map->slot] = NULL;
+        map_put(map);
+    }
+    map_put(map);
+}
+
+bool map_has_range(const struct map *map, uint64_t offset, uint64_t size)
+{
+    uint64_t end = map->nr_sectors * XSEG_SECTOR_BYTES;
+    return size && offset % XSEG_SECTOR_BYTES == 0 && size % XSEG_SECTOR_BYTES == 0 &&
+           offset < end && size <= end - offset;
+}
+
+void map_info_serve(struct map_op *op)
+{
+    const struct map *map = op->map;
+    struct xseg_map_info info = {
+        .journal = {.number = map->header.journal,
+                    .length_bytes = map->journal.length,
+                    .nr_marks = map->journal.nr_marks},
+        .present_sectors = map->top.present_sectors,
+        .dirty_marks = map->nr_pending + map->append.nr,
+        .cached_blocks = map->nr_views,
+        .pages_read = map->pages_read,
+        .stack_depth = map->header.nr_entries,
+        .needs_checkpoint = map->journal.torn,
+    };
+    for (uint32_t i = 0; i < map->nr_own; i++)
+        info.present_sectors += map->stack[i].frozen->table.present_sectors;
+    memcpy(op->rq->inline_data, &info, sizeof info);
+    op_reply(op, 0);
+}

@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * MAPW: marks, and the sets in which they wait for their flush (see internal.h).
+ *
+ * Sectors that are already what they become need no mark, which keeps journals short
+ * when the same sectors are written again.  That only holds for marks of the newest
+ * generation: what is there already may wait for a later flush than an older
+ * generation's.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "mapper/bits.h"
+#include "mapper/internal.h"
+
+/** Blocks or views looked at before the loop gets its turn. */
+#define STEPS_MAX 4096u
+
+/* ---- mark sets
+ * ---------------------------------------------------------------------------- */
+
+void mark_sets_free(struct map *map)
+{
+    struct list *link;
+    while ((link = list_pop_front(&map->pending))) {
+        struct mark_set *set = LIST_ENTRY(link, struct mark_set, link);
+        free(set->marks);
+        free(set);
+    }
+    map->nr_pending = 0;
+}
+
+int mark_sets_apply(const struct map *map, struct map_table *table)
+{
+    for (uint32_t i = 0; i < map->append.nr; i++) {
+        int rc = map_table_apply(table, &map->append.marks[i]);
+        if (rc < 0)
+            return rc;
+    }
+    LIST_FOR_EACH(it, n, (struct list *)&map->pending)
+    {
+        const struct mark_set *set = LIST_ENTRY(it, struct mark_set, link);
+        for (uint32_t i = 0; i < set->nr; i++) {
+            int rc = map_table_apply(table, &set->marks[i]);
+            if (rc < 0)
+                return rc;
+        }
+    }
+    return 0;
+}
+
+/** The set of a generation with room for `more` marks, or NULL. */
+static struct mark_set *mark_set(struct map *map, uint64_t generation, uint32_t more)
+{
+    struct mark_set *set = NULL;
+    struct list *at = map->pending.prev; /* the last set that is not newer */
+    while (at != &map->pending &&
+           LIST_ENTRY(at, struct mark_set, link)->generation > generation)
+        at = at->prev;
+    if (at != &map->pending)
+        set = LIST_ENTRY(at, struct mark_set, link);
+    if (!set || set->generation != generation) {
+        set = calloc(1, sizeof *set);
+        if (!set)
+            return NULL;
+        set->generation = generation;
+        list_insert_after(at, &set->link);
+    }
+    if (set->nr + more > set->room) {
+        uint32_t room = set->room * 2 > set->nr + more ? set->room * 2 : set->nr + more;
+        if (room < 16)
+            room = 16;
+        struct journal_mark *marks = realloc(set->marks, room * sizeof *marks);
+        if (!marks)
+            return NULL; /* an empty set does no harm */
+        set->marks = marks;
+        set->room = room;
+    }
+    return set;
+}
+
+static void push(struct map *map, struct mark_set *set, uint64_t start, uint32_t nr,
+                 uint32_t kind)
+{
+    if (set->nr) {
+        struct journal_mark *last = &set->marks[set->nr - 1];
+        if (last->kind == kind && last->start + last->nr == start &&
+            last->nr <= UINT32_MAX - nr) {
+            last->nr += nr;
+            return;
+        }
+    }
+    set->marks[set->nr++] = (struct journal_mark){start, nr, kind};
+    map->nr_pending++;
+}
+
+/* ---- marking
+ * -------------------------------------------------------------------------------- */
+
+/** Mark the sectors `bits` of a block.  0 or -ENOMEM: then some may be marked. */
+static int mark_bits(struct map *map, uint64_t generation, uint64_t block,
+                     const uint64_t *bits, uint32_t kind)
+{
+    uint32_t sectors = map->top.sectors, start, nr, runs = 0;
+    for (uint32_t at = 0; bits_run(bits, sectors, at, &start, &nr); at = start + nr)
+        runs++;
+    if (runs == 0)
+        return 0;
+    struct mark_set *set = mark_set(map, generation, runs);
+    if (!set)
+        return -ENOMEM;
+    for (uint32_t at = 0; bits_run(bits, sectors, at, &start, &nr); at = start + nr) {
+        int rc = map_table_mark(&map->top, block, start, nr, kind);
+        if (rc < 0)
+            return rc;
+        push(map, set, block * sectors + start, nr, kind);
+    }
+    if (generation > map->generation)
+        map->generation = generation;
+    return 0;
+}
+
+/** Remove from `bits` the sectors that are in the current extent already. */
+static void skip_present(const struct map *map, uint64_t block, uint64_t *bits)
+{
+    struct map_marks marks;
+    uint64_t open[MAP_BLOCK_WORDS_MAX]; /* nobody has said anything of these yet */
+    memcpy(open, bits, map->top.words * sizeof *open);
+    for (uint32_t i = 0; i <= map->nr_own; i++) {
+        const struct map_table *t = i ? &map->stack[i - 1].frozen->table : &map->top;
+        if (!map_table_get(t, block, &marks))
+            continue;
+        for (uint32_t w = 0; w < map->top.words; w++) {
+            bits[w] &= ~(marks.present[w] & open[w]);
+            open[w] &= ~(marks.present[w] | marks.zero[w]);
+        }
+    }
+}
+
+static int mark_present(struct map_op *op, uint64_t first, uint64_t end)
+{
+    struct map *map = op->map;
+    uint32_t sectors = map->top.sectors;
+    while (first < end) {
+        uint64_t block = first / sectors, bits[MAP_BLOCK_WORDS_MAX] = {0};
+        uint64_t stop = (block + 1) * sectors < end ? (block + 1) * sectors : end;
+        bits_set(bits, map->top.words, (uint32_t)(first % sectors),
+                 (uint32_t)(stop - first));
+        if (op->generation >= map->generation)
+            skip_present(map, block, bits);
+        int rc = mark_bits(map, op->generation, block, bits, JOURNAL_PRESENT);
+        if (rc < 0)
+            return rc;
+        first = stop;
+    }
+    return 0;
+}
+
+/** Remove from `bits` the sectors for which the view has no data. */
+static void skip_empty(const struct view *view, uint32_t words, const uint64_t *top,
+                       uint64_t *bits)
+{
+    for (uint32_t i = 0; i < view->nr; i++) {
+        const struct view_run *run = &view->runs[i];
+        if (run->kind != XSEG_REF_ZERO)
+            continue;
+        for (uint32_t w = 0; w < words; w++)
+            bits[w] &= ~(bits_mask(w, run->start, run->nr) & ~top[w]);
+    }
+}
+
+/** Zero sectors [first, end) of one block.  0, -EAGAIN, -errno. */
+static int zero_in_block(struct map_op *op, uint64_t first, uint64_t end)
+{
+    struct map *map = op->map;
+    uint32_t sectors = map->top.sectors, words = map->top.words;
+    uint64_t block = first / sectors, bits[MAP_BLOCK_WORDS_MAX] = {0};
+    struct map_marks marks;
+    const struct view *view;
+    memset(&marks, 0, sizeof marks);
+    bits_set(bits, words, (uint32_t)(first % sectors), (uint32_t)(end - first));
+    map_table_get(&map->top, block, &marks);
+    if (op->generation >= map->generation) {
+        uint64_t top[MAP_BLOCK_WORDS_MAX]; /* here the view does not count */
+        for (uint32_t w = 0; w < words; w++) {
+            bits[w] &= ~marks.zero[w];
+            top[w] = marks.present[w] | marks.zero[w];
+        }
+        int rc = view_get(map, block, &view);
+        if (rc < 0)
+            return rc;
+        skip_empty(view, words, top, bits);
+    }
+    return mark_bits(map, op->generation, block, bits, JOURNAL_ZERO);
+}
+
+static int mark_zero(struct map_op *op, uint64_t first, uint64_t end)
+{
+    struct map *map = op->map;
+    uint32_t sectors = map->top.sectors, steps = 0;
+    first += op->pos;
+    while (first < end) {
+        uint64_t block = first / sectors, next = map_table_next(&map->top, block);
+        uint64_t stop = (block + 1) * sectors;
+        const struct view *view;
+        int rc = 0;
+        if (steps++ == STEPS_MAX)
+            return -EINPROGRESS;
+        if (next > block) { /* only the stack can have data here */
+            rc = view_get(map, block, &view);
+            if (rc < 0)
+                return rc;
+            if (view->nr == 1 && view->runs[0].kind == XSEG_REF_ZERO) {
+                if (view->end < next)
+                    next = view->end;
+                stop = next < UINT64_MAX / sectors ? next * sectors : UINT64_MAX;
+                stop = stop < end ? stop : end;
+                op->pos += stop - first;
+                first = stop;
+                continue;
+            }
+        }
+        stop = stop < end ? stop : end;
+        rc = zero_in_block(op, first, stop);
+        if (rc < 0)
+            return rc;
+        op->pos += stop - first;
+        first = stop;
+    }
+    return 0;
+}
+
+static void mapw_start(struct map_op *op)
+{
+    struct map *map = op->map;
+    int rc = 0;
+    if (map->read_only)
+        rc = -EROFS;
+    else if (map->fenced)
+        rc = -ESTALE;
+    else if (!map_has_range(map, op->offset, op->size))
+        rc = -EINVAL;
+    if (rc == 0) {
+        uint64_t first = op->offset / XSEG_SECTOR_BYTES;
+        uint64_t end = first + op->size / XSEG_SECTOR_BYTES;
+        rc = op->flags & XSEG_F_ZERO ? mark_zero(op, first, end)
+                                     : mark_present(op, first, end);
+    }
+    if (rc == -EAGAIN)
+        op_park(op);
+    else if (rc == -EINPROGRESS)
+        op_defer(op);
+    else
+        op_reply(op, rc);
+}
+
+void mapw_serve(struct map_op *op)
+{
+    op->start = mapw_start;
+    mapw_start(op);
+}

@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Operations: pool, answers, waiting for pages (see internal.h). */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "mapper/internal.h"
+
+struct map_op *op_new(struct mapper *m, struct xseg_request *rq)
+{
+    struct list *link = list_pop_front(&m->free_ops);
+    struct map_op *op =
+        link ? LIST_ENTRY(link, struct map_op, link) : malloc(sizeof *op);
+    if (!op)
+        return NULL;
+    memset(op, 0, sizeof *op);
+    list_init(&op->link);
+    list_init(&op->waiter.link);
+    op->m = m;
+    op->rq = rq;
+    op->op = rq->op;
+    op->flags = rq->flags;
+    op->offset = rq->offset;
+    op->size = rq->size;
+    op->data_off = rq->data_off;
+    op->data_len = rq->data_len;
+    op->generation = rq->arg[0];
+    return op;
+}
+
+static void unpin(struct cached_page **pages, uint32_t nr)
+{
+    for (uint32_t i = 0; i < nr; i++)
+        page_unpin(pages[i]);
+    free(pages);
+}
+
+void op_reply(struct map_op *op, int64_t result)
+{
+    struct mapper *m = op->m;
+    unpin(op->pinned, op->nr_pinned);
+    if (op->map)
+        map_put(op->map);
+    list_push_front(&m->free_ops, &op->link);
+    xseg_request_complete(m->port, op->rq, result);
+}
+
+/** Run it again, unless the map went away or what it waited for did not come. */
+static void again(struct map_op *op, int rc)
+{
+    if (op->map->closed)
+        op_reply(op, -ESTALE);
+    else if (rc < 0)
+        op_reply(op, rc);
+    else
+        op->start(op);
+}
+
+static void op_wake(struct waiter *w, int rc)
+{
+    struct map_op *op = LIST_ENTRY(w, struct map_op, waiter);
+    list_remove(&op->link);
+    again(op, rc);
+}
+
+void op_park(struct map_op *op)
+{
+    struct mapper *m = op->m;
+    struct cached_page **pages = NULL;
+    if (m->nr_trail) {
+        pages = malloc(m->nr_trail * sizeof(*pages));
+        if (!pages) {
+            op_reply(op, -ENOMEM);
+            return;
+        }
+        memcpy(pages, m->trail, m->nr_trail * sizeof(*pages));
+    }
+    for (uint32_t i = 0; i < m->nr_trail; i++)
+        page_pin(pages[i]);
+    unpin(op->pinned, op->nr_pinned);
+    op->pinned = pages;
+    op->nr_pinned = m->nr_trail;
+    op->waiter.wake = op_wake;
+    list_push_back(m->wait_on, &op->waiter.link);
+    list_push_back(&op->map->parked, &op->link);
+}
+
+static void deferred(struct reactor_task *task)
+{
+    struct map_op *op = LIST_ENTRY(task, struct map_op, task);
+    struct mapper *m = op->m;
+    m->nr_ios--;
+    again(op, m->stopping ? -ECANCELED : 0);
+    mapper_check_stopped(m);
+}
+
+void op_defer(struct map_op *op)
+{
+    op->task.fn = deferred;
+    op->m->nr_ios++; /* a stop waits for it */
+    reactor_defer(op->m->reactor, &op->task);
+}
