@@ -123,7 +123,7 @@ static void change_opened(void *arg, struct volume *v, int64_t result)
     change_freeze(ch);
 }
 
-void change_serve(struct composer *c, struct xseg_request *rq)
+void vol_serve_change(struct composer *c, struct xseg_request *rq)
 {
     uint8_t len;
     int rc = request_name(rq, &len);

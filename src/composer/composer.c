@@ -197,13 +197,13 @@ static void io_serve(struct composer *c, struct xseg_request *rq)
     if (!volume_enter(v, rq))
         return;
     if (mutates)
-        mutate_serve(c, v, rq);
+        vol_serve_mutate(c, v, rq);
     else if (rq->op == XSEG_OP_READ)
-        read_serve(c, v, rq);
+        vol_serve_read(c, v, rq);
     else if (rq->op == XSEG_OP_FLUSH)
-        flush_serve(c, v, rq);
+        vol_flush_serve(c, v, rq);
     else
-        mapr_serve(c, v, rq);
+        vol_mapr_serve(c, v, rq);
 }
 
 void composer_serve(struct composer *c, struct xseg_request *rq)
@@ -222,16 +222,16 @@ void composer_serve(struct composer *c, struct xseg_request *rq)
         io_serve(c, rq);
         break;
     case XSEG_OP_OPEN:
-        open_serve(c, rq);
+        vol_open_serve(c, rq);
         break;
     case XSEG_OP_CLOSE:
-        close_serve(c, rq);
+        vol_serve_close(c, rq);
         break;
     case XSEG_OP_SNAPSHOT:
     case XSEG_OP_TRUNCATE:
     case XSEG_OP_RENAME:
     case XSEG_OP_DELETE:
-        change_serve(c, rq);
+        vol_serve_change(c, rq);
         break;
     case XSEG_OP_INFO:
         info_serve(c, rq);

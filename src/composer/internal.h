@@ -180,8 +180,8 @@ void volume_update(struct volume *v, const struct xseg_request *reply);
 
 /* ---- open.c -------------------------------------------------------------------- */
 
-void open_serve(struct composer *c, struct xseg_request *rq);
-void close_serve(struct composer *c, struct xseg_request *rq);
+void vol_open_serve(struct composer *c, struct xseg_request *rq);
+void vol_serve_close(struct composer *c, struct xseg_request *rq);
 /**
  * Open the volume that `rq` names for the composer itself (a change of a volume).
  * `opened(arg, v, result)`: v is NULL on failure, and what CONTROL said is in the data
@@ -217,8 +217,8 @@ struct reader {
  *  r->done with r->error.  The range lies within the last sector of the volume. */
 void reader_start(struct reader *r, struct volume *v, uint64_t offset, uint64_t size,
                   uint64_t data_off, void (*done)(struct reader *self));
-void read_serve(struct composer *c, struct volume *v, struct xseg_request *rq);
-void mapr_serve(struct composer *c, struct volume *v, struct xseg_request *rq);
+void vol_serve_read(struct composer *c, struct volume *v, struct xseg_request *rq);
+void vol_mapr_serve(struct composer *c, struct volume *v, struct xseg_request *rq);
 
 /* ---- mutate.c ------------------------------------------------------------------ */
 
@@ -252,7 +252,7 @@ struct mutation {
     struct flush_wait flush;
     void (*done)(struct mutation *self, int64_t result);
 };
-void mutate_serve(struct composer *c, struct volume *v, struct xseg_request *rq);
+void vol_serve_mutate(struct composer *c, struct volume *v, struct xseg_request *rq);
 /** Zero what lies in the last sector behind the end of a volume, durably.  Works on a
  *  frozen volume. */
 void mutate_zero_tail(struct volume *v, void (*done)(void *arg, int64_t result),
@@ -268,11 +268,11 @@ void barrier_flush(struct volume *v, struct flush_wait *w);
 /** Count a MAPW in and out of the generation it belongs to. */
 uint64_t barrier_mark_begin(struct volume *v);
 void barrier_mark_end(struct volume *v, uint64_t generation);
-void flush_serve(struct composer *c, struct volume *v, struct xseg_request *rq);
+void vol_flush_serve(struct composer *c, struct volume *v, struct xseg_request *rq);
 
 /* ---- change.c ------------------------------------------------------------------ */
 
-void change_serve(struct composer *c, struct xseg_request *rq);
+void vol_serve_change(struct composer *c, struct xseg_request *rq);
 
 /** Name of a request: checked length, or -EINVAL. */
 int request_name(const struct xseg_request *rq, uint8_t *len);

@@ -344,11 +344,11 @@ void mutate_resume_waiters(struct composer *c)
     while (!list_empty(&c->op_waiters) && !list_empty(&c->free_ops)) {
         struct volume *v;
         struct xseg_request *rq = composer_dequeue(&c->op_waiters, &v);
-        mutate_serve(c, v, rq);
+        vol_serve_mutate(c, v, rq);
     }
 }
 
-void mutate_serve(struct composer *c, struct volume *v, struct xseg_request *rq)
+void vol_serve_mutate(struct composer *c, struct volume *v, struct xseg_request *rq)
 {
     bool write = rq->op == XSEG_OP_WRITE;
     uint64_t size = rq->size, offset = rq->offset, data_off = rq->data_off;
@@ -362,7 +362,7 @@ void mutate_serve(struct composer *c, struct volume *v, struct xseg_request *rq)
     }
     if (size == 0) {
         if (rq->flags & (XSEG_F_FUA | XSEG_F_FLUSH)) {
-            flush_serve(c, v, rq);
+            vol_flush_serve(c, v, rq);
             return;
         }
         composer_reply(c, rq, 0);

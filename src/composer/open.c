@@ -377,7 +377,7 @@ static struct open_op *open_op_new(struct xseg_request *rq)
     return op;
 }
 
-void open_serve(struct composer *c, struct xseg_request *rq)
+void vol_open_serve(struct composer *c, struct xseg_request *rq)
 {
     struct open_op *op = open_op_new(rq);
     if (!op) {
@@ -483,7 +483,7 @@ static void close_held(struct composer *c, struct xseg_request *rq)
     close_answer(v, rq);
 }
 
-void close_serve(struct composer *c, struct xseg_request *rq)
+void vol_serve_close(struct composer *c, struct xseg_request *rq)
 {
     bool read_only;
 

@@ -184,7 +184,7 @@ static void client_read_done(struct reader *r)
     volume_leave(v);
 }
 
-void read_serve(struct composer *c, struct volume *v, struct xseg_request *rq)
+void vol_serve_read(struct composer *c, struct volume *v, struct xseg_request *rq)
 {
     uint64_t size = rq->size, offset = rq->offset, data_off = rq->data_off;
 
@@ -249,7 +249,7 @@ static void client_map_try(struct client_map *m)
     composer_send(m->v->c, child, XSEG_PORT_MAPPERD, client_mapped, m);
 }
 
-void mapr_serve(struct composer *c, struct volume *v, struct xseg_request *rq)
+void vol_mapr_serve(struct composer *c, struct volume *v, struct xseg_request *rq)
 {
     struct client_map *m = malloc(sizeof *m);
     if (!m) {
