@@ -11,7 +11,7 @@
  * Semantics of each op are the blocker's table in xseg/payload.h.  Durable means: it
  * is there after a power cut, with its name.
  *
- * One conformance suite runs against every implementation (tests/conformance).
+ * One conformance suite runs against every implementation (tests/c/blocker).
  */
 #ifndef BLOCKER_BACKEND_H
 #define BLOCKER_BACKEND_H

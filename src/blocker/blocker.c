@@ -3,8 +3,8 @@
  * The blocker peer: takes requests from its port, hands them to the backend, answers.
  *
  * All on the reactor's thread.  A request in flight occupies one slot; slots come in
- * slabs and are kept, so a steady load allocates nothing.  There are never more requests
- * in flight than the segment has descriptors, which bounds the slabs.
+ * slabs and are kept, so a steady load allocates nothing.  There are never more
+ * requests in flight than the segment has descriptors, which bounds the slabs.
  */
 #include "blocker/blocker.h"
 
@@ -47,7 +47,8 @@ struct blocker {
     struct blk_io last_flush;
     void (*stopped)(void *arg);
     void *stopped_arg;
-    struct reactor_task stop_task; /* stop steps run from the loop, not inside a reply */
+    struct reactor_task
+        stop_task; /* stop steps run from the loop, not inside a reply */
     bool stop_task_queued;
 };
 
@@ -142,15 +143,15 @@ static void on_flushed(struct blk_io *io)
 
 static void stop_step(struct reactor_task *task)
 {
-    struct blocker *b = (struct blocker *)(void *)((char *)task -
-                                                   offsetof(struct blocker, stop_task));
+    struct blocker *b =
+        (struct blocker *)(void *)((char *)task - offsetof(struct blocker, stop_task));
     b->stop_task_queued = false;
     if (b->state == DRAINING) {
         if (b->nr_in_flight > 0)
             return;
         b->state = FLUSHING;
-        b->last_flush = (struct blk_io){.done = on_flushed, .owner = b,
-                                        .backend = b->backend};
+        b->last_flush =
+            (struct blk_io){.done = on_flushed, .owner = b, .backend = b->backend};
         b->backend->ops->flush(b->backend, &b->last_flush);
         return;
     }

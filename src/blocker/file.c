@@ -46,7 +46,8 @@ void file_io_answer_job(struct reactor_job *job)
     file_answer(io, io->result);
 }
 
-/* ---- the tree ---------------------------------------------------------------------------- */
+/* ---- the tree
+ * ---------------------------------------------------------------------------- */
 
 static int sync_parent_of(const char *path)
 {
@@ -102,9 +103,9 @@ static int check_format(struct file_store *store, const char **why)
 
     int fd = openat(store->root_fd, FORMAT_FILE, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
-        return errno == ENOENT ? -ENOENT
-                               : fail(why, -errno, "cannot read the format of",
-                                      store->root);
+        return errno == ENOENT
+                   ? -ENOENT
+                   : fail(why, -errno, "cannot read the format of", store->root);
     ssize_t got = read(fd, text, sizeof text - 1);
     int rc = got < 0 ? -errno : 0;
     close(fd);
@@ -151,7 +152,8 @@ static int write_format(struct file_store *store)
 static int make_tree(struct file_store *store)
 {
     int rc = file_dirs_make(store->dirs, "tmp", store->dir_mode);
-    for (uint32_t kind = XSEG_OBJ_CONTENT; rc == 0 && kind < XSEG_NR_OBJECT_KINDS; kind++)
+    for (uint32_t kind = XSEG_OBJ_CONTENT; rc == 0 && kind < XSEG_NR_OBJECT_KINDS;
+         kind++)
         rc = file_dirs_make(store->dirs, file_kind_dir(kind), store->dir_mode);
     return rc;
 }
@@ -197,7 +199,8 @@ static int open_tree(struct file_store *store, const char **why)
     return try_write(store, why);
 }
 
-/* ---- life ---------------------------------------------------------------------------------- */
+/* ---- life
+ * ---------------------------------------------------------------------------------- */
 
 static int start_engine(struct file_store *store, const struct blk_options *options,
                         const char **why)
@@ -308,7 +311,8 @@ static void file_close(struct blk_backend *be)
     free_store(file_store_of(be));
 }
 
-static void file_capabilities(const struct blk_backend *be, struct blk_capabilities *out)
+static void file_capabilities(const struct blk_backend *be,
+                              struct blk_capabilities *out)
 {
     const struct file_store *store = (const struct file_store *)be;
     *out = (struct blk_capabilities){

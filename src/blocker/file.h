@@ -45,7 +45,8 @@
 /* ---- file_path.c ---------------------------------------------------------------- */
 
 /** Path of an object relative to the root; `part` is for extents, else 0. */
-void file_path(char out[FILE_PATH_MAX], const struct xseg_object *object, uint64_t part);
+void file_path(char out[FILE_PATH_MAX], const struct xseg_object *object,
+               uint64_t part);
 /** Cut a path to its directory ("." at the top). */
 void file_path_parent(char path[FILE_PATH_MAX]);
 /** Directory where all objects of a kind lie: "content". */
@@ -54,7 +55,8 @@ const char *file_kind_dir(uint32_t kind);
 bool file_parse_hex(const char *text, uint8_t *out, size_t nr);
 bool file_parse_u64(const char *text, size_t digits, uint64_t *out);
 
-/* ---- file_dirs.c ------------------------------------------------------------------ */
+/* ---- file_dirs.c ------------------------------------------------------------------
+ */
 
 /**
  * Directories whose entries may not be durable.  One that this process has never synced
@@ -79,7 +81,8 @@ void file_dirs_forget(struct file_dirs *dirs, const char *dir);
 /** mkdir -p below the root, noting what was made.  0 or -errno. */
 int file_dirs_make(struct file_dirs *dirs, const char *dir, mode_t mode);
 
-/* ---- the store -------------------------------------------------------------------- */
+/* ---- the store --------------------------------------------------------------------
+ */
 
 struct file_store {
     struct blk_backend base;
@@ -95,8 +98,8 @@ struct file_store {
     struct file_engine *engine;
 
     /* file_fd.c */
-    struct hashtab fds;    /* struct file_fd by blk_object_hash of the object */
-    struct list idle_fds;  /* unreferenced and clean, oldest first */
+    struct hashtab fds;   /* struct file_fd by blk_object_hash of the object */
+    struct list idle_fds; /* unreferenced and clean, oldest first */
     uint32_t nr_fds, max_fds;
     struct list dirty_fds; /* with acknowledged writes that are not durable */
 
@@ -137,7 +140,8 @@ static inline struct blk_io *file_io_of(struct reactor_job *job)
 /** A job's done() for ios that need nothing more. */
 void file_io_answer_job(struct reactor_job *job);
 
-/* ---- file_tmp.c ------------------------------------------------------------------- */
+/* ---- file_tmp.c -------------------------------------------------------------------
+ */
 
 struct file_temp {
     int fd;
@@ -148,7 +152,8 @@ struct file_temp {
 int file_temp_create(struct file_store *store, struct file_temp *out);
 /** Write everything and make it durable (data and size).  0 or -errno. */
 int file_temp_fill(struct file_temp *temp, const void *data, uint64_t size);
-/** Give it its final name if that is free: 0, -EEXIST, -errno.  Always ends the temp. */
+/** Give it its final name if that is free: 0, -EEXIST, -errno.  Always ends the temp.
+ */
 int file_temp_link(struct file_store *store, struct file_temp *temp, const char *path);
 /** Give it its final name, replacing what is there.  Always ends the temp. */
 int file_temp_replace(struct file_store *store, struct file_temp *temp,
@@ -158,7 +163,8 @@ void file_temp_discard(struct file_store *store, struct file_temp *temp);
 /** Remove what dead processes left in tmp/.  0 or -errno. */
 int file_temp_clean(struct file_store *store);
 
-/* ---- file_fd.c -------------------------------------------------------------------- */
+/* ---- file_fd.c --------------------------------------------------------------------
+ */
 
 /** One open file of an object, shared by all that use it.  Reactor's thread only. */
 struct file_fd {
@@ -169,9 +175,9 @@ struct file_fd {
     int fd;
     uint32_t refs;
     bool opening;
-    bool recheck;  /* a DELETE passed while it was opened */
-    bool detached; /* the object was deleted: closed with the last reference */
-    bool created;  /* by this process: sync its inode too */
+    bool recheck;        /* a DELETE passed while it was opened */
+    bool detached;       /* the object was deleted: closed with the last reference */
+    bool created;        /* by this process: sync its inode too */
     struct list waiters; /* struct file_fd_wait, while opening */
     struct file_store *store;
     struct reactor_job job; /* open */
@@ -191,7 +197,7 @@ struct file_fd {
     /* file_append.c */
     int lease_fd; /* of the journal's lease, -1 if none is known */
     bool appending;
-    bool appended; /* first append done: inode and name are durable */
+    bool appended;            /* first append done: inode and name are durable */
     struct list append_queue; /* struct file_op */
 };
 
@@ -217,7 +223,8 @@ void file_fd_detach(struct file_store *store, const struct xseg_object *object);
 /** To be called when what keeps a file out of the idle list may have changed. */
 void file_fd_settle(struct file_fd *file);
 
-/* ---- file_sync.c ------------------------------------------------------------------ */
+/* ---- file_sync.c ------------------------------------------------------------------
+ */
 
 struct file_sync_wait {
     struct list link;
@@ -245,7 +252,8 @@ void file_proven_fini(struct file_store *store);
  *  thread.  0 also if there are none. */
 int file_prove_blocking(struct file_store *store, const struct xseg_object *object);
 
-/* ---- file_op.c -------------------------------------------------------------------- */
+/* ---- file_op.c --------------------------------------------------------------------
+ */
 
 /** A piece of an io on one file. */
 struct file_op {
@@ -257,7 +265,7 @@ struct file_op {
     struct file_sync_wait sync;
     struct file_call call;
     struct reactor_job job;
-    void *bounce; /* aligned copy of the data, for O_DIRECT */
+    void *bounce;         /* aligned copy of the data, for O_DIRECT */
     uint64_t bounce_skip; /* [bytes] of it before the wanted range */
     uint64_t old_length;  /* APPEND: of the journal */
     uint64_t wanted;      /* [bytes] the io wants of this piece */
@@ -283,12 +291,14 @@ static inline struct file_join *file_join_of(struct blk_io *io)
     return (struct file_join *)(void *)io->scratch;
 }
 
-/* ---- file_inline.c ------------------------------------------------------------------ */
+/* ---- file_inline.c ------------------------------------------------------------------
+ */
 
 /** Do a small transfer at once if it is unlikely to block.  True if it is finished. */
 bool file_try_inline(struct file_store *store, struct file_call *call);
 
-/* ---- the calls ----------------------------------------------------------------------- */
+/* ---- the calls
+ * ----------------------------------------------------------------------- */
 
 void file_read(struct blk_backend *be, struct blk_io *io);
 void file_write(struct blk_backend *be, struct blk_io *io);
@@ -303,7 +313,8 @@ void file_remove(struct blk_backend *be, struct blk_io *io);
 void file_lease_acquire(struct blk_backend *be, struct blk_io *io);
 void file_lease_release(struct blk_backend *be, struct blk_io *io);
 
-/* ---- file_lease.c: for INFO, READ, DELETE and APPEND ---------------------------------- */
+/* ---- file_lease.c: for INFO, READ, DELETE and APPEND
+ * ---------------------------------- */
 
 /** Stored lease; -ENOENT if there is none.  Blocks. */
 int file_lease_read(struct file_store *store, const struct xseg_object *object,
@@ -311,7 +322,8 @@ int file_lease_read(struct file_store *store, const struct xseg_object *object,
 /** The record behind an open, locked lease file.  -ESTALE if it was deleted. */
 int file_lease_load_fd(int fd, struct xseg_lease *out);
 
-/* ---- file_meta.c ----------------------------------------------------------------------- */
+/* ---- file_meta.c
+ * ----------------------------------------------------------------------- */
 
 /** Sum up an object's files.  Blocks.  0, -ENOENT, -errno. */
 int file_object_usage(struct file_store *store, const struct xseg_object *object,

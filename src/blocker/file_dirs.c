@@ -2,10 +2,10 @@
 /*
  * Directories whose entries may not be durable (see file.h).
  *
- * Changes are numbered, over all directories; each known directory has the number of its
- * last change and the one up to which a finished fsync covered it.  A directory that is
- * not in the table was never synced by this process.
- * Any thread; one lock, never held over a system call.
+ * Changes are numbered, over all directories; each known directory has the number of
+ * its last change and the one up to which a finished fsync covered it.  A directory
+ * that is not in the table was never synced by this process. Any thread; one lock,
+ * never held over a system call.
  */
 #include "blocker/file.h"
 

@@ -3,8 +3,9 @@
  * Cache of open files: extents, content, layers, journals.
  *
  * A file stays open while it is referenced, while it has writes that are not durable
- * (closing it could lose the only report of a failed writeback) and after a failed sync;
- * else it waits in the idle list, and the longest idle is closed when there are too many.
+ * (closing it could lose the only report of a failed writeback) and after a failed
+ * sync; else it waits in the idle list, and the longest idle is closed when there are
+ * too many.
  *
  * Opening: at once if the kernel has the path in its cache, else in a job.  Those who
  * ask meanwhile wait with the first.  Reactor's thread, but for open_run.
@@ -126,7 +127,8 @@ void file_fd_detach(struct file_store *store, const struct xseg_object *object)
     }
 }
 
-/* ---- opening ------------------------------------------------------------------------ */
+/* ---- opening ------------------------------------------------------------------------
+ */
 
 static int open_flags(const struct file_fd *file)
 {

@@ -19,7 +19,8 @@
 #include "blocker/file.h"
 #include "blocker/object.h"
 
-/* ---- joining pieces ------------------------------------------------------------------ */
+/* ---- joining pieces
+ * ------------------------------------------------------------------ */
 
 static void begin(struct blk_io *io, int64_t success)
 {
@@ -46,7 +47,8 @@ static void end(struct file_store *store, struct blk_io *io, int rc)
     file_answer(io, join->error < 0 ? join->error : join->success);
 }
 
-/* ---- read, write, zero ------------------------------------------------------------------ */
+/* ---- read, write, zero
+ * ------------------------------------------------------------------ */
 
 static bool fills_with_zeros(const struct blk_io *io)
 {
@@ -151,7 +153,8 @@ static void opened(struct file_fd_wait *wait, struct file_fd *file, int rc)
     struct blk_io *io = op->io;
 
     op->file = file;
-    if (rc == -ENOENT && call->verb == FILE_READ && io->object.kind == XSEG_OBJ_EXTENT) {
+    if (rc == -ENOENT && call->verb == FILE_READ &&
+        io->object.kind == XSEG_OBJ_EXTENT) {
         read_absent(op);
         return;
     }
@@ -214,8 +217,9 @@ static void read_absent(struct file_op *op)
     reactor_offload(op->store->base.reactor, &op->job);
 }
 
-static void start_piece(struct file_store *store, struct blk_io *io, enum file_verb verb,
-                        uint64_t part, uint64_t offset, uint64_t size, uint8_t *data)
+static void start_piece(struct file_store *store, struct blk_io *io,
+                        enum file_verb verb, uint64_t part, uint64_t offset,
+                        uint64_t size, uint8_t *data)
 {
     struct file_op *op = file_op_get(store, io);
 
@@ -333,7 +337,8 @@ void file_zero(struct blk_backend *be, struct blk_io *io)
     start_pieces(file_store_of(be), io, FILE_PUNCH);
 }
 
-/* ---- flush ------------------------------------------------------------------------------ */
+/* ---- flush
+ * ------------------------------------------------------------------------------ */
 
 static void synced(struct file_sync_wait *wait, int rc)
 {

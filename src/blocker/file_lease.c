@@ -6,8 +6,8 @@
  * exclusive to change it, shared to read it and while a journal append relies on it. It
  * has two slots, written in turn; the valid one with the higher sequence counts.  A
  * change that must last syncs the other slot first, then writes, then syncs: at every
- * instant one durable slot has the newest fence that was ever granted.  A renewal changes
- * no fence and is not synced: a power cut ends its holder anyway.
+ * instant one durable slot has the newest fence that was ever granted.  A renewal
+ * changes no fence and is not synced: a power cut ends its holder anyway.
  *
  *   slot, at 0 and 4096:
  *     0   8  magic "ACPLEAS1"      16  8  sequence
@@ -44,7 +44,8 @@ struct lease_slot {
 };
 static_assert(sizeof(struct lease_slot) == 512, "one sector");
 
-/** CRC-32C (Castagnoli), reflected, as RFC 3720 B.4 defines it.  Bit by bit: 512 bytes. */
+/** CRC-32C (Castagnoli), reflected, as RFC 3720 B.4 defines it.  Bit by bit: 512 bytes.
+ */
 static uint32_t crc32c(const void *data, size_t len)
 {
     const uint8_t *p = data;
@@ -71,7 +72,8 @@ static uint64_t realtime_ns(void)
     return (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
 }
 
-/* ---- slots --------------------------------------------------------------------------- */
+/* ---- slots
+ * --------------------------------------------------------------------------- */
 
 /** The newest valid slot of a locked file and where it lies (0 or 1). */
 static int load(int fd, struct lease_slot *out, int *index)
@@ -158,7 +160,8 @@ static int make_file(struct file_store *store, const char *path)
     return file_dirs_note(store->dirs, file_kind_dir(XSEG_OBJ_LEASE), rc == 0);
 }
 
-/* ---- changing ------------------------------------------------------------------------ */
+/* ---- changing
+ * ------------------------------------------------------------------------ */
 
 static int open_locked(struct file_store *store, const struct blk_io *io, bool create)
 {
@@ -269,7 +272,8 @@ void file_lease_release(struct blk_backend *be, struct blk_io *io)
     file_io_offload(file_store_of(be), io, release_run, changed);
 }
 
-/* ---- reading --------------------------------------------------------------------------- */
+/* ---- reading
+ * --------------------------------------------------------------------------- */
 
 int file_lease_read(struct file_store *store, const struct xseg_object *object,
                     struct xseg_lease *out)

@@ -2,10 +2,10 @@
 /*
  * LIST: objects of one kind by rising key (blk_object_key), from a cursor on.
  *
- * A listing is stable under changes: an object that is there from the first page to the last
- * is on exactly one page.  Kinds with fan-out directories are read from the cursor's
- * directory on; the others are read whole for each page, keeping the smallest keys.
- * One blocking job.
+ * A listing is stable under changes: an object that is there from the first page to the
+ * last is on exactly one page.  Kinds with fan-out directories are read from the
+ * cursor's directory on; the others are read whole for each page, keeping the smallest
+ * keys. One blocking job.
  */
 #include <errno.h>
 #include <fcntl.h>

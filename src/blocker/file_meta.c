@@ -71,7 +71,8 @@ static void split(char path[FILE_PATH_MAX], char dir[FILE_PATH_MAX],
     file_path_parent(dir);
 }
 
-/* ---- CREATE ---------------------------------------------------------------------------- */
+/* ---- CREATE
+ * ---------------------------------------------------------------------------- */
 
 static int put(struct file_store *store, const struct blk_io *io)
 {
@@ -83,8 +84,8 @@ static int put(struct file_store *store, const struct blk_io *io)
     if (io->object.kind == XSEG_OBJ_HEADER && !versioned_valid(io->data, io->size))
         return -EINVAL;
     /* Most writers of content meet what is there already: look before writing. */
-    int rc = faccessat(store->root_fd, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0 ? -EEXIST
-                                                                             : 0;
+    int rc =
+        faccessat(store->root_fd, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0 ? -EEXIST : 0;
     if (rc == 0) {
         rc = file_temp_create(store, &temp);
         if (rc < 0)
@@ -120,7 +121,8 @@ void file_put_if_absent(struct blk_backend *be, struct blk_io *io)
     file_io_offload(file_store_of(be), io, put_run, file_io_answer_job);
 }
 
-/* ---- UPDATE ---------------------------------------------------------------------------- */
+/* ---- UPDATE
+ * ---------------------------------------------------------------------------- */
 
 /** Is the stored header the one that io may replace?  Its directory is locked. */
 static int check_stored(struct file_store *store, const char *path,
@@ -132,10 +134,8 @@ static int check_stored(struct file_store *store, const char *path,
     int fd = openat(store->root_fd, path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
         return -errno;
-    struct file_call call = {.verb = FILE_READ,
-                             .fd = fd,
-                             .data = (uint8_t *)&prefix,
-                             .size = sizeof prefix};
+    struct file_call call = {
+        .verb = FILE_READ, .fd = fd, .data = (uint8_t *)&prefix, .size = sizeof prefix};
     file_call_run(&call);
     int rc = call.result;
     if (rc == 0 && fstat(fd, &st) < 0)
@@ -193,7 +193,8 @@ void file_replace_if(struct blk_backend *be, struct blk_io *io)
     file_io_offload(file_store_of(be), io, replace_run, file_io_answer_job);
 }
 
-/* ---- INFO ------------------------------------------------------------------------------ */
+/* ---- INFO
+ * ------------------------------------------------------------------------------ */
 
 struct usage {
     const struct xseg_object *object;
@@ -317,7 +318,8 @@ void file_stat(struct blk_backend *be, struct blk_io *io)
     file_io_offload(file_store_of(be), io, stat_run, file_io_answer_job);
 }
 
-/* ---- DELETE ---------------------------------------------------------------------------- */
+/* ---- DELETE
+ * ---------------------------------------------------------------------------- */
 
 static int remove_part(void *arg, int dir_fd, const char *name)
 {

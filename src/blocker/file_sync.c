@@ -3,9 +3,9 @@
  * Making acknowledged writes durable, one open file at a time.
  *
  * A file counts its acknowledged writes and how many of them a finished sync covers.
- * At most one sync of a file runs; who asks while it runs and has newer writes waits for
- * the next one, which covers all that asked.  A failed sync sticks: the kernel reports
- * a lost page once and then calls it clean, so a later success would be a lie.
+ * At most one sync of a file runs; who asks while it runs and has newer writes waits
+ * for the next one, which covers all that asked.  A failed sync sticks: the kernel
+ * reports a lost page once and then calls it clean, so a later success would be a lie.
  *
  * "Proven" objects: the first FLUSH of an extent or layer in the life of this
  * process also syncs what is not known dirty, for a process before it may have
@@ -97,7 +97,8 @@ void file_sync(struct file_fd *file, struct file_sync_wait *wait)
     }
 }
 
-/* ---- proven objects -------------------------------------------------------------------- */
+/* ---- proven objects
+ * -------------------------------------------------------------------- */
 
 struct proven {
     struct hashtab_node node;

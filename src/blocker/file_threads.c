@@ -16,8 +16,9 @@
 static void run_read(struct file_call *call)
 {
     while (file_call_may_go_on(call)) {
-        ssize_t got = pread(call->fd, call->data + call->moved, call->size - call->moved,
-                            (off_t)(call->offset + call->moved));
+        ssize_t got =
+            pread(call->fd, call->data + call->moved, call->size - call->moved,
+                  (off_t)(call->offset + call->moved));
         if (got < 0 && errno == EINTR)
             continue;
         if (got < 0)
@@ -31,9 +32,11 @@ static void run_read(struct file_call *call)
 static void run_write(struct file_call *call)
 {
     while (call->moved < call->size) {
-        ssize_t put =
-            pwrite(call->fd, call->data + call->moved, call->size - call->moved,
-                   (off_t)(call->offset + call->moved));
+        uint64_t part = call->size - call->moved;
+        if (!call->direct && part > FILE_PIECE_BYTES)
+            part = FILE_PIECE_BYTES;
+        ssize_t put = pwrite(call->fd, call->data + call->moved, part,
+                             (off_t)(call->offset + call->moved));
         if (put < 0 && errno == EINTR)
             continue;
         if (put <= 0) {

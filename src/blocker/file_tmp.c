@@ -22,9 +22,9 @@ int file_temp_create(struct file_store *store, struct file_temp *out)
              store->pid, store->pid_start,
              (uint64_t)atomic_fetch_add_explicit(&store->next_temp, 1,
                                                  memory_order_relaxed));
-    out->fd = openat(store->root_fd, out->path,
-                     O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
-                     store->file_mode);
+    out->fd =
+        openat(store->root_fd, out->path,
+               O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, store->file_mode);
     return out->fd < 0 ? -errno : 0;
 }
 

@@ -2,13 +2,15 @@
 /*
  * The io_uring engine: one ring, polled by the reactor.
  *
- * submit() only fills a submission entry; the poller hands all of a turn's entries to the
- * kernel with one system call and takes completions from the shared queue without
+ * submit() only fills a submission entry; the poller hands all of a turn's entries to
+ * the kernel with one system call and takes completions from the shared queue without
  * any.  While the reactor sleeps, the ring's own descriptor wakes it.
  *
- * What the kernel refuses to do here (-EAGAIN, -EOPNOTSUPP) runs as a blocking job, so
- * that both engines behave alike.  Calls beyond the ring's depth wait in `waiting`.
- * Everything on the reactor's thread.
+ * Buffered writes of more than one piece (file_engine.h) are jobs: the kernel would do
+ * them on a worker thread of its own anyway, and here they can be cut without a round
+ * trip for each piece.  What the kernel refuses to do here (-EAGAIN, -EOPNOTSUPP) runs
+ * as a blocking job, so that both engines behave alike.  Calls beyond the ring's depth
+ * wait in `waiting`. Everything on the reactor's thread.
  */
 #include "blocker/file_engine.h"
 
@@ -41,6 +43,9 @@ const char *blk_default_engine(void)
 
 /** One transfer's longest length: the kernel counts in 32 bits. */
 #define MAX_TRANSFER_BYTES (UINT64_C(1) << 30)
+
+/** So many reads in one turn make batches worth while. */
+#define MANY_READS         4u
 
 struct uring_engine {
     struct file_engine base;
@@ -98,11 +103,21 @@ static void start(struct uring_engine *e, struct file_call *call)
     e->nr_unsubmitted++;
 }
 
+static bool is_long_write(const struct file_call *call)
+{
+    return (call->verb == FILE_WRITE || call->verb == FILE_WRITE_DSYNC) &&
+           !call->direct && call->size > FILE_PIECE_BYTES;
+}
+
 static void uring_submit(struct file_engine *engine, struct file_call *call)
 {
     call->engine = engine;
     call->moved = 0;
     call->result = 0;
+    if (is_long_write(call)) {
+        file_call_offload(engine->reactor, call);
+        return;
+    }
     start((struct uring_engine *)engine, call);
 }
 
@@ -113,8 +128,8 @@ static void push(struct uring_engine *e)
     int rc = io_uring_submit(&e->ring);
     /* -EBUSY, -EAGAIN, -EINTR: the entries stay, the next turn tries again. */
     if (rc > 0)
-        e->nr_unsubmitted -= (uint32_t)rc < e->nr_unsubmitted ? (uint32_t)rc
-                                                              : e->nr_unsubmitted;
+        e->nr_unsubmitted -=
+            (uint32_t)rc < e->nr_unsubmitted ? (uint32_t)rc : e->nr_unsubmitted;
 }
 
 static void complete(struct uring_engine *e, struct file_call *call, int res)
@@ -170,6 +185,10 @@ static int uring_poll(struct reactor_poller *self)
     struct uring_engine *e = LIST_ENTRY(self, struct uring_engine, poller);
     int nr = 0;
 
+    if (e->base.nr_reads > 0) {
+        e->base.reads_come_in_numbers = e->base.nr_reads >= MANY_READS;
+        e->base.nr_reads = 0;
+    }
     if (e->nr_in_flight == 0)
         return 0;
     nr += (int)e->nr_unsubmitted;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Rules of leases and guarded replacement (see lease.h).  Pure but for looking at a pid. */
+/* Rules of leases and guarded replacement (see lease.h).  Pure but for looking at a
+ * pid. */
 #include "blocker/lease.h"
 
 #include <endian.h>

@@ -2,8 +2,8 @@
 /*
  * The rules of leases and of guarded replacement, apart from where records are stored.
  *
- * A lease record that was ever written is never forgotten while its volume exists: a free
- * lease keeps its fence, so that the next holder's is higher.
+ * A lease record that was ever written is never forgotten while its volume exists: a
+ * free lease keeps its fence, so that the next holder's is higher.
  */
 #ifndef BLOCKER_LEASE_H
 #define BLOCKER_LEASE_H
@@ -13,7 +13,8 @@
 
 #include "xseg/payload.h"
 
-/** True if somebody holds the lease now: not free, not expired, its process not known dead. */
+/** True if somebody holds the lease now: not free, not expired, its process not known
+ * dead. */
 bool lease_is_held(const struct xseg_lease *lease, uint64_t now_ns);
 
 /** How an acquire changed the record, and so how it must be stored. */

@@ -189,7 +189,8 @@ static void mem_flush(struct blk_backend *be, struct blk_io *io)
     answer(io, fault_strikes(MEM_FLUSH, io, &torn));
 }
 
-/* ---- guarded changes ---------------------------------------------------------------- */
+/* ---- guarded changes ----------------------------------------------------------------
+ */
 
 static int do_put(struct mem_store *store, struct blk_io *io)
 {
@@ -224,8 +225,8 @@ static int do_replace(struct mem_store *store, struct blk_io *io)
     if (!old)
         return -ENOENT;
     mem_object_read(old, 0, prefix, sizeof prefix);
-    int rc = versioned_may_replace(prefix, old->size_bytes, io->data, io->size,
-                                   io->version);
+    int rc =
+        versioned_may_replace(prefix, old->size_bytes, io->data, io->size, io->version);
     if (rc < 0)
         return rc;
     rc = mem_object_create(&io->object, &next);

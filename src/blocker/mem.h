@@ -29,12 +29,13 @@ enum mem_call {
 
 /** One planned fault. */
 struct mem_fault {
-    uint32_t kind;    /* enum xseg_object_kind it applies to, XSEG_OBJ_NONE for all */
-    uint64_t after;   /* calls that still succeed before it strikes */
-    uint64_t times;   /* how many calls it strikes; 0 disarms */
-    int error;        /* positive errno to answer */
-    bool torn;        /* WRITE, APPEND: store part of the data before failing */
-    uint64_t torn_bytes; /* how much; a torn APPEND leaves it only to a reader's checksum */
+    uint32_t kind;  /* enum xseg_object_kind it applies to, XSEG_OBJ_NONE for all */
+    uint64_t after; /* calls that still succeed before it strikes */
+    uint64_t times; /* how many calls it strikes; 0 disarms */
+    int error;      /* positive errno to answer */
+    bool torn;      /* WRITE, APPEND: store part of the data before failing */
+    uint64_t
+        torn_bytes; /* how much; a torn APPEND leaves it only to a reader's checksum */
 };
 
 /**

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One object in memory: sparse bytes in chunks, so that an extent may be terabytes wide.
+ * One object in memory: sparse bytes in chunks, so that an extent may be terabytes
+ * wide.
  */
 #ifndef BLOCKER_MEM_OBJECT_H
 #define BLOCKER_MEM_OBJECT_H

@@ -10,7 +10,8 @@
 
 #include "xseg/request.h"
 
-/** True if the kind is known and every byte of the id that the kind leaves unused is 0. */
+/** True if the kind is known and every byte of the id that the kind leaves unused is 0.
+ */
 bool blk_object_valid(const struct xseg_object *object);
 
 bool blk_object_equal(const struct xseg_object *a, const struct xseg_object *b);

@@ -20,9 +20,9 @@
 
 /** What an op needs of its request. */
 enum need {
-    NEED_DATA = 1u << 0,  /* `size` bytes of data, at least one */
-    NEED_RANGE = 1u << 1, /* offset + size inside what a file can address */
-    NEED_LEASE = 1u << 2, /* an inline struct xseg_lease */
+    NEED_DATA = 1u << 0,    /* `size` bytes of data, at least one */
+    NEED_RANGE = 1u << 1,   /* offset + size inside what a file can address */
+    NEED_LEASE = 1u << 2,   /* an inline struct xseg_lease */
     NEED_ENTRIES = 1u << 3, /* data for at least one list entry */
     NEED_ALIGNED = 1u << 4, /* the backend's alignment, for extents */
 };

@@ -59,8 +59,8 @@ static void stopped(void *arg)
 
 static void stop_all(struct reactor_task *task)
 {
-    struct server *s = (struct server *)(void *)((char *)task -
-                                                 offsetof(struct server, stop_task));
+    struct server *s =
+        (struct server *)(void *)((char *)task - offsetof(struct server, stop_task));
     s->nr_stopping = 2;
     for (int i = 0; i < 2; i++)
         s->peers[i]->stop(s->peers[i], stopped, s);
@@ -84,7 +84,8 @@ void server_stop(struct server *s)
     xseg_segment_detach(s->seg);
 }
 
-struct xseg_request *ask(struct server *s, uint32_t op, const struct xseg_object *object)
+struct xseg_request *ask(struct server *s, uint32_t op,
+                         const struct xseg_object *object)
 {
     struct xseg_request *rq;
     CHECK_EQ(xseg_request_alloc(s->port, &rq), 0);
@@ -225,7 +226,8 @@ int64_t do_lease(struct server *s, uint32_t op, const struct xseg_object *o,
     return result;
 }
 
-/* ---- names ------------------------------------------------------------------------ */
+/* ---- names ------------------------------------------------------------------------
+ */
 
 static struct xseg_object scattered(uint32_t kind, uint64_t n, size_t nr)
 {
@@ -279,8 +281,10 @@ struct xseg_object lease_name(uint64_t n)
 void fill_header(void *out, uint64_t size, uint64_t version, uint64_t fence,
                  uint8_t fill)
 {
-    struct xseg_versioned prefix = {
-        .magic = 0x1122334455667788, .version = version, .fence = fence, .length = size};
+    struct xseg_versioned prefix = {.magic = 0x1122334455667788,
+                                    .version = version,
+                                    .fence = fence,
+                                    .length = size};
     memset(out, fill, size);
     memcpy(out, &prefix, sizeof prefix);
 }
@@ -300,7 +304,8 @@ struct xseg_lease lease_of(const char *owner, uint64_t ttl_ns)
     return lease;
 }
 
-/* ---- directories ------------------------------------------------------------------- */
+/* ---- directories -------------------------------------------------------------------
+ */
 
 void make_root(char out[256])
 {
@@ -308,7 +313,8 @@ void make_root(char out[256])
     CHECK(mkdtemp(out) != NULL);
 }
 
-static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
+static int remove_one(const char *path, const struct stat *st, int type,
+                      struct FTW *ftw)
 {
     (void)st;
     (void)type;

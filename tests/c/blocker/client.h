@@ -19,7 +19,7 @@
 struct server {
     struct xseg_segment *seg;
     struct reactor *reactor;
-    struct peer *peers[2]; /* blockerb, blockerm */
+    struct peer *peers[2];  /* blockerb, blockerm */
     struct xseg_port *port; /* the client's */
     pthread_t thread;
     struct reactor_task stop_task;
@@ -41,9 +41,11 @@ void server_start(struct server *s, const struct setup *setup);
 void server_stop(struct server *s);
 
 /** A request in the making, zeroed; its data is the server's buffer. */
-struct xseg_request *ask(struct server *s, uint32_t op, const struct xseg_object *object);
+struct xseg_request *ask(struct server *s, uint32_t op,
+                         const struct xseg_object *object);
 /** Send it, wait, return its result; *reply is the caller's to free if not NULL. */
-int64_t answer_of(struct server *s, struct xseg_request *rq, struct xseg_request *reply);
+int64_t answer_of(struct server *s, struct xseg_request *rq,
+                  struct xseg_request *reply);
 
 /* The ops, as calls. `data` is copied to and from the server's buffer. */
 int64_t do_read(struct server *s, const struct xseg_object *o, uint64_t off, void *data,

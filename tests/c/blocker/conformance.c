@@ -40,7 +40,8 @@ static void restart(void)
     server_start(s, &setup);
 }
 
-/* ---- extents ------------------------------------------------------------------------ */
+/* ---- extents ------------------------------------------------------------------------
+ */
 
 static void test_extent_is_absent_until_written(void)
 {
@@ -91,7 +92,8 @@ static void test_write_across_the_border_of_two_parts(void)
     struct xseg_object_info info;
 
     fill(page, 4 * SECTOR, 3);
-    CHECK_EQ(do_write(s, &e, border - SECTOR, page, 4 * SECTOR, XSEG_F_FUA), 4 * SECTOR);
+    CHECK_EQ(do_write(s, &e, border - SECTOR, page, 4 * SECTOR, XSEG_F_FUA),
+             4 * SECTOR);
     CHECK_EQ(do_read(s, &e, border - 2 * SECTOR, got, 6 * SECTOR), 6 * SECTOR);
     CHECK(all(got, SECTOR, 0));
     CHECK(memcmp(got + SECTOR, page, 4 * SECTOR) == 0);
@@ -156,7 +158,8 @@ static void test_flush_and_fua(void)
     CHECK_EQ(do_flush(s, &c), -EINVAL);
 }
 
-/* ---- content, headers, layers --------------------------------------------------------- */
+/* ---- content, headers, layers
+ * --------------------------------------------------------- */
 
 static void test_content_is_put_once(void)
 {
@@ -259,7 +262,8 @@ static void test_layer_is_written_then_flushed(void)
     CHECK_EQ(do_read(s, &l, 0, got, 100), 10);
 }
 
-/* ---- journals and leases ------------------------------------------------------------- */
+/* ---- journals and leases
+ * ------------------------------------------------------------- */
 
 static void test_journal_grows_only_at_its_end(void)
 {
@@ -390,7 +394,8 @@ static void test_lease_of_the_dead_and_the_late_is_taken_over(void)
     CHECK_EQ(do_lease(s, XSEG_OP_ACQUIRE, &l, &x, 0), -EINVAL);
 }
 
-/* ---- listing --------------------------------------------------------------------------- */
+/* ---- listing
+ * --------------------------------------------------------------------------- */
 
 static uint64_t list_all(uint32_t kind, uint64_t per_page, struct xseg_list_entry *out)
 {
@@ -485,7 +490,8 @@ static void test_list_finds_everything_once(void)
     CHECK_EQ(do_list(s, XSEG_OBJ_CONTENT, &cursor, entries, 0), -EINVAL);
 }
 
-/* ---- bad requests ------------------------------------------------------------------------ */
+/* ---- bad requests
+ * ------------------------------------------------------------------------ */
 
 static int64_t send_raw(uint32_t port, const struct xseg_request *like)
 {
@@ -572,7 +578,8 @@ static void test_malformed_requests_are_refused(void)
     rq.size = UINT64_C(1) << 40;
     CHECK_EQ(send_raw(b, &rq), -EINVAL);
     /* ops on kinds they do not have */
-    rq = (struct xseg_request){.op = XSEG_OP_APPEND, .object = layer_name(1), .size = 1};
+    rq =
+        (struct xseg_request){.op = XSEG_OP_APPEND, .object = layer_name(1), .size = 1};
     CHECK_EQ(send_raw(m, &rq), -EINVAL);
     rq.op = XSEG_OP_UPDATE;
     CHECK_EQ(send_raw(m, &rq), -EINVAL);
@@ -609,7 +616,8 @@ static void test_store_tells_about_itself(void)
     CHECK_EQ(info.direct, setup.direct);
 }
 
-/* ---- many at once, against a byte array ----------------------------------------------------- */
+/* ---- many at once, against a byte array
+ * ----------------------------------------------------- */
 
 #define MODEL_BYTES (2u << 20)
 #define NR_SLOTS    64u
