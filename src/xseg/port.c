@@ -3,9 +3,8 @@
  * Ports: bind, unbind, reserve.  A port is used by one thread at a time; bind and
  * unbind take the segment's lock.
  *
- * Rings are not emptied when a port changes hands: what lies in them is checked when it
- * is taken out (request.c), and a late sender may be adding to them at this very
- * moment.
+ * A late sender may add to a port's rings at any moment, also while the port changes
+ * hands: nothing is concluded from what lies in them (request.c).
  */
 #include "xseg/port.h"
 
@@ -45,6 +44,16 @@ static int choose_locked(struct xseg_segment *seg, uint32_t id, uint32_t *chosen
     return load32_acquire(&seg->ports[id].state) == XSEG_PORT_FREE ? 0 : -EBUSY;
 }
 
+/* Take out what the former owner left.  True if there was something. */
+static bool empty(const struct ring *ring)
+{
+    uint32_t index, nr = 0;
+    ring_repair_tail(ring);
+    while (nr <= ring->mask && ring_pop(ring, &index))
+        nr++;
+    return nr > 0;
+}
+
 /* Make the slot ours.  State BINDING tells a later lock holder that we died in here. */
 static void occupy_locked(struct xseg_port *port, const char *role)
 {
@@ -65,9 +74,9 @@ static void occupy_locked(struct xseg_port *port, const char *role)
     memset(&slot->stats, 0, sizeof(slot->stats));
     store64_relaxed(&slot->push_intent, 0);
     store32_relaxed(&slot->complete_intent, 0);
-    store32_relaxed(&slot->rescan, 0);
-    ring_repair_tail(&port->requests);
-    ring_repair_tail(&port->replies);
+    empty(&port->replies);
+    /* A sender that has not noticed the change of owner means the new one. */
+    store32_relaxed(&slot->rescan, empty(&port->requests) ? PORT_RESCAN_REQUESTS : 0);
     store32_seq(&slot->state, XSEG_PORT_BOUND);
 }
 

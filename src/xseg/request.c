@@ -68,15 +68,17 @@ static bool claim(struct xseg_port *port, uint32_t index)
 {
     struct xseg_request *rq = &port->seg->requests[index];
     uint64_t *word = (uint64_t *)(void *)&rq->state; /* state, then op */
-    uint64_t seen = load64_relaxed(word);
     uint64_t mine = (uint64_t)(REQUEST_CLAIM_MARK | port->id) << 32 | XSEG_RS_ALLOCATED;
+    /* The state first: `op` of a descriptor that is in use is not ours to read. */
+    if (load32_acquire(&rq->state) != XSEG_RS_FREE)
+        return false;
+    uint64_t seen = load64_acquire(word);
     if ((uint32_t)seen != XSEG_RS_FREE || !cas64(word, &seen, mine))
         return false;
     store32_relaxed(&rq->src_port, port->id);
     store64_relaxed(&rq->owner_start, port->seg->start);
     store32_relaxed(&rq->owner_pid, port->seg->pid);
-    /* Release: whoever finds the mark gone finds the owner signed (held_by in reap.c).
-     */
+    /* Release: whoever finds the mark gone finds the owner signed (held_by). */
     store32_release(&rq->op, 0);
     return true;
 }
