@@ -42,31 +42,10 @@ class Library:
 
 XSEG = Library("xseg", "libxseg.so.0")
 NATIVE = Library("archipelago_native", "libarchipelago.so")
-HAVE_NATIVE = (ROOT / "src/peer/CMakeLists.txt").exists()
-LIBRARIES = (XSEG, NATIVE) if HAVE_NATIVE else (XSEG,)
+LIBRARIES = (XSEG, NATIVE)
 
 #: Extensions that compile plain C of the tree and use a system library besides.
-EXTRA_SOURCES = {
-    "xseg._digest": ["src/common/digest.c"],
-    "archipelago._map": [
-        "src/common/crc32c.c",
-        "src/common/hashtab.c",
-        *(
-            f"src/mapper/{noun}.c"
-            for noun in (
-                "header",
-                "journal",
-                "layer",
-                "layer_cursor",
-                "layer_write",
-                "merge",
-                "radix",
-                "resolve",
-                "table",
-            )
-        ),
-    ],
-}
+EXTRA_SOURCES = {"xseg._digest": ["src/common/digest.c"]}
 EXTRA_LIBRARIES = {"xseg._digest": ["crypto"]}
 
 
@@ -113,7 +92,6 @@ def extensions() -> list[Extension]:
         extension(source)
         for package in ("xseg", "archipelago")
         for source in sorted((ROOT / package).glob("_*.pyx"))
-        if HAVE_NATIVE or (package == "xseg" and source.stem != "_native")
     ]
     return cythonize(  # type: ignore[no-any-return]
         found,

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from xseg._digest import EMPTY_BLOCK_ID, block_id, is_zero, stripped_bytes
 from xseg._errors import error_from, raise_for
+from xseg._native import Native, default_engine
 from xseg._port import Port
 from xseg._request import Request
 from xseg._segment import Buffer, Segment, live_handles
@@ -89,6 +90,7 @@ __all__ = [
     "FormatMismatch",
     "InvalidArgument",
     "LeaseFlag",
+    "Native",
     "NoSpace",
     "NotFound",
     "NotSupported",
@@ -116,6 +118,7 @@ __all__ = [
     "WouldBlock",
     "XsegError",
     "block_id",
+    "default_engine",
     "error_from",
     "is_zero",
     "live_handles",

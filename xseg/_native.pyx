@@ -21,6 +21,7 @@ from xseg.c.native cimport (
     native_default_engine,
     native_destroy,
     native_options,
+    native_retire,
     native_run,
     native_stop,
 )
@@ -149,6 +150,16 @@ cdef class Native:
         """Ask `run` to return.  Any thread, a signal handler too; twice is harmless."""
         if self.n != NULL:
             native_stop(self.n)
+
+    def retire(self):
+        """Stop the endpoint and the composer and keep the other peers serving.
+
+        Blocks until they have closed their volumes, which they do through the control
+        half.  Any thread but the one in `run`.
+        """
+        if self.n != NULL:
+            with nogil:
+                native_retire(self.n)
 
     def close(self):
         """Free the peers; twice is harmless.

@@ -467,22 +467,24 @@ class Versioned:
         return cls(*_take(cls.LAYOUT, data, "versioned prefix"))
 
 
-def unpack_runs(data: Bytes, count: int) -> list[Run]:
-    """Read `count` runs laid one after another."""
+def unpack_runs(data: Bytes, count: int | None = None) -> list[Run]:
+    """Read `count` runs laid one after another; None reads all."""
     return [Run.unpack(piece) for piece in _pieces(Run.LAYOUT, data, count)]
 
 
-def unpack_list_entries(data: Bytes, count: int) -> list[ListEntry]:
-    """Read `count` list entries laid one after another."""
+def unpack_list_entries(data: Bytes, count: int | None = None) -> list[ListEntry]:
+    """Read `count` list entries laid one after another; None reads all."""
     return [ListEntry.unpack(p) for p in _pieces(ListEntry.LAYOUT, data, count)]
 
 
-def unpack_volumes(data: Bytes, count: int) -> list[VolumeInfo]:
-    """Read `count` volume records laid one after another."""
+def unpack_volumes(data: Bytes, count: int | None = None) -> list[VolumeInfo]:
+    """Read `count` volume records laid one after another; None reads all."""
     return [VolumeInfo.unpack(p) for p in _pieces(VolumeInfo.LAYOUT, data, count)]
 
 
-def _pieces(layout: struct.Struct, data: Bytes, count: int) -> list[memoryview]:
+def _pieces(layout: struct.Struct, data: Bytes, count: int | None) -> list[memoryview]:
+    if count is None:
+        count = len(data) // layout.size
     if count < 0 or len(data) // layout.size < count:
         raise _damaged(f"{count} records of {layout.size} bytes in {len(data)} bytes")
     view = memoryview(data)

@@ -29,5 +29,6 @@ cdef extern from "peer/native.h" nogil:
     )
     int native_run(native *n)
     void native_stop(native *n)
+    void native_retire(native *n)
     void native_destroy(native *n)
     const char *native_default_engine()

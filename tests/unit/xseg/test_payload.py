@@ -133,3 +133,4 @@ def test_rows_of_records_read_back() -> None:
     entry = ListEntry(ObjectName(ObjectKind.HEADER, bytes(32)), 1, 2, 3)
     assert unpack_list_entries(entry.pack() * 2, 2) == [entry, entry]
     assert unpack_volumes(INFO.pack(), 1) == [INFO]
+    assert unpack_volumes(INFO.pack() * 3) == [INFO] * 3
