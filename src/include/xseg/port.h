@@ -51,7 +51,7 @@ int xseg_port_reserve(struct xseg_port *port, uint32_t nr);
  */
 int xseg_port_wait(struct xseg_port *port, uint64_t timeout_ns);
 
-/** True if a request or a reply is waiting in the port's rings. */
+/** True if a request or a reply is waiting, or may be: accept and reap then tell. */
 bool xseg_port_pending(const struct xseg_port *port);
 
 /**

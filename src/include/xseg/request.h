@@ -154,7 +154,8 @@ struct xseg_request *xseg_port_accept(struct xseg_port *port);
  * ring, ringing the sender's doorbell if it sleeps.
  *
  * @param result  bytes or count, or a negated errno.
- * Returns 0, or -EPIPE when the sender's port is gone (the descriptor is freed).
+ * Returns 0; -EPIPE when the sender's port is gone (the descriptor is freed); -EINVAL
+ * when this port is not serving `rq` (nothing happens but a count in stats.dropped).
  */
 int xseg_request_complete(struct xseg_port *port, struct xseg_request *rq,
                           int64_t result);

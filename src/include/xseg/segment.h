@@ -84,6 +84,11 @@ struct xseg_reap_result {
  * ports, descriptors and buffers.  Requests they were serving are completed to
  * their senders with -EOWNERDEAD.
  *
+ * Data comes first: while a living peer still works on the data of such a request, its
+ * answer (and a dead owner's buffer) waits.  The answer is given by that peer's own
+ * xseg_request_complete; the buffer by a later xseg_reap.
+ *
+ * Returns 0, also when there was nothing to do; -ENOMEM: buffers are left for later.
  * Thread-safety: one process at a time does the work; others return 0 at once.
  */
 int xseg_reap(struct xseg_segment *seg, struct xseg_reap_result *result);
