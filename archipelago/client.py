@@ -178,21 +178,27 @@ class Client:
         return self._info(self._control(Op.CREATE, name, arguments))
 
     def create_from_layer(
-        self, name: str, size: int, layer: bytes, block_size: int, *, read_only: bool
+        self,
+        name: str,
+        size: int,
+        layer: bytes | None,
+        block_size: int,
+        *,
+        read_only: bool,
     ) -> VolumeInfo:
         """Create a volume or snapshot over a layer that was written before.
 
         Args:
             name: a new name.
             size: [bytes].
-            layer: uuid of a durable layer.
+            layer: uuid of a durable layer; None for nothing but zeros.
             block_size: of the layer [bytes].
             read_only: make a snapshot.
         """
         arguments = {
             "size": size,
             "block_size": block_size,
-            "layer": uuid_text(layer),
+            "layer": None if layer is None else uuid_text(layer),
             "read_only": read_only,
         }
         return self._info(self._control(Op.CREATE, name, arguments))

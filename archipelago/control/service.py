@@ -112,34 +112,44 @@ class ControlService:
             self._todo.put(None)
         for worker in self._workers:
             worker.join()
-        self._stopping.set()
-        self._wake()
-        self._dispatcher.join()
+        self._end_dispatcher()
         ctx = self.context
         ctx.leases.stop()
         ctx.leases.release(ctx.instance)
         self._messenger.close()
-        if self._port is not None:
-            self._port.unbind()
         self._segment.close()
+
+    def _end_dispatcher(self) -> None:
+        """End its thread and unbind its port; who still asks is told ECANCELED."""
+        port = self._port
+        if port is None:
+            return
+        self._stopping.set()
+        with self._messenger.port.request() as bell:
+            bell.op = Op.PING
+            self._messenger.port.submit(bell, PORT_CONTROL)
+            self._dispatcher.join()
+            port.unbind()
+            # It was answered, or ended with the port.
+            while self._messenger.port.reap() is None:
+                self._messenger.port.wait()
 
     # ---- the dispatcher's thread -----------------------------------------------------
 
     def _dispatch(self) -> None:
         port = self._port
         assert port is not None
-        while True:
-            self._answer_all(port)
-            if self._stopping.is_set():
-                return
+        while not self._stopping.is_set():
             while (rq := port.accept()) is not None:
                 if rq.op == Op.PING and not rq.data_len:
                     # From a worker, to say that it is done; or from anyone.
                     port.complete(rq, 0)
                 else:
                     self._todo.put(rq)
-            if not self._done:
+            self._answer_all(port)
+            if not self._stopping.is_set():
                 port.wait(1.0)
+        self._answer_all(port)
 
     def _answer_all(self, port: Port) -> None:
         while self._done:

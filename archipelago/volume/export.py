@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Export: a volume or snapshot as a raw image, its holes left out.
+
+A file gets its name when it is whole, so that a failure leaves nothing half done.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from archipelago.volume_handle import Volume
+from xseg.constants import Reference
+
+if TYPE_CHECKING:
+    from archipelago.client import Client
+
+_PIECE_BYTES = 4 << 20
+
+Progress = Callable[[int, "int | None"], None]
+
+
+def export_volume(
+    client: Client,
+    name: str,
+    path: str | os.PathLike[str],
+    progress: Progress | None = None,
+) -> None:
+    """Write a volume or snapshot to a raw file.
+
+    A volume that is in use is exported as it changes; export a snapshot of it instead.
+
+    Args:
+        client: the connection.
+        name: what to export.
+        path: file to write; "-" for standard output.  A device is written in place.
+        progress: called now and then with what is done and how much there is [bytes].
+
+    Raises:
+        VolumeNotFound: there is none.
+        OSError: the file cannot be written.
+    """
+    with client.open(name, read_only=True) as volume:
+        size = volume.size
+        if path == "-":
+            _stream(volume, size, sys.stdout.fileno(), progress)
+        elif _is_special(path):
+            fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                _stream(volume, size, fd, progress)
+            finally:
+                os.close(fd)
+        else:
+            _to_file(volume, size, os.fspath(path), progress)
+
+
+def _is_special(path: str | os.PathLike[str]) -> bool:
+    try:
+        return not stat.S_ISREG(os.stat(path).st_mode)
+    except FileNotFoundError:
+        return False
+
+
+def _to_file(volume: Volume, size: int, path: str, progress: Progress | None) -> None:
+    """Write beside the file's name, make it durable, then give it the name."""
+    aside = f"{path}.{os.getpid()}.part"
+    fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        try:
+            os.ftruncate(fd, size)
+            for offset, piece in _pieces(volume, size, progress):
+                _write_all(fd, piece, offset)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.replace(aside, path)
+    except BaseException:
+        os.unlink(aside)
+        raise
+
+
+def _pieces(
+    volume: Volume, size: int, progress: Progress | None
+) -> Iterator[tuple[int, memoryview]]:
+    """Yield (offset, bytes) of everything that is not zero."""
+    buffer = bytearray(_PIECE_BYTES)
+    with memoryview(buffer) as view:
+        for run in volume.extents(0, size):
+            end = min(run.offset + run.size, size)
+            if run.kind is not Reference.ZERO:
+                for offset in range(run.offset, end, _PIECE_BYTES):
+                    piece = view[: min(_PIECE_BYTES, end - offset)]
+                    volume.pread_into(piece, offset)
+                    yield offset, piece
+                    if progress is not None:
+                        progress(offset + len(piece), size)
+            if progress is not None:
+                progress(end, size)
+
+
+def _stream(volume: Volume, size: int, fd: int, progress: Progress | None) -> None:
+    """Write everything in order, zeros too."""
+    with memoryview(bytes(_PIECE_BYTES)) as zeros:
+        done = 0
+        for offset, piece in _pieces(volume, size, progress):
+            _write_zeros(fd, zeros, offset - done)
+            _write_all(fd, piece, None)
+            done = offset + len(piece)
+        _write_zeros(fd, zeros, size - done)
+
+
+def _write_zeros(fd: int, zeros: memoryview, size: int) -> None:
+    while size > 0:
+        length = min(size, len(zeros))
+        _write_all(fd, zeros[:length], None)
+        size -= length
+
+
+def _write_all(fd: int, data: memoryview, offset: int | None) -> None:
+    """Write all of it, at an offset or where the stream stands."""
+    done = 0
+    while done < len(data):
+        if offset is None:
+            done += os.write(fd, data[done:])
+        else:
+            done += os.pwrite(fd, data[done:], offset + done)
