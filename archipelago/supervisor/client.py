@@ -47,17 +47,17 @@ def ask(
         try:
             sock.sendall(json.dumps(request).encode() + b"\n")
             line = lines.readline()
-            if until_end and line:
+            answer = json.loads(line or b"{}")
+            if until_end and answer.get("ok"):
                 lines.read()
         except ConnectionError:
-            line = b""
+            answer = {}
         except TimeoutError:
             raise NotRunning(
                 f"the supervisor does not answer; see {log_of(settings)}"
             ) from None
-    if not line:
+    if not answer:
         raise NotRunning(f"the supervisor ended meanwhile; see {log_of(settings)}")
-    answer = json.loads(line)
     if not answer.pop("ok"):
         raise SupervisorError(answer["message"], answer["exit_code"], answer["msgid"])
     return dict(answer)

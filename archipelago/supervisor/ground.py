@@ -15,7 +15,6 @@ import signal
 import socket
 import stat
 import time
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -93,35 +92,14 @@ def _check_private(path: Path) -> None:
         )
 
 
-def instance_uuid(path: Path) -> uuid.UUID:
-    """The uuid of this instance, made at the first start and kept."""
-    try:
-        return uuid.UUID(path.read_text(encoding="ascii").strip())
-    except FileNotFoundError:
-        pass
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"{path}: not an instance's uuid: {error}; remove the file"
-        ) from None
-    fresh = uuid.uuid4()
-    draft = path.with_name(path.name + ".new")
-    with open(draft, "w", encoding="ascii") as file:
-        file.write(f"{fresh}\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
-    return fresh
-
-
 def prepare(settings: Settings) -> None:
-    """Make directories and identity; refuse settings that cannot be served.
+    """Set the umask and make the directories.
 
     Raises:
         ConfigError: what is wrong and how to mend it.
     """
     os.umask(0o007 if settings.group else 0o077)
     make_directories(settings)
-    instance_uuid(settings.instance_file)
 
 
 # The segment

@@ -5,10 +5,8 @@ from __future__ import annotations
 
 import logging
 
-from archipelago.errors import ArchipelagoError
-from archipelago.messenger import Messenger
 from xseg import Segment
-from xseg.constants import PORT_VLMCD, Op, VolumeFlag
+from xseg.constants import PORT_ANY, PORT_VLMCD, Op, VolumeFlag
 from xseg.errors import XsegError
 from xseg.payload import VolumeInfo, unpack_volumes
 
@@ -16,8 +14,10 @@ __all__ = ["list_open"]
 
 log = logging.getLogger(__name__)
 
-#: Room for the answer [bytes]: more open volumes than this are not all named.
+#: Room for the answer [bytes]: of more open volumes than fit, not all are named.
 _ROOM = 1 << 20
+#: How long vlmcd may take to answer [s].
+_PATIENCE = 5.0
 
 
 def list_open(segment_name: str) -> list[str]:
@@ -28,24 +28,28 @@ def list_open(segment_name: str) -> list[str]:
     """
     try:
         with Segment.attach(segment_name) as segment:
-            messenger = Messenger(segment, "supervisor", patience=1.0)
-            try:
-                reply = messenger.call(
-                    PORT_VLMCD,
-                    Op.LIST,
-                    room=_ROOM,
-                    take=lambda _, result: max(result, 0) * VolumeInfo.LAYOUT.size,
-                )
-            finally:
-                messenger.close()
-        if reply.result < 0:
-            log.warning("vlmcd does not list open volumes: errno %d", -reply.result)
-            return []
-        volumes = unpack_volumes(reply.data, reply.result)
-    except (ArchipelagoError, XsegError) as error:
-        log.warning("cannot ask vlmcd for open volumes: %s", error)
+            return [_describe(volume) for volume in _ask(segment)]
+    except XsegError as error:
+        log.warning("vlmcd does not say which volumes are open: %s", error)
         return []
-    return [_describe(volume) for volume in volumes]
+
+
+def _ask(segment: Segment) -> list[VolumeInfo]:
+    with (
+        segment.bind(PORT_ANY, "supervisor") as port,
+        segment.alloc(_ROOM) as buffer,
+        port.request() as request,
+    ):
+        request.op = Op.LIST
+        request.size = _ROOM
+        request.set_data(buffer, 0, _ROOM)
+        count = port.call(request, PORT_VLMCD, timeout=_PATIENCE)
+        if count < 0:
+            log.warning("vlmcd does not list open volumes: errno %d", -count)
+            return []
+        fitting = min(count, _ROOM // VolumeInfo.LAYOUT.size)
+        with request.data_view() as answer:
+            return unpack_volumes(answer, fitting)
 
 
 def _describe(volume: VolumeInfo) -> str:
