@@ -9,7 +9,7 @@
 #include "reactor/reactor.h"
 
 struct nbd_options {
-    const int *listen_fds;  /* listening, non-blocking; owned by the caller, kept open */
+    const int *listen_fds; /* listening, non-blocking; owned by the caller, kept open */
     uint32_t nr_listen_fds;
     uint32_t max_connections; /* 0 means 1024 */
 };

@@ -106,7 +106,8 @@ void nbd_command_fail(struct nbd_command *cmd, uint32_t error, const char *messa
     cmd->message = message;
 }
 
-/* ---- replies without data ---------------------------------------------------------- */
+/* ---- replies without data ----------------------------------------------------------
+ */
 
 static void reply_done(struct nbd_out *self)
 {
@@ -257,7 +258,8 @@ void nbd_command_abandon(struct nbd_command *cmd)
         nbd_command_drop_piece(cmd->filling);
         cmd->filling = NULL;
     }
-    LIST_FOR_EACH (it, next, &cmd->pieces) {
+    LIST_FOR_EACH(it, next, &cmd->pieces)
+    {
         struct nbd_piece *piece = LIST_ENTRY(it, struct nbd_piece, link);
         if (piece->done)
             nbd_command_drop_piece(piece);
@@ -267,7 +269,8 @@ void nbd_command_abandon(struct nbd_command *cmd)
     put(cmd);
 }
 
-/* ---- commands without data --------------------------------------------------------- */
+/* ---- commands without data ---------------------------------------------------------
+ */
 
 /** FUA covers each piece; vlmcd joins the flushes that come of it. */
 static uint32_t durability(const struct nbd_command *cmd)
@@ -275,10 +278,12 @@ static uint32_t durability(const struct nbd_command *cmd)
     return cmd->flags & NBD_CMD_FLAG_FUA ? XSEG_F_FUA : 0;
 }
 
-/** TRIM and WRITE_ZEROES.  With NO_HOLE zeros are written, so that space is allocated. */
+/** TRIM and WRITE_ZEROES.  With NO_HOLE zeros are written, so that space is allocated.
+ */
 static bool issue_zeros(struct nbd_command *cmd)
 {
-    bool allocate = cmd->type == NBD_CMD_WRITE_ZEROES && cmd->flags & NBD_CMD_FLAG_NO_HOLE;
+    bool allocate =
+        cmd->type == NBD_CMD_WRITE_ZEROES && cmd->flags & NBD_CMD_FLAG_NO_HOLE;
     uint32_t op = cmd->type == NBD_CMD_TRIM ? XSEG_OP_DISCARD : XSEG_OP_ZERO;
     uint32_t most = allocate ? NBD_PIECE_BYTES : ZERO_PIECE_BYTES;
     uint64_t zeros = 0;

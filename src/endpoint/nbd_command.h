@@ -3,9 +3,9 @@
  * One NBD request being served, and the pieces it is cut into.
  *
  * A command is issued in pieces of at most NBD_PIECE_BYTES, each one request to
- * vlmcd.  Life: nbd_command_start -> pieces issued -> pieces come back -> the reply (or the
- * last chunk of it) is sent -> freed.  It holds one reference until its last reply is
- * sent or dropped, and one for each piece.
+ * vlmcd.  Life: nbd_command_start -> pieces issued -> pieces come back -> the reply (or
+ * the last chunk of it) is sent -> freed.  It holds one reference until its last reply
+ * is sent or dropped, and one for each piece.
  *
  * Reads answer in one of two ways.  With structured replies each piece is a chunk of
  * its own and leaves when it is ready.  Simple replies and DF need one uninterrupted
@@ -40,8 +40,8 @@ struct nbd_piece {
 };
 
 struct nbd_command {
-    struct nbd_out out; /* the reply, or the last chunk of it */
-    struct list link;   /* conn->commands */
+    struct nbd_out out;    /* the reply, or the last chunk of it */
+    struct list link;      /* conn->commands */
     struct list wait_link; /* conn->streams_waiting */
     struct nbd_command *next_free;
     struct nbd_conn *conn;
@@ -49,25 +49,26 @@ struct nbd_command {
     uint16_t type;  /* enum nbd_command_type */
     uint16_t flags; /* enum nbd_command_flag */
     uint64_t cookie;
-    uint64_t offset; /* [bytes] */
-    uint32_t length; /* [bytes] */
-    uint32_t issued; /* [bytes] cut into pieces so far */
+    uint64_t offset;    /* [bytes] */
+    uint32_t length;    /* [bytes] */
+    uint32_t issued;    /* [bytes] cut into pieces so far */
     uint32_t in_flight; /* pieces at vlmcd */
     uint32_t nr_pieces; /* alive: in flight, waiting or being sent */
     bool issued_all;
-    bool answered;    /* its last reply is sent or dropped */
-    bool last_queued; /* a read: its last chunk is queued */
-    bool ordered;     /* its data leaves as a stream */
-    bool head_queued; /* ordered: the reply's head is queued */
+    bool answered;             /* its last reply is sent or dropped */
+    bool last_queued;          /* a read: its last chunk is queued */
+    bool ordered;              /* its data leaves as a stream */
+    bool head_queued;          /* ordered: the reply's head is queued */
     struct nbd_piece *filling; /* WRITE: the piece whose data arrives */
-    struct list pieces; /* ordered: not queued yet, in order of offset */
-    uint32_t error;       /* enum nbd_error; the first one */
-    const char *message;  /* for people, static; may be NULL */
-    uint32_t nr_extents;  /* BLOCK_STATUS: found so far */
-    uint32_t nr_asks;     /* BLOCK_STATUS: MAPR requests */
+    struct list pieces;        /* ordered: not queued yet, in order of offset */
+    uint32_t error;            /* enum nbd_error; the first one */
+    const char *message;       /* for people, static; may be NULL */
+    uint32_t nr_extents;       /* BLOCK_STATUS: found so far */
+    uint32_t nr_asks;          /* BLOCK_STATUS: MAPR requests */
 };
 
-/** A new command of the connection from its head on the wire; NULL when out of memory. */
+/** A new command of the connection from its head on the wire; NULL when out of memory.
+ */
 struct nbd_command *nbd_command_new(struct nbd_conn *conn, const uint8_t *head);
 
 /**

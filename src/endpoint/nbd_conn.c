@@ -6,7 +6,8 @@
  * at a time; what is missing of a WRITE's data is read straight into its segment
  * buffer.  Then the handler of the state is called until it needs something.
  *
- *   accepted -> CLIENT_FLAGS -> OPTION ... -> REQUEST ... -> DRAINING -> CLOSED -> freed
+ *   accepted -> CLIENT_FLAGS -> OPTION ... -> REQUEST ... -> DRAINING -> CLOSED ->
+ * freed
  *                                  `------------ any error ---------------^
  * Invariant: a CLOSED connection is freed when it has no command, no volume request on
  * its way and no open volume.
@@ -68,7 +69,8 @@ static void run(struct nbd_conn *conn)
         nbd_conn_close(conn);
 }
 
-/** Listen for what can be used now: readiness that is not wanted would spin the loop. */
+/** Listen for what can be used now: readiness that is not wanted would spin the loop.
+ */
 static void set_interest(struct nbd_conn *conn, bool in)
 {
     uint32_t events = (in ? EPOLLIN : 0) | (conn->out_blocked ? EPOLLOUT : 0);
@@ -78,7 +80,8 @@ static void set_interest(struct nbd_conn *conn, bool in)
         nbd_conn_close(conn);
 }
 
-/* ---- input ------------------------------------------------------------------------- */
+/* ---- input -------------------------------------------------------------------------
+ */
 
 /** Make room behind what is buffered: only ever a part of a request or option. */
 static void compact(struct nbd_conn *conn)
@@ -92,7 +95,8 @@ static void compact(struct nbd_conn *conn)
     conn->in_len = left;
 }
 
-/** Read once.  Returns 1 if there may be more, 0 if not, -errno; -ECONNRESET at the end. */
+/** Read once.  Returns 1 if there may be more, 0 if not, -errno; -ECONNRESET at the
+ * end. */
 static int read_once(struct nbd_conn *conn)
 {
     struct nbd_piece *piece =
@@ -203,7 +207,8 @@ void nbd_conn_stall(struct nbd_conn *conn)
         reactor_arm_timer(conn->peer->reactor, &conn->peer->retry, NBD_RETRY_NS);
 }
 
-/* ---- output ----------------------------------------------------------------------- */
+/* ---- output -----------------------------------------------------------------------
+ */
 
 void nbd_conn_dirty(struct nbd_conn *conn)
 {
@@ -244,7 +249,8 @@ void nbd_conn_flush(struct nbd_conn *conn)
         nbd_conn_resume(conn);
 }
 
-/* ---- life ------------------------------------------------------------------------- */
+/* ---- life -------------------------------------------------------------------------
+ */
 
 static void on_timeout(struct reactor_timer *self)
 {
@@ -259,7 +265,8 @@ static void tune_socket(int fd)
 {
     int one = 1, size = SOCKET_BUFFER_BYTES;
 
-    /* All of these only make it faster, and some do not apply to every kind of socket. */
+    /* All of these only make it faster, and some do not apply to every kind of socket.
+     */
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
     if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size)))
         setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
@@ -332,8 +339,8 @@ void nbd_conn_close(struct nbd_conn *conn)
     conn->issuing = NULL;
     conn->stream = NULL;
     nbd_reply_drop(conn);
-    LIST_FOR_EACH (it, next, &conn->commands)
-        nbd_command_abandon(LIST_ENTRY(it, struct nbd_command, link));
+    LIST_FOR_EACH(it, next, &conn->commands)
+    nbd_command_abandon(LIST_ENTRY(it, struct nbd_command, link));
     nbd_conn_settle(conn);
 }
 

@@ -50,9 +50,9 @@ struct nbd_exports;
 struct nbd_conn {
     struct reactor_fd io; /* io.fd is -1 once closed */
     struct nbd_peer *peer;
-    struct list link;       /* peer->conns, then peer->dead */
-    struct list dirty_link; /* peer->dirty */
-    struct list stall_link; /* peer->stalled */
+    struct list link;           /* peer->conns, then peer->dead */
+    struct list dirty_link;     /* peer->dirty */
+    struct list stall_link;     /* peer->stalled */
     struct reactor_timer timer; /* handshake or drain */
     enum nbd_conn_state state;
 
@@ -62,8 +62,8 @@ struct nbd_conn {
     bool structured;
     bool allocation; /* base:allocation was selected for the export named below */
     uint32_t nr_options;
-    uint32_t option;     /* the one being served */
-    uint32_t skip_bytes; /* OPTION_SKIP, PAYLOAD_SKIP: left to drop */
+    uint32_t option;      /* the one being served */
+    uint32_t skip_bytes;  /* OPTION_SKIP, PAYLOAD_SKIP: left to drop */
     uint16_t info_wanted; /* bit per enum nbd_info, of INFO and GO */
     uint8_t meta_name_len;
     uint8_t name_len;
@@ -84,11 +84,11 @@ struct nbd_conn {
     uint32_t block_bytes;
 
     /* requests */
-    bool dead; /* in peer->dead */
+    bool dead;            /* in peer->dead */
     struct list commands; /* all that are not answered and released */
     uint32_t nr_commands;
-    uint32_t nr_requests;  /* descriptors in use */
-    uint64_t used_bytes;   /* segment buffers in use */
+    uint32_t nr_requests;         /* descriptors in use */
+    uint64_t used_bytes;          /* segment buffers in use */
     struct nbd_command *incoming; /* the WRITE whose data arrives */
     struct nbd_command *issuing;  /* the command not wholly issued yet */
     struct nbd_command *stream;   /* the command whose data must not be interrupted */

@@ -2,8 +2,8 @@
 /*
  * NBD_OPT_LIST: all volumes, asked of control page by page.
  *
- * Called by nbd_options.c and nbd_conn.c.  The next page is asked for when the one before
- * has been sent, so a client that does not read costs one page.
+ * Called by nbd_options.c and nbd_conn.c.  The next page is asked for when the one
+ * before has been sent, so a client that does not read costs one page.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -91,8 +91,7 @@ static void listed(void *arg, struct xseg_request *rq)
         return;
     }
     if (result < 0)
-        log_line(LOG_WARNING, "nbd", "cannot list volumes: %s",
-                 strerror((int)-result));
+        log_line(LOG_WARNING, "nbd", "cannot list volumes: %s", strerror((int)-result));
     if (result < 0 || !exports->more) {
         nbd_exports_free(conn);
         nbd_exports_finished(conn, result);
@@ -134,8 +133,8 @@ bool nbd_exports_ask(struct nbd_conn *conn)
                            exports->capacity / RECORD_BYTES);
     if (exports->marker_len) {
         len += (size_t)snprintf(json + len, exports->capacity - len, ", \"marker\": ");
-        len += nbd_names_quote(json + len, exports->capacity - len - 1,
-                               exports->marker, exports->marker_len);
+        len += nbd_names_quote(json + len, exports->capacity - len - 1, exports->marker,
+                               exports->marker_len);
     }
     json[len++] = '}';
     rq->op = XSEG_OP_LIST;

@@ -2,8 +2,8 @@
 /*
  * The handshake: greeting, flags, and the frame of each option.
  *
- * Called by nbd_conn.c; each handler is named after its state.  What the options mean is
- * in nbd_options.c.  Limits: NBD_MAX_OPTIONS options, OPTION_MAX_BYTES each, all
+ * Called by nbd_conn.c; each handler is named after its state.  What the options mean
+ * is in nbd_options.c.  Limits: NBD_MAX_OPTIONS options, OPTION_MAX_BYTES each, all
  * within NBD_HANDSHAKE_TIMEOUT_NS.
  */
 #include "endpoint/nbd_handshake.h"

@@ -2,8 +2,8 @@
 /*
  * Accepting connections.
  *
- * Called by nbd_peer.c.  The listening sockets are the caller's: they are watched here and
- * never closed.
+ * Called by nbd_peer.c.  The listening sockets are the caller's: they are watched here
+ * and never closed.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -17,7 +17,8 @@
 /* Connections taken per wake-up. */
 #define ACCEPTS_PER_TURN 16
 
-/** Out of descriptors or memory: the queue is left to wait instead of spinning on it. */
+/** Out of descriptors or memory: the queue is left to wait instead of spinning on it.
+ */
 static void pause_listener(struct nbd_listener *listener, int error)
 {
     struct nbd_peer *peer = listener->peer;
@@ -81,9 +82,8 @@ int nbd_listen_start(struct nbd_peer *peer, const struct nbd_options *options)
     for (uint32_t i = 0; i < options->nr_listen_fds; i++) {
         struct nbd_listener *listener = &peer->listeners[i];
         listener->peer = peer;
-        listener->io = (struct reactor_fd){.fd = options->listen_fds[i],
-                                           .events = EPOLLIN,
-                                           .on_ready = on_connection};
+        listener->io = (struct reactor_fd){
+            .fd = options->listen_fds[i], .events = EPOLLIN, .on_ready = on_connection};
         rc = reactor_add_fd(peer->reactor, &listener->io);
         if (rc) {
             nbd_listen_stop(peer);

@@ -283,7 +283,8 @@ static bool drop_value(struct scan *s, int depth)
     }
 }
 
-/* ---- the document ------------------------------------------------------------------ */
+/* ---- the document ------------------------------------------------------------------
+ */
 
 static bool volume_member(struct scan *s, const struct text *key, int depth)
 {

@@ -26,7 +26,8 @@ int64_t nbd_names_parse(const char *json, size_t len, nbd_name_fn *each, void *a
 
 /**
  * Append `name` to `out` as a JSON string with its quotes.
- * Returns the length written [bytes], 0 if `room` is not enough (6 * len + 2 always is).
+ * Returns the length written [bytes], 0 if `room` is not enough (6 * len + 2 always
+ * is).
  */
 size_t nbd_names_quote(char *out, size_t room, const uint8_t *name, size_t len);
 

@@ -41,7 +41,8 @@ static uint16_t transmission_flags(const struct nbd_conn *conn)
            NBD_FLAG_SEND_FAST_ZERO;
 }
 
-/* ---- EXPORT_NAME, INFO, GO: open the volume, then tell of it ------------------------- */
+/* ---- EXPORT_NAME, INFO, GO: open the volume, then tell of it
+ * ------------------------- */
 
 static enum nbd_step open_volume(struct nbd_conn *conn, const uint8_t *name,
                                  uint32_t len)
@@ -65,14 +66,14 @@ static enum nbd_step export_name(struct nbd_conn *conn, const uint8_t *data,
     return open_volume(conn, data, len);
 }
 
-static enum nbd_step info_or_go(struct nbd_conn *conn, const uint8_t *data, uint32_t len)
+static enum nbd_step info_or_go(struct nbd_conn *conn, const uint8_t *data,
+                                uint32_t len)
 {
     struct nbd_info_query query;
     int rc = nbd_parse_info(data, len, &query);
 
     if (rc == -ENAMETOOLONG || (!rc && query.name_len > XSEG_NAME_MAX))
-        return refuse(conn, NBD_REP_ERR_TOO_BIG,
-                      "a name is at most 255 bytes long");
+        return refuse(conn, NBD_REP_ERR_TOO_BIG, "a name is at most 255 bytes long");
     if (rc)
         return refuse(conn, NBD_REP_ERR_INVALID, "malformed option");
     if (query.name_len == 0)
@@ -92,7 +93,8 @@ static int reply_export(struct nbd_conn *conn)
     return nbd_option_reply(conn, NBD_REP_INFO, data, sizeof(data));
 }
 
-static int reply_text(struct nbd_conn *conn, uint16_t type, const void *text, size_t len)
+static int reply_text(struct nbd_conn *conn, uint16_t type, const void *text,
+                      size_t len)
 {
     uint8_t data[2 + XSEG_NAME_MAX];
 
@@ -213,7 +215,8 @@ void nbd_volume_closed(struct nbd_conn *conn)
         nbd_conn_resume(conn);
 }
 
-/* ---- the others ------------------------------------------------------------------------ */
+/* ---- the others
+ * ------------------------------------------------------------------------ */
 
 static enum nbd_step list(struct nbd_conn *conn)
 {
@@ -249,8 +252,7 @@ static enum nbd_step meta_context(struct nbd_conn *conn, const uint8_t *data,
         return refuse(conn, NBD_REP_ERR_INVALID, "negotiate structured replies first");
     rc = nbd_parse_meta(data, len, &query);
     if (rc == -ENAMETOOLONG || (!rc && query.name_len > XSEG_NAME_MAX))
-        return refuse(conn, NBD_REP_ERR_TOO_BIG,
-                      "a name is at most 255 bytes long");
+        return refuse(conn, NBD_REP_ERR_TOO_BIG, "a name is at most 255 bytes long");
     if (rc)
         return refuse(conn, NBD_REP_ERR_INVALID, "malformed option");
 

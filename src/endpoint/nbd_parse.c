@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Reading the data of options (see nbd_parse.h).  Any bytes may come; none is trusted. */
+/* Reading the data of options (see nbd_parse.h).  Any bytes may come; none is trusted.
+ */
 #include "endpoint/nbd_parse.h"
 
 #include <errno.h>

@@ -28,10 +28,10 @@ int nbd_parse_info(const uint8_t *data, uint32_t len, struct nbd_info_query *out
  */
 struct nbd_meta_query {
     const uint8_t *name;
-    uint32_t name_len;   /* [bytes] */
+    uint32_t name_len; /* [bytes] */
     uint32_t nr_queries;
-    bool allocation;     /* a query names base:allocation */
-    bool base;           /* a query is "base:", which lists all of that namespace */
+    bool allocation; /* a query names base:allocation */
+    bool base;       /* a query is "base:", which lists all of that namespace */
 };
 
 /** As nbd_parse_info. */

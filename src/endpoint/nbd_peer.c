@@ -2,8 +2,8 @@
 /*
  * The endpoint peer: making it, its end-of-turn work, stopping it.
  *
- * Called by src/peer and by the reactor, on the reactor's thread.  End-of-turn work is one
- * deferred task: replies of a whole turn leave with one system call per connection,
+ * Called by src/peer and by the reactor, on the reactor's thread.  End-of-turn work is
+ * one deferred task: replies of a whole turn leave with one system call per connection,
  * connections that waited for memory go on, and closed ones are freed where nothing
  * on the stack can still use them.
  */
@@ -82,12 +82,13 @@ static void on_retry(struct reactor_timer *self)
     nbd_peer_arm(LIST_ENTRY(self, struct nbd_peer, retry));
 }
 
-/* ---- end --------------------------------------------------------------------------- */
+/* ---- end ---------------------------------------------------------------------------
+ */
 
 static void close_all(struct nbd_peer *peer)
 {
-    LIST_FOR_EACH (it, next, &peer->conns)
-        nbd_conn_close(LIST_ENTRY(it, struct nbd_conn, link));
+    LIST_FOR_EACH(it, next, &peer->conns)
+    nbd_conn_close(LIST_ENTRY(it, struct nbd_conn, link));
 }
 
 /** Clients that do not take their replies are not waited for any longer. */
@@ -104,7 +105,8 @@ static void stop(struct peer *base, void (*stopped)(void *arg), void *arg)
     peer->stopped = stopped;
     peer->stopped_arg = arg;
     nbd_listen_stop(peer);
-    LIST_FOR_EACH (it, next, &peer->conns) {
+    LIST_FOR_EACH(it, next, &peer->conns)
+    {
         struct nbd_conn *conn = LIST_ENTRY(it, struct nbd_conn, link);
         if (conn->state < NBD_CONN_REQUEST)
             nbd_conn_close(conn);

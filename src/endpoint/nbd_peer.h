@@ -40,10 +40,10 @@ struct nbd_peer {
     uint32_t max_conns;
     uint32_t nr_pages; /* pages of LIST under way */
 
-    struct list conns;   /* every living connection */
-    struct list dirty;   /* those with replies to send this turn */
-    struct list stalled; /* those that wait for memory or descriptors */
-    struct list dead;    /* closed: freed when no callback of theirs runs */
+    struct list conns;        /* every living connection */
+    struct list dirty;        /* those with replies to send this turn */
+    struct list stalled;      /* those that wait for memory or descriptors */
+    struct list dead;         /* closed: freed when no callback of theirs runs */
     struct reactor_task turn; /* end of turn: send, resume, free */
     bool turn_armed;
     struct reactor_timer retry;

@@ -38,9 +38,8 @@ void nbd_pool_init(struct nbd_pool *pool, struct xseg_port *port, uint32_t max_c
     pool->port = port;
     pool->budget_bytes = heap_bytes / 2;
     pool->max_share_bytes = heap_bytes / 8;
-    pool->min_piece_bytes =
-        (uint32_t)clamp_u64(floor_power(heap_bytes / 8 / max_conns + 1),
-                            XSEG_BUFFER_MIN_BYTES, 64u << 10);
+    pool->min_piece_bytes = (uint32_t)clamp_u64(
+        floor_power(heap_bytes / 8 / max_conns + 1), XSEG_BUFFER_MIN_BYTES, 64u << 10);
     pool->max_requests = xseg_segment_header(seg)->nr_requests / 4;
 }
 
@@ -84,8 +83,7 @@ static uint32_t sharers(const struct nbd_pool *pool)
 
 static bool request_allowed(const struct nbd_pool *pool, const struct nbd_conn *conn)
 {
-    uint64_t share =
-        clamp_u64(pool->max_requests / sharers(pool), 2, NBD_MAX_COMMANDS);
+    uint64_t share = clamp_u64(pool->max_requests / sharers(pool), 2, NBD_MAX_COMMANDS);
 
     return conn->nr_requests < 2 ||
            (conn->nr_requests < share && pool->nr_requests < pool->max_requests);
@@ -168,15 +166,16 @@ static bool take_buffer(struct nbd_pool *pool, struct nbd_piece *piece, uint32_t
     return true;
 }
 
-uint32_t nbd_pool_buffer(struct nbd_pool *pool, struct nbd_piece *piece, uint64_t offset,
-                         uint32_t want, bool urgent)
+uint32_t nbd_pool_buffer(struct nbd_pool *pool, struct nbd_piece *piece,
+                         uint64_t offset, uint32_t want, bool urgent)
 {
     uint32_t size = want < NBD_PIECE_BYTES ? want : NBD_PIECE_BYTES;
 
     /* A class that is used up need not mean that smaller ones are. */
     for (;;) {
         uint32_t length = end_at_sector(offset, want, size);
-        if (bytes_allowed(pool, piece->conn, length) && take_buffer(pool, piece, length))
+        if (bytes_allowed(pool, piece->conn, length) &&
+            take_buffer(pool, piece, length))
             return length;
         if (size <= pool->min_piece_bytes)
             break;

@@ -20,7 +20,8 @@ struct nbd_conn;
 struct nbd_command;
 struct nbd_piece;
 
-/** Largest piece of a command [bytes]: large enough to pipeline, small enough to share. */
+/** Largest piece of a command [bytes]: large enough to pipeline, small enough to share.
+ */
 #define NBD_PIECE_BYTES (1u << 20)
 /** Commands of one connection in flight. */
 #define NBD_MAX_COMMANDS 256u
@@ -59,8 +60,8 @@ struct nbd_piece *nbd_pool_piece(struct nbd_pool *pool, struct nbd_conn *conn,
  * at a sector border of `offset` [bytes in the volume] if it is less.
  * Returns the length to use [bytes], 0 when the connection has to wait.
  */
-uint32_t nbd_pool_buffer(struct nbd_pool *pool, struct nbd_piece *piece, uint64_t offset,
-                         uint32_t want, bool urgent);
+uint32_t nbd_pool_buffer(struct nbd_pool *pool, struct nbd_piece *piece,
+                         uint64_t offset, uint32_t want, bool urgent);
 
 /** A descriptor for a piece whose last one was given back; false when none is free. */
 bool nbd_pool_request(struct nbd_pool *pool, struct nbd_piece *piece, bool urgent);
@@ -69,7 +70,8 @@ void nbd_pool_put_request(struct nbd_pool *pool, struct nbd_piece *piece);
 /** Give back the piece and all it holds. */
 void nbd_pool_put_piece(struct nbd_pool *pool, struct nbd_piece *piece);
 
-/** Segment offset of NBD_PIECE_BYTES zeros that nobody writes; 0 when memory is short. */
+/** Segment offset of NBD_PIECE_BYTES zeros that nobody writes; 0 when memory is short.
+ */
 uint64_t nbd_pool_zeros(struct nbd_pool *pool);
 
 #endif

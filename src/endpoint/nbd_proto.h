@@ -75,18 +75,18 @@ enum nbd_option {
     NBD_OPT_SET_META_CONTEXT = 10,
 };
 
-#define NBD_REP_ACK             UINT32_C(1)
-#define NBD_REP_SERVER          UINT32_C(2)
-#define NBD_REP_INFO            UINT32_C(3)
-#define NBD_REP_META_CONTEXT    UINT32_C(4)
-#define NBD_REP_ERR(n)          (UINT32_C(0x80000000) | (n))
-#define NBD_REP_ERR_UNSUP       NBD_REP_ERR(1)
-#define NBD_REP_ERR_POLICY      NBD_REP_ERR(2)
-#define NBD_REP_ERR_INVALID     NBD_REP_ERR(3)
-#define NBD_REP_ERR_PLATFORM    NBD_REP_ERR(4)
-#define NBD_REP_ERR_UNKNOWN     NBD_REP_ERR(6)
-#define NBD_REP_ERR_SHUTDOWN    NBD_REP_ERR(7)
-#define NBD_REP_ERR_TOO_BIG     NBD_REP_ERR(9)
+#define NBD_REP_ACK          UINT32_C(1)
+#define NBD_REP_SERVER       UINT32_C(2)
+#define NBD_REP_INFO         UINT32_C(3)
+#define NBD_REP_META_CONTEXT UINT32_C(4)
+#define NBD_REP_ERR(n)       (UINT32_C(0x80000000) | (n))
+#define NBD_REP_ERR_UNSUP    NBD_REP_ERR(1)
+#define NBD_REP_ERR_POLICY   NBD_REP_ERR(2)
+#define NBD_REP_ERR_INVALID  NBD_REP_ERR(3)
+#define NBD_REP_ERR_PLATFORM NBD_REP_ERR(4)
+#define NBD_REP_ERR_UNKNOWN  NBD_REP_ERR(6)
+#define NBD_REP_ERR_SHUTDOWN NBD_REP_ERR(7)
+#define NBD_REP_ERR_TOO_BIG  NBD_REP_ERR(9)
 
 enum nbd_info {
     NBD_INFO_EXPORT = 0,

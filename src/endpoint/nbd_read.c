@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * READ: pieces out to vlmcd, data out to the client (and CACHE, whose data goes nowhere).
+ * READ: pieces out to vlmcd, data out to the client (and CACHE, whose data goes
+ * nowhere).
  *
  * Called by nbd_command.c.  A piece keeps its segment buffer until its bytes are in
  * the socket: they are never copied.  Invariants: a command that is its connection's
@@ -27,7 +28,8 @@ bool nbd_read_issue(struct nbd_command *cmd)
 
     cmd->ordered = cmd->type == NBD_CMD_READ &&
                    (!cmd->conn->structured || cmd->flags & NBD_CMD_FLAG_DF);
-    /* Once the head has promised the bytes, an error no longer ends a DF chunk early. */
+    /* Once the head has promised the bytes, an error no longer ends a DF chunk early.
+     */
     while (cmd->issued < length && (!cmd->error || cmd->head_queued)) {
         uint64_t offset = cmd->offset + cmd->issued;
         /* The stream blocks all other replies, and with them their memory. */
@@ -72,7 +74,8 @@ static void attach_data(struct nbd_piece *piece)
     piece->out.head_len = 0;
 }
 
-/* ---- chunks in any order ------------------------------------------------------------- */
+/* ---- chunks in any order
+ * ------------------------------------------------------------- */
 
 /** True for zeros; ends at the first other byte, which in data comes early. */
 static bool all_zeros(const uint8_t *data, uint32_t length)
@@ -109,7 +112,8 @@ static void send_chunk(struct nbd_piece *piece)
     nbd_reply_queue(cmd->conn, out);
 }
 
-/* ---- one uninterrupted run ------------------------------------------------------------ */
+/* ---- one uninterrupted run
+ * ------------------------------------------------------------ */
 
 /** The head of the whole reply, in front of its first piece. */
 static void put_head(struct nbd_command *cmd, struct nbd_piece *piece, uint16_t flags)
@@ -187,7 +191,8 @@ static void stream(struct nbd_command *cmd)
     }
 }
 
-/* ---- what vlmcd answered --------------------------------------------------------------- */
+/* ---- what vlmcd answered
+ * --------------------------------------------------------------- */
 
 static void ordered_arrived(struct nbd_piece *piece, bool failed)
 {

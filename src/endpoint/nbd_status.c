@@ -94,7 +94,8 @@ static enum taken take_runs(struct nbd_piece *piece, uint64_t nr)
             run_end = end;
         /* Zeros take no space here, whether discarded or never written. */
         if (!add_extent(piece, (uint32_t)(run_end - from),
-                        run.kind == XSEG_REF_ZERO ? NBD_STATE_HOLE | NBD_STATE_ZERO : 0))
+                        run.kind == XSEG_REF_ZERO ? NBD_STATE_HOLE | NBD_STATE_ZERO
+                                                  : 0))
             return TAKEN_FULL;
     }
     return TAKEN_ALL;

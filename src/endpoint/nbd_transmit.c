@@ -31,7 +31,8 @@ static uint16_t flags_allowed(const struct nbd_conn *conn, uint16_t type)
 
 static bool mutates(uint16_t type)
 {
-    return type == NBD_CMD_WRITE || type == NBD_CMD_TRIM || type == NBD_CMD_WRITE_ZEROES;
+    return type == NBD_CMD_WRITE || type == NBD_CMD_TRIM ||
+           type == NBD_CMD_WRITE_ZEROES;
 }
 
 /** Why a request cannot be served, NBD_OK if it can. */
@@ -71,7 +72,8 @@ static uint32_t check(const struct nbd_command *cmd, const char **message)
         *message = "more than 32 MiB at once";
         return NBD_EOVERFLOW;
     }
-    if (cmd->offset > conn->size_bytes || cmd->length > conn->size_bytes - cmd->offset) {
+    if (cmd->offset > conn->size_bytes ||
+        cmd->length > conn->size_bytes - cmd->offset) {
         *message = "beyond the end of the export";
         return cmd->type == NBD_CMD_WRITE || cmd->type == NBD_CMD_WRITE_ZEROES
                    ? NBD_ENOSPC

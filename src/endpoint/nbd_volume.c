@@ -91,8 +91,7 @@ static bool ask(struct nbd_conn *conn)
         rq->handle = conn->handle;
     } else {
         rq->op = XSEG_OP_OPEN;
-        rq->flags =
-            conn->volume_step == NBD_VOLUME_OPEN_READONLY ? XSEG_F_RDONLY : 0;
+        rq->flags = conn->volume_step == NBD_VOLUME_OPEN_READONLY ? XSEG_F_RDONLY : 0;
         memcpy(rq->inline_data, conn->name, conn->name_len);
         rq->arg[XSEG_ARG_NAME_LEN] = conn->name_len;
     }

@@ -23,7 +23,8 @@ void nbd_volume_opened(struct nbd_conn *conn, int64_t result);
 /** The volume that INFO looked at is closed again. */
 void nbd_volume_closed(struct nbd_conn *conn);
 
-/* ---- LIST (nbd_exports.c) ----------------------------------------------------------- */
+/* ---- LIST (nbd_exports.c) -----------------------------------------------------------
+ */
 
 /** Begin to list: 0, or -ENOMEM. */
 int nbd_exports_start(struct nbd_conn *conn);

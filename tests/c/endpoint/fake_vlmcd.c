@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The endpoint's neighbours in memory (see fake_vlmcd.h).  Runs on the reactor's thread. */
+/* The endpoint's neighbours in memory (see fake_vlmcd.h).  Runs on the reactor's
+ * thread. */
 #include "fake_vlmcd.h"
 
 #include <errno.h>
@@ -184,7 +185,8 @@ static void on_vlmcd(void *ctx, struct xseg_request *rq)
 static int release(struct reactor_poller *self)
 {
     struct fake_vlmcd *fake =
-        (struct fake_vlmcd *)(void *)((char *)self - offsetof(struct fake_vlmcd, poller));
+        (struct fake_vlmcd *)(void *)((char *)self -
+                                      offsetof(struct fake_vlmcd, poller));
     int nr = 0;
 
     if (atomic_load(&fake->hold))
@@ -198,7 +200,8 @@ static int release(struct reactor_poller *self)
     return nr;
 }
 
-/* ---- LIST ------------------------------------------------------------------------- */
+/* ---- LIST -------------------------------------------------------------------------
+ */
 
 static int compare(const void *a, const void *b)
 {
@@ -221,8 +224,9 @@ static uint32_t all_names(char (*names)[16])
 static void on_control(void *ctx, struct xseg_request *rq)
 {
     struct fake_vlmcd *fake = ctx;
-    char *json = xseg_heap_ptr(reactor_segment(fake->reactor), rq->data_off, rq->data_len);
-    char (*names)[16] = calloc(FAKE_MANY + NR_VOLUMES, 16);
+    char *json =
+        xseg_heap_ptr(reactor_segment(fake->reactor), rq->data_off, rq->data_len);
+    char(*names)[16] = calloc(FAKE_MANY + NR_VOLUMES, 16);
     char marker[16] = "", request[512];
     uint32_t nr, limit = 0, sent = 0;
     size_t len = 0;
@@ -244,20 +248,23 @@ static void on_control(void *ctx, struct xseg_request *rq)
     for (uint32_t i = 0; i < nr && sent < limit; i++) {
         if (strcmp(names[i], marker) <= 0)
             continue;
-        len += (size_t)sprintf(json + len,
-                               "%s{\"uuid\": \"x\", \"name\": \"%s\", \"parent\": null, "
-                               "\"size\": 1.5e3, \"tags\": [true, {}]}",
-                               sent ? ", " : "", names[i]);
+        len +=
+            (size_t)sprintf(json + len,
+                            "%s{\"uuid\": \"x\", \"name\": \"%s\", \"parent\": null, "
+                            "\"size\": 1.5e3, \"tags\": [true, {}]}",
+                            sent ? ", " : "", names[i]);
         sent++;
     }
-    len += (size_t)sprintf(json + len, "], \"more\": %s}",
-                           sent && strcmp(names[nr - 1], marker) > 0 ? "true" : "false");
+    len +=
+        (size_t)sprintf(json + len, "], \"more\": %s}",
+                        sent && strcmp(names[nr - 1], marker) > 0 ? "true" : "false");
     rq->arg[0] = len;
     free(names);
     xseg_request_complete(fake->control, rq, 0);
 }
 
-/* ---- life ------------------------------------------------------------------------- */
+/* ---- life -------------------------------------------------------------------------
+ */
 
 int fake_vlmcd_start(struct fake_vlmcd *fake, struct reactor *r)
 {

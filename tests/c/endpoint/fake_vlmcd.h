@@ -48,9 +48,9 @@ struct fake_vlmcd {
     atomic_uint nr_opens; /* open now */
     atomic_uint nr_flushes;
     atomic_uint nr_fua;
-    atomic_uint nr_data;     /* READ, WRITE, ZERO, DISCARD, MAPR served */
+    atomic_uint nr_data; /* READ, WRITE, ZERO, DISCARD, MAPR served */
     atomic_uint nr_writes;
-    atomic_uint nr_zeros;    /* ZERO and DISCARD served */
+    atomic_uint nr_zeros; /* ZERO and DISCARD served */
     atomic_uint nr_held_now;
 };
 

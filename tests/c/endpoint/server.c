@@ -11,7 +11,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-/* ---- server ------------------------------------------------------------------------- */
+/* ---- server -------------------------------------------------------------------------
+ */
 
 static void *run(void *arg)
 {
@@ -54,7 +55,8 @@ void server_start(struct server *s, const struct server_options *options)
     snprintf(s->segment, sizeof(s->segment), "test-nbd-%d-%u", (int)getpid(), counter);
     snprintf(s->path, sizeof(s->path), "/tmp/test-nbd-%d-%u.sock", (int)getpid(),
              counter++);
-    segment.heap_bytes = options && options->heap_bytes ? options->heap_bytes : 64u << 20;
+    segment.heap_bytes =
+        options && options->heap_bytes ? options->heap_bytes : 64u << 20;
     if (options) {
         segment.nr_requests = options->nr_requests;
         nbd.max_connections = options->max_connections;
@@ -119,7 +121,8 @@ void wait_until(atomic_uint *counter, unsigned value)
         sched_yield();
 }
 
-/* ---- client ------------------------------------------------------------------------- */
+/* ---- client -------------------------------------------------------------------------
+ */
 
 int client_connect(struct server *s)
 {
@@ -211,7 +214,8 @@ uint32_t client_reply(int fd, uint32_t option, void *data, uint32_t room, uint32
     return nbd_get32(head + 12);
 }
 
-int client_expect(int fd, uint32_t option, const void *data, uint32_t len, uint32_t type)
+int client_expect(int fd, uint32_t option, const void *data, uint32_t len,
+                  uint32_t type)
 {
     client_option(fd, option, data, len);
     CHECK_EQ(client_reply(fd, option, NULL, 0, NULL), type);
@@ -243,7 +247,8 @@ int client_go(struct server *s, const char *name, enum client_mode mode, uint64_
         CHECK_EQ(client_reply(fd, NBD_OPT_SET_META_CONTEXT, reply, sizeof(reply), &len),
                  NBD_REP_META_CONTEXT);
         CHECK_EQ(nbd_get32(reply), NBD_ALLOCATION_CONTEXT_ID);
-        CHECK_EQ(client_reply(fd, NBD_OPT_SET_META_CONTEXT, NULL, 0, NULL), NBD_REP_ACK);
+        CHECK_EQ(client_reply(fd, NBD_OPT_SET_META_CONTEXT, NULL, 0, NULL),
+                 NBD_REP_ACK);
     }
     len = put_name(data, name);
     nbd_put16(data + len, 0);
@@ -321,7 +326,8 @@ void client_disconnect(int fd)
     client_expect_eof(fd);
 }
 
-uint32_t client_do(int fd, uint16_t type, uint16_t flags, uint64_t offset, uint32_t length)
+uint32_t client_do(int fd, uint16_t type, uint16_t flags, uint64_t offset,
+                   uint32_t length)
 {
     uint64_t cookie;
     uint32_t error;

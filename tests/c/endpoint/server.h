@@ -42,7 +42,8 @@ void server_begin_stop(struct server *s);
 /** Let the fake answer what it held back, last first. */
 void server_release(struct server *s);
 
-/* ---- a raw client: every call fails the test if the server does not behave -------- */
+/* ---- a raw client: every call fails the test if the server does not behave --------
+ */
 
 int client_connect(struct server *s);
 void client_send(int fd, const void *data, size_t len);
@@ -54,7 +55,8 @@ void client_expect_eof(int fd);
 int client_greet(struct server *s, uint32_t flags);
 void client_option(int fd, uint32_t option, const void *data, uint32_t len);
 /** Read one option reply into data (at most room); returns its type. */
-uint32_t client_reply(int fd, uint32_t option, void *data, uint32_t room, uint32_t *len);
+uint32_t client_reply(int fd, uint32_t option, void *data, uint32_t room,
+                      uint32_t *len);
 /** Send an option and expect a final reply of that type; returns fd. */
 int client_expect(int fd, uint32_t option, const void *data, uint32_t len,
                   uint32_t type);

@@ -124,7 +124,8 @@ static void waits_for_memory_of_others(void)
     CHECK_EQ(xseg_port_bind(s.seg, XSEG_PORT_ANY, "hog", &port), 0);
     while (nr < 4096 && xseg_request_alloc(port, &taken[nr]) == 0)
         nr++;
-    for (uint64_t size = XSEG_BUFFER_MAX_BYTES; size >= XSEG_BUFFER_MIN_BYTES; size /= 2)
+    for (uint64_t size = XSEG_BUFFER_MAX_BYTES; size >= XSEG_BUFFER_MIN_BYTES;
+         size /= 2)
         while (nr_buffers < 65536 &&
                xseg_buffer_alloc(s.seg, size, &buffers[nr_buffers]) > 0)
             nr_buffers++;
@@ -150,8 +151,9 @@ static void waits_for_memory_of_others(void)
 int main(void)
 {
     /* A small segment: 16 MiB for all, 256 descriptors. */
-    server_start(&s, &(struct server_options){
-                         .heap_bytes = 16 * MIB, .nr_requests = 256, .max_connections = 64});
+    server_start(&s, &(struct server_options){.heap_bytes = 16 * MIB,
+                                              .nr_requests = 256,
+                                              .max_connections = 64});
     slow_readers_starve_nobody();
     a_write_gets_through_behind_unread_replies();
     many_small_requests_at_once();

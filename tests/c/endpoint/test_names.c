@@ -41,24 +41,28 @@ static void takes_documents(void)
     CHECK(!more);
     CHECK_EQ(parse(" {\"more\" : true , \"volumes\" : [ ] } \n", &more), 0);
     CHECK(more);
-    CHECK_EQ(parse("{\"volumes\": [{\"size\": -1.5e+10, \"name\": \"a\"}, "
-                   "{\"name\":\"b\", \"x\": {\"name\": \"not this\", \"y\": [[1], null]}}],"
-                   "\"more\": false}",
-                   &more),
-             2);
+    CHECK_EQ(
+        parse("{\"volumes\": [{\"size\": -1.5e+10, \"name\": \"a\"}, "
+              "{\"name\":\"b\", \"x\": {\"name\": \"not this\", \"y\": [[1], null]}}],"
+              "\"more\": false}",
+              &more),
+        2);
     CHECK(strcmp(found, "a|b|") == 0);
     CHECK(!more);
-    CHECK_EQ(parse("{\"volumes\": [{}, {\"name\": \"\"}, {\"name\": \"\\u0000\"}]}", NULL),
-             0);
+    CHECK_EQ(
+        parse("{\"volumes\": [{}, {\"name\": \"\"}, {\"name\": \"\\u0000\"}]}", NULL),
+        0);
 }
 
 static void decodes_escapes(void)
 {
-    CHECK_EQ(parse("{\"volumes\": [{\"name\": \"\\\"\\\\\\/\\b\\f\\n\\r\\t\"}]}", NULL), 1);
-    CHECK(strcmp(found, "\"\\/\b\f\n\r\t|") == 0);
-    CHECK_EQ(parse("{\"volumes\": [{\"n\\u0061me\": \"\\u00e4\\u20AC\\ud83d\\ude00\"}]}",
-                   NULL),
+    CHECK_EQ(parse("{\"volumes\": [{\"name\": \"\\\"\\\\\\/\\b\\f\\n\\r\\t\"}]}", NULL),
              1);
+    CHECK(strcmp(found, "\"\\/\b\f\n\r\t|") == 0);
+    CHECK_EQ(
+        parse("{\"volumes\": [{\"n\\u0061me\": \"\\u00e4\\u20AC\\ud83d\\ude00\"}]}",
+              NULL),
+        1);
     CHECK(strcmp(found, "\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80|") == 0);
 }
 
@@ -77,13 +81,40 @@ static void leaves_out_names_that_are_too_long(void)
 static void refuses_what_is_not_json(void)
 {
     static const char *const bad[] = {
-        "", " ", "[]", "null", "{", "{\"", "{\"a", "{\"a\"", "{\"a\":", "{\"a\":1",
-        "{\"a\":1,", "{\"a\":1,}", "{,}", "{a:1}", "{\"a\":tru}", "{\"a\":-}",
-        "{\"a\":1.}", "{\"a\":1e}", "{\"a\":[1,]}", "{\"a\":[1", "{\"a\":\"\\x\"}",
-        "{\"a\":\"\\u12\"}", "{\"a\":\"\\u12g4\"}", "{\"a\":\"\\ud83d\"}",
-        "{\"a\":\"\\ud83d\\u0041\"}", "{\"a\":\"\\ude00\"}", "{\"a\":\"\\", "{\"a\":\"\n\"}",
-        "{} {}", "{\"volumes\": 1}", "{\"volumes\": [1]}", "{\"volumes\": [{\"name\": 1}]}",
-        "{\"more\": t}", "{\"a\":[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]}",
+        "",
+        " ",
+        "[]",
+        "null",
+        "{",
+        "{\"",
+        "{\"a",
+        "{\"a\"",
+        "{\"a\":",
+        "{\"a\":1",
+        "{\"a\":1,",
+        "{\"a\":1,}",
+        "{,}",
+        "{a:1}",
+        "{\"a\":tru}",
+        "{\"a\":-}",
+        "{\"a\":1.}",
+        "{\"a\":1e}",
+        "{\"a\":[1,]}",
+        "{\"a\":[1",
+        "{\"a\":\"\\x\"}",
+        "{\"a\":\"\\u12\"}",
+        "{\"a\":\"\\u12g4\"}",
+        "{\"a\":\"\\ud83d\"}",
+        "{\"a\":\"\\ud83d\\u0041\"}",
+        "{\"a\":\"\\ude00\"}",
+        "{\"a\":\"\\",
+        "{\"a\":\"\n\"}",
+        "{} {}",
+        "{\"volumes\": 1}",
+        "{\"volumes\": [1]}",
+        "{\"volumes\": [{\"name\": 1}]}",
+        "{\"more\": t}",
+        "{\"a\":[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]}",
     };
 
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
@@ -93,7 +124,8 @@ static void refuses_what_is_not_json(void)
 static void stops_when_told(void)
 {
     stop_with = -ENOMEM;
-    CHECK_EQ(parse("{\"volumes\": [{\"name\": \"a\"}, {\"name\": \"b\"}]}", NULL), -ENOMEM);
+    CHECK_EQ(parse("{\"volumes\": [{\"name\": \"a\"}, {\"name\": \"b\"}]}", NULL),
+             -ENOMEM);
     CHECK(strcmp(found, "a|") == 0);
     stop_with = 0;
 }
@@ -116,8 +148,8 @@ static void quoted_names_come_back(void)
 
 static void survives_any_bytes(void)
 {
-    static const char seed_text[] =
-        "{\"volumes\": [{\"name\": \"\\u00e4b\", \"x\": [1, true, null]}], \"more\": true}";
+    static const char seed_text[] = "{\"volumes\": [{\"name\": \"\\u00e4b\", \"x\": "
+                                    "[1, true, null]}], \"more\": true}";
     uint64_t state = check_seed();
 
     for (int i = 0; i < 50000; i++) {

@@ -50,7 +50,8 @@ static void info_takes_what_is_whole(void)
 
 static void meta_takes_what_is_whole(void)
 {
-    static const uint8_t data[] = "\0\0\0\1x\0\0\0\2\0\0\0\5base:\0\0\0\17base:allocation";
+    static const uint8_t data[] =
+        "\0\0\0\1x\0\0\0\2\0\0\0\5base:\0\0\0\17base:allocation";
     struct nbd_meta_query q;
 
     CHECK_EQ(meta(data, sizeof(data) - 1, &q), 0);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Stopping: what is in flight is answered, what comes later is refused, all is closed. */
+/* Stopping: what is in flight is answered, what comes later is refused, all is closed.
+ */
 #include <unistd.h>
 
 #include "server.h"

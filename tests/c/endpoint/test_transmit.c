@@ -34,9 +34,9 @@ static void read_at(int fd, uint64_t offset, void *data, uint32_t len)
 
 static void what_is_written_is_read(void)
 {
-    static const uint32_t sizes[] = {1,         511,     512,     4096,     4097, 65536,
-                                     100000,    MIB - 1, MIB,     MIB + 13, 3 * MIB,
-                                     32u * MIB};
+    static const uint32_t sizes[] = {1,    511,      512,     4096,
+                                     4097, 65536,    100000,  MIB - 1,
+                                     MIB,  MIB + 13, 3 * MIB, 32u * MIB};
     static const uint64_t offsets[] = {0, 1, 4095, 4096, 123456, MIB};
     int fd = client_go(&s, "disk", CLIENT_SIMPLE, NULL, NULL);
 
@@ -54,7 +54,8 @@ static void what_is_written_is_read(void)
 static void flush_and_fua_reach_the_volume(void)
 {
     int fd = client_go(&s, "disk", CLIENT_SIMPLE, NULL, NULL);
-    unsigned flushes = atomic_load(&s.fake.nr_flushes), fua = atomic_load(&s.fake.nr_fua);
+    unsigned flushes = atomic_load(&s.fake.nr_flushes),
+             fua = atomic_load(&s.fake.nr_fua);
 
     CHECK_EQ(client_do(fd, NBD_CMD_FLUSH, 0, 0, 0), NBD_OK);
     CHECK_EQ(atomic_load(&s.fake.nr_flushes), flushes + 1);
@@ -72,7 +73,8 @@ static void zeros_are_zeros(void)
 {
     int fd = client_go(&s, "disk", CLIENT_SIMPLE, NULL, NULL);
 
-    for (uint16_t flags = 0; flags <= NBD_CMD_FLAG_FAST_ZERO; flags += NBD_CMD_FLAG_NO_HOLE) {
+    for (uint16_t flags = 0; flags <= NBD_CMD_FLAG_FAST_ZERO;
+         flags += NBD_CMD_FLAG_NO_HOLE) {
         if (flags & (NBD_CMD_FLAG_DF | NBD_CMD_FLAG_REQ_ONE))
             continue;
         unsigned zeros = atomic_load(&s.fake.nr_zeros);
@@ -83,7 +85,8 @@ static void zeros_are_zeros(void)
         read_at(fd, 0, in, 5 * MIB);
         CHECK(memcmp(in, out, 5 * MIB) == 0);
         /* NO_HOLE allocates: zeros are written. */
-        CHECK((atomic_load(&s.fake.nr_zeros) == zeros) == (flags == NBD_CMD_FLAG_NO_HOLE));
+        CHECK((atomic_load(&s.fake.nr_zeros) == zeros) ==
+              (flags == NBD_CMD_FLAG_NO_HOLE));
     }
     client_disconnect(fd);
 
@@ -226,10 +229,10 @@ static void errors_of_the_volume_are_translated(void)
         int64_t result;
         uint32_t error;
     } cases[] = {
-        {-EIO, NBD_EIO},         {-ENOSPC, NBD_ENOSPC},       {-EROFS, NBD_EPERM},
-        {-EINVAL, NBD_EINVAL},   {-ECANCELED, NBD_ESHUTDOWN}, {-ESTALE, NBD_EIO},
-        {-EBADMSG, NBD_EIO},     {-EPIPE, NBD_EIO},           {-ENOMEM, NBD_ENOMEM},
-        {-EOWNERDEAD, NBD_EIO},  {-EOPNOTSUPP, NBD_ENOTSUP},  {1, NBD_EIO},
+        {-EIO, NBD_EIO},        {-ENOSPC, NBD_ENOSPC},       {-EROFS, NBD_EPERM},
+        {-EINVAL, NBD_EINVAL},  {-ECANCELED, NBD_ESHUTDOWN}, {-ESTALE, NBD_EIO},
+        {-EBADMSG, NBD_EIO},    {-EPIPE, NBD_EIO},           {-ENOMEM, NBD_ENOMEM},
+        {-EOWNERDEAD, NBD_EIO}, {-EOPNOTSUPP, NBD_ENOTSUP},  {1, NBD_EIO},
     };
     int fd = client_go(&s, "disk", CLIENT_SIMPLE, NULL, NULL);
 
@@ -314,7 +317,7 @@ static void leaving_with_requests_in_flight_closes_the_volume_after_them(void)
 
     atomic_store(&s.fake.hold, true);
     for (uint32_t i = 0; i < 32; i++)
-        client_request(fd, i % 2 ? NBD_CMD_READ : NBD_CMD_TRIM, 0, i, i * MIB, MIB);
+        client_request(fd, i % 2 ? NBD_CMD_READ : NBD_CMD_TRIM, 0, i, i * MIB, 65536);
     wait_until(&s.fake.nr_held_now, 32);
     close(fd);
     /* another connection sees the volume still open twice */
