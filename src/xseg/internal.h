@@ -63,6 +63,7 @@ struct xseg_port {
     struct xseg_port_shared *slot;
     struct ring requests, replies;
     uint32_t id;
+    uint32_t generation;   /* of this binding */
     uint32_t request_hint; /* where to look for a free descriptor first */
     uint32_t spin;         /* turns of the next spin before a sleep; follows success */
     /* descriptors kept for this port alone, as indices */
@@ -100,14 +101,17 @@ bool request_release(struct xseg_segment *seg, uint32_t index, uint32_t from_sta
 bool request_sender_bound(const struct xseg_segment *seg,
                           const struct xseg_request *rq);
 
-/* pid 0, of a request whose sender went away while it was served, is nobody. */
-static inline uint64_t request_owner(const struct xseg_request *rq)
-{
-    return process_pack(load32_seq(&rq->owner_pid), load64_relaxed(&rq->owner_start));
-}
-
 /** What `op` holds from the claim of a descriptor until its owner is signed. */
 #define REQUEST_CLAIM_MARK UINT32_C(0xc1a10000) /* | port */
+
+/** True if `rq` was allocated by that binding of that port.  For a signed descriptor.
+ */
+static inline bool request_is_of(const struct xseg_request *rq, uint32_t port,
+                                 uint32_t generation)
+{
+    return load32_relaxed(&rq->src_port) == port &&
+           load32_relaxed(&rq->generation) == generation;
+}
 
 static inline uint64_t port_owner(const struct xseg_port_shared *slot)
 {

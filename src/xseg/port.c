@@ -61,7 +61,8 @@ static void occupy_locked(struct xseg_port *port, const char *role)
     struct timespec now;
 
     store32_seq(&slot->state, XSEG_PORT_BINDING);
-    store32_relaxed(&slot->generation, slot->generation + 1);
+    port->generation = load32_relaxed(&slot->generation) + 1;
+    store32_relaxed(&slot->generation, port->generation);
     store32_relaxed(&slot->owner_pid, port->seg->pid);
     store64_relaxed(&slot->owner_start, port->seg->start);
     store32_relaxed(&slot->bell_port, port->id);

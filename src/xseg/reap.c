@@ -71,46 +71,51 @@ static int finish_push(struct xseg_segment *seg, uint32_t id, struct process_mem
 
 /* ---- descriptors -------------------- */
 
-/* True if the descriptor is the port's: signed, disowned, or claimed and not signed. */
-static bool held_by(const struct xseg_request *rq, uint32_t id, uint64_t owner)
+/* True if the descriptor is of this binding of the port: signed, or claimed for it. */
+static bool held_by(const struct xseg_segment *seg, const struct xseg_request *rq,
+                    uint32_t id)
 {
     uint32_t op = load32_acquire(&rq->op);
     /* Until it is signed, what stands there is of an earlier owner. */
     if ((op & UINT32_C(0xffff0000)) == REQUEST_CLAIM_MARK &&
         load32_seq(&rq->state) == XSEG_RS_ALLOCATED)
         return op == (REQUEST_CLAIM_MARK | id);
-    return load32_relaxed(&rq->src_port) == id &&
-           (load32_seq(&rq->owner_pid) == 0 || request_owner(rq) == owner);
+    return request_is_of(rq, id, load32_relaxed(&seg->ports[id].generation));
 }
 
-/* Take a sent request away from its receiver, if that has not accepted it. */
-static bool revoke(struct xseg_segment *seg, uint32_t index, uint32_t id,
-                   uint64_t owner)
+/* A request seized by mistake goes back to the port it was sent to. */
+static void give_back(struct xseg_segment *seg, struct xseg_request *rq)
 {
-    struct xseg_request *rq = &seg->requests[index];
-    if (!cas32(&rq->state, XSEG_RS_SUBMITTED, XSEG_RS_SERVING))
-        return false;
-    if (held_by(rq, id, owner))
-        return request_release(seg, index, XSEG_RS_SERVING);
-    /* Served, freed and sent again by somebody else since we looked: give it back. */
     uint32_t dst = load32_relaxed(&rq->dst_port);
     store32_seq(&rq->state, XSEG_RS_SUBMITTED);
     if (dst < seg->geo.nr_ports) {
         or32_acqrel(&seg->ports[dst].rescan, PORT_RESCAN_REQUESTS);
         bell_force(seg, &seg->ports[dst]);
     }
+}
+
+/* Take a sent request away from its receiver, if that has not accepted it. */
+static bool revoke(struct xseg_segment *seg, uint32_t index, uint32_t id)
+{
+    struct xseg_request *rq = &seg->requests[index];
+    if (!cas32(&rq->state, XSEG_RS_SUBMITTED, XSEG_RS_SERVING))
+        return false;
+    if (held_by(seg, rq, id))
+        return request_release(seg, index, XSEG_RS_SERVING);
+    /* Served, freed and sent again by somebody else since we looked. */
+    give_back(seg, rq);
     return false;
 }
 
 /*
- * Disown a request that somebody serves, who will free it.  If the server is just
- * answering it, it may not have seen that: wait for it, then the answer is ours to
- * free.
+ * A request of the port that somebody serves is freed by the server, who finds nobody
+ * to answer.  If it is answering just now it may have looked before the port was DEAD:
+ * wait for it; then the answer is ours to free.
  */
-static int disown(struct xseg_segment *seg, uint32_t index, struct process_memo *memo)
+static int await_answer(struct xseg_segment *seg, uint32_t index,
+                        struct process_memo *memo)
 {
     struct xseg_request *rq = &seg->requests[index];
-    store32_seq(&rq->owner_pid, 0);
     uint32_t dst = load32_relaxed(&rq->dst_port);
     if (dst >= seg->geo.nr_ports)
         return 0;
@@ -126,32 +131,30 @@ static int disown(struct xseg_segment *seg, uint32_t index, struct process_memo 
     return 0;
 }
 
-/* Free what the port sent, but for what others are serving: that is only disowned. */
+/* Free what the port sent, but for what others are serving. */
 static int release_sent(struct xseg_segment *seg, uint32_t id,
                         struct process_memo *memo, struct xseg_reap_result *result)
 {
-    uint64_t owner = port_owner(&seg->ports[id]);
     int rc = 0;
     for (uint32_t i = 0; i < seg->geo.nr_requests; i++) {
         struct xseg_request *rq = &seg->requests[i];
         bool freed = false;
         /* The receiver may move it on while we look: SUBMITTED, SERVING, DONE. */
-        if (load32_seq(&rq->state) == XSEG_RS_SUBMITTED && held_by(rq, id, owner))
-            freed = revoke(seg, i, id, owner);
-        if (load32_seq(&rq->state) == XSEG_RS_SERVING && held_by(rq, id, owner) &&
-            disown(seg, i, memo) < 0)
+        if (load32_seq(&rq->state) == XSEG_RS_SUBMITTED && held_by(seg, rq, id))
+            freed = revoke(seg, i, id);
+        if (load32_seq(&rq->state) == XSEG_RS_SERVING && held_by(seg, rq, id) &&
+            await_answer(seg, i, memo) < 0)
             rc = -EAGAIN;
         uint32_t state = load32_seq(&rq->state);
         if ((state == XSEG_RS_ALLOCATED || state == XSEG_RS_DONE) &&
-            held_by(rq, id, owner))
+            held_by(seg, rq, id))
             freed = request_release(seg, i, state);
         result->requests += freed;
     }
     return rc;
 }
 
-/* If the port died while it answered a sender that went away too, nobody has the reply.
- */
+/* If the port died answering a sender that went away too, the reply is nobody's. */
 static void release_unclaimed_answer(struct xseg_segment *seg, uint32_t id,
                                      struct xseg_reap_result *result)
 {
@@ -159,22 +162,34 @@ static void release_unclaimed_answer(struct xseg_segment *seg, uint32_t id,
     if (index >= seg->geo.nr_requests)
         return;
     const struct xseg_request *rq = &seg->requests[index];
-    if (load32_seq(&rq->state) == XSEG_RS_DONE && load32_seq(&rq->owner_pid) == 0 &&
-        load32_relaxed(&rq->dst_port) == id)
+    if (load32_seq(&rq->state) == XSEG_RS_DONE && load32_relaxed(&rq->dst_port) == id &&
+        !request_sender_bound(seg, rq))
         result->requests += request_release(seg, index, XSEG_RS_DONE);
 }
 
-/* Orphan what was sent to the port; reap_orphans answers what can be answered. */
+/*
+ * True if the descriptor is being served by `port` (NONE: is an orphan).  Looked at in
+ * this order: one that is freed, and used for another port, between two looks fails the
+ * last.
+ */
+static bool served_by(const struct xseg_request *rq, uint32_t port)
+{
+    return load32_acquire(&rq->dst_port) == port &&
+           load32_seq(&rq->state) == XSEG_RS_SERVING &&
+           load32_seq(&rq->dst_port) == port;
+}
+
+/* Orphan what was sent to the port; answer_orphans answers what can be answered. */
 static void orphan_received(struct xseg_segment *seg, uint32_t id, int error)
 {
     for (uint32_t i = 0; i < seg->geo.nr_requests; i++) {
         struct xseg_request *rq = &seg->requests[i];
         if (load32_relaxed(&rq->dst_port) != id)
             continue;
-        uint32_t state = load32_seq(&rq->state);
-        if (state != XSEG_RS_SERVING &&
-            !(state == XSEG_RS_SUBMITTED &&
-              cas32(&rq->state, XSEG_RS_SUBMITTED, XSEG_RS_SERVING)))
+        if (cas32(&rq->state, XSEG_RS_SUBMITTED, XSEG_RS_SERVING) &&
+            load32_seq(&rq->dst_port) != id)
+            give_back(seg, rq);
+        if (!served_by(rq, id))
             continue;
         rq->result = error;
         add32_seq(&seg->header->nr_orphans, 1);
@@ -196,9 +211,13 @@ static bool data_in_use(const struct xseg_segment *seg, const struct xseg_reques
         return false;
     for (uint32_t i = 0; i < seg->geo.nr_requests; i++) {
         const struct xseg_request *other = &seg->requests[i];
-        if (other != rq && load32_seq(&other->state) == XSEG_RS_SERVING &&
-            !request_sender_bound(seg, other) && overlap(rq, other) &&
-            port_alive(seg, load32_relaxed(&other->dst_port), memo))
+        uint32_t state = load32_seq(&other->state);
+        if (other == rq || (state != XSEG_RS_SERVING && state != XSEG_RS_SUBMITTED) ||
+            !overlap(rq, other) ||
+            !port_alive(seg, load32_relaxed(&other->dst_port), memo))
+            continue;
+        if (!request_sender_bound(seg, other) ||
+            !port_alive(seg, load32_relaxed(&other->src_port), memo))
             return true;
     }
     return false;
@@ -211,8 +230,7 @@ static uint32_t answer_orphans(struct xseg_segment *seg, struct process_memo *me
         return 0;
     for (uint32_t i = 0; i < seg->geo.nr_requests; i++) {
         struct xseg_request *rq = &seg->requests[i];
-        if (load32_acquire(&rq->state) != XSEG_RS_SERVING ||
-            load32_acquire(&rq->dst_port) != XSEG_PORT_NONE)
+        if (!served_by(rq, XSEG_PORT_NONE))
             continue;
         if (data_in_use(seg, rq, memo)) {
             nr_left++;
@@ -223,10 +241,11 @@ static uint32_t answer_orphans(struct xseg_segment *seg, struct process_memo *me
             request_release(seg, i, XSEG_RS_SERVING);
             continue;
         }
-        struct xseg_port_shared *src = &seg->ports[rq->src_port];
-        store32_seq(&rq->state, XSEG_RS_DONE);
-        or32_acqrel(&src->rescan, PORT_RESCAN_REPLIES);
-        bell_force(seg, src);
+        struct xseg_port_shared *src = &seg->ports[load32_relaxed(&rq->src_port)];
+        if (cas32(&rq->state, XSEG_RS_SERVING, XSEG_RS_DONE)) {
+            or32_acqrel(&src->rescan, PORT_RESCAN_REPLIES);
+            bell_force(seg, src);
+        }
     }
     store32_seq(&seg->header->nr_orphans, nr_left);
     return nr_answered;

@@ -76,6 +76,7 @@ static bool claim(struct xseg_port *port, uint32_t index)
     if ((uint32_t)seen != XSEG_RS_FREE || !cas64(word, &seen, mine))
         return false;
     store32_relaxed(&rq->src_port, port->id);
+    store32_relaxed(&rq->generation, port->generation);
     store64_relaxed(&rq->owner_start, port->seg->start);
     store32_relaxed(&rq->owner_pid, port->seg->pid);
     /* Release: whoever finds the mark gone finds the owner signed (held_by). */
@@ -119,8 +120,7 @@ int xseg_request_alloc(struct xseg_port *port, struct xseg_request **out)
 /* True if the descriptor is this port's to use: allocated, or answered. */
 static bool owned(const struct xseg_port *port, const struct xseg_request *rq)
 {
-    return load32_relaxed(&rq->src_port) == port->id &&
-           request_owner(rq) == port->seg->self;
+    return request_is_of(rq, port->id, port->generation);
 }
 
 static void drop(struct xseg_port *port)
@@ -273,7 +273,7 @@ bool request_sender_bound(const struct xseg_segment *seg, const struct xseg_requ
     const struct xseg_port_shared *slot = &seg->ports[src];
     /* seq_cst: after complete_intent or the state was set; partner in retire_port. */
     return load32_seq(&slot->state) == XSEG_PORT_BOUND &&
-           port_owner(slot) == request_owner(rq);
+           request_is_of(rq, src, load32_relaxed(&slot->generation));
 }
 
 static void count_answer(struct xseg_port *port, const struct xseg_request *rq,
@@ -314,9 +314,9 @@ int xseg_request_complete(struct xseg_port *port, struct xseg_request *rq,
     }
     count_answer(port, rq, result);
     /*
-     * seq_cst, before the look at the sender: one that goes away disowns the request
-     * and then looks here, and waits until this word moves on (release_sent in reap.c).
-     * So nobody frees the descriptor between the look and the swap.
+     * seq_cst, before the look at the sender: one that goes away says so and then looks
+     * here, and waits until this word moves on (await_answer in reap.c).  So nobody
+     * frees the descriptor between the look and the swap.
      */
     store32_seq(&port->slot->complete_intent, index + 1);
     bool bound = request_sender_bound(seg, rq);

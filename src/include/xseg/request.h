@@ -97,7 +97,7 @@ static_assert(sizeof(struct xseg_object) == 40, "object name");
 /** One request: 512 bytes, eight cache lines. */
 struct xseg_request {
     uint32_t index;      /* own position in the table; never changes */
-    uint32_t reserved;   /* 0 */
+    uint32_t generation; /* of src_port when it was allocated */
     uint32_t state;      /* atomic enum xseg_request_state */
     uint32_t op;         /* enum xseg_op */
     uint32_t flags;      /* enum xseg_flag */
