@@ -152,17 +152,16 @@ class PeerRunner:
     def _stop(self) -> None:
         """Stop what serves volumes before what it needs.
 
-        vlmcd closes its volumes through the control half, so it ends first; without it
-        the control half ends before the native mapper and blockers it uses.
+        The composer closes its volumes through the control half, and that gives its
+        leases back through the blockers: so they end in this order.
         """
-        if self._control is not None and "vlmcd" not in self._config.roles:
+        if self._control is not None:
+            if self._native is not None:
+                self._native.retire()
             self._control.stop()
-            self._control = None
         if self._native is not None:
             self._native.stop()
         self._reactor.join()
-        if self._control is not None:
-            self._control.stop()
 
 
 def _catch_signals() -> int:

@@ -3,15 +3,18 @@
  * The native peers of one process (see native.h).
  *
  * native_create and native_run belong to one thread, which is the reactor's; only
- * native_stop may be called from elsewhere.  Invariants: peers[0..nr_peers) are made
- * and not yet destroyed, in the order of `roles`; the first nr_serving of them are not
- * yet stopped.  Peers are stopped last first, one after the other, because each may
- * still need those before it to finish; none is destroyed before all are stopped.
+ * native_stop and native_retire may be called from elsewhere.  Invariants:
+ * peers[0..nr_peers) are made and not yet destroyed, in the order of `roles`; the first
+ * nr_serving of them are not yet stopped.  Peers are stopped last first, one after the
+ * other, because each may still need those before it to finish; none is destroyed
+ * before all are stopped.
  */
 #include "peer/native.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -29,7 +32,14 @@ struct native {
     struct peer *peers[NATIVE_NR_ROLES];
     uint32_t nr_peers;
     uint32_t nr_serving;
-    bool draining;
+    uint32_t nr_southbound; /* the first peers: they outlive native_retire */
+    uint32_t keep;          /* peers that the drain under way leaves serving */
+    atomic_bool stop;       /* native_stop was called */
+    pthread_mutex_t lock;   /* guards the three below */
+    pthread_cond_t changed;
+    bool running;
+    bool retire;  /* native_retire was called */
+    bool retired; /* northbound peers have stopped, or never will */
 };
 
 /* ---- making the peers ------------------------------------------------------------ */
@@ -116,6 +126,8 @@ static int create_peers(struct native *n, const struct native_options *options,
         }
         n->peers[n->nr_peers++] = peer;
         n->nr_serving = n->nr_peers;
+        if (!(roles[i].bit & (NATIVE_VLMCD | NATIVE_NBD)))
+            n->nr_southbound = n->nr_peers;
         log_line(LOG_INFO, "native", "%s is ready", roles[i].name);
     }
     return 0;
@@ -138,6 +150,8 @@ int native_create(const struct native_options *options, struct native **out,
         *why = "not enough memory";
         return -ENOMEM;
     }
+    pthread_mutex_init(&n->lock, NULL);
+    pthread_cond_init(&n->changed, NULL);
     rc = xseg_segment_attach(options->segment, &n->seg);
     if (rc) {
         *why = native_reason("cannot join segment '%s': %s", options->segment,
@@ -178,7 +192,7 @@ static void stop_last(struct native *n)
 {
     struct peer *peer;
 
-    if (n->nr_serving == 0) {
+    if (n->nr_serving <= n->keep) {
         reactor_stop(n->reactor);
         return;
     }
@@ -187,19 +201,38 @@ static void stop_last(struct native *n)
     peer->stop(peer, on_peer_stopped, n);
 }
 
-/** Stop all peers.  A further native_stop meanwhile does not cut it short. */
-static int drain(struct native *n)
+/** Stop all peers but the first `keep`.  A native_stop meanwhile does not cut it short.
+ */
+static int drain(struct native *n, uint32_t keep)
 {
     int rc = 0;
 
-    if (n->draining || n->nr_serving == 0)
+    if (n->nr_serving <= keep)
         return 0;
-    n->draining = true;
+    n->keep = keep;
     stop_last(n);
     do
         rc = reactor_run(n->reactor);
-    while (rc == 0 && n->nr_serving > 0);
+    while (rc == 0 && n->nr_serving > keep);
     return rc;
+}
+
+static bool retire_asked(struct native *n)
+{
+    pthread_mutex_lock(&n->lock);
+    bool asked = n->retire && !n->retired;
+    pthread_mutex_unlock(&n->lock);
+    return asked;
+}
+
+/** Tell those that wait in native_retire. */
+static void set_retired(struct native *n, bool running)
+{
+    pthread_mutex_lock(&n->lock);
+    n->retired = true;
+    n->running = running;
+    pthread_cond_broadcast(&n->changed);
+    pthread_mutex_unlock(&n->lock);
 }
 
 /**
@@ -228,15 +261,35 @@ static void restore_sigpipe(const sigset_t *before)
     pthread_sigmask(SIG_SETMASK, before, NULL);
 }
 
+/** Serve until native_stop; what native_retire asks for comes in between. */
+static int serve(struct native *n)
+{
+    int rc;
+
+    do {
+        rc = reactor_run(n->reactor);
+        if (rc == 0 && retire_asked(n)) {
+            rc = drain(n, n->nr_southbound);
+            set_retired(n, true);
+        }
+    } while (rc == 0 && !atomic_load(&n->stop));
+    return rc;
+}
+
 int native_run(struct native *n)
 {
     sigset_t before;
-    int rc;
+    int rc = 0;
 
     block_sigpipe(&before);
-    rc = reactor_run(n->reactor);
+    pthread_mutex_lock(&n->lock);
+    n->running = true;
+    pthread_mutex_unlock(&n->lock);
+    if (!atomic_load(&n->stop))
+        rc = serve(n);
     if (rc == 0)
-        rc = drain(n);
+        rc = drain(n, 0);
+    set_retired(n, false);
     restore_sigpipe(&before);
     if (rc)
         log_line(LOG_ERROR, "native", "the loop failed: %s", strerror(-rc));
@@ -245,7 +298,18 @@ int native_run(struct native *n)
 
 void native_stop(struct native *n)
 {
+    atomic_store(&n->stop, true);
     reactor_stop(n->reactor);
+}
+
+void native_retire(struct native *n)
+{
+    pthread_mutex_lock(&n->lock);
+    n->retire = true;
+    reactor_stop(n->reactor);
+    while (n->running && !n->retired)
+        pthread_cond_wait(&n->changed, &n->lock);
+    pthread_mutex_unlock(&n->lock);
 }
 
 void native_destroy(struct native *n)
@@ -257,7 +321,7 @@ void native_destroy(struct native *n)
         sigset_t before;
 
         block_sigpipe(&before);
-        drain(n);
+        drain(n, 0);
         restore_sigpipe(&before);
     }
     while (n->nr_peers > 0) {
@@ -267,6 +331,8 @@ void native_destroy(struct native *n)
     reactor_destroy(n->reactor);
     if (n->seg)
         xseg_segment_detach(n->seg);
+    pthread_cond_destroy(&n->changed);
+    pthread_mutex_destroy(&n->lock);
     free(n);
 }
 
