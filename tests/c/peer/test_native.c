@@ -163,6 +163,36 @@ static void test_all_roles_serve_and_stop(void)
     check_nothing_left();
 }
 
+static void test_retiring_keeps_what_control_needs(void)
+{
+    struct native_options o = good_options(NATIVE_BLOCKERB | NATIVE_BLOCKERM |
+                                           NATIVE_MAPPERD | NATIVE_VLMCD | NATIVE_NBD);
+    int fd = listen_somewhere();
+    struct xseg_port *client;
+    const char *why;
+    pthread_t thread;
+
+    o.listen_fds = &fd;
+    o.nr_listen_fds = 1;
+    CHECK_EQ(native_create(&o, &host, &why), 0);
+    CHECK_EQ(pthread_create(&thread, NULL, run, NULL), 0);
+    CHECK_EQ(xseg_port_bind(seg, XSEG_PORT_ANY, "client", &client), 0);
+    CHECK_EQ(ping(client, XSEG_PORT_VLMCD), 0); /* it runs */
+    native_retire(host);
+    native_retire(host); /* again: returns at once */
+    CHECK(ping(client, XSEG_PORT_VLMCD) < 0);
+    CHECK_EQ(ping(client, XSEG_PORT_MAPPERD), 0);
+    CHECK_EQ(ping(client, XSEG_PORT_BLOCKERB), 0);
+    CHECK_EQ(ping(client, XSEG_PORT_BLOCKERM), 0);
+    native_stop(host);
+    CHECK_EQ(pthread_join(thread, NULL), 0);
+    native_retire(host); /* too late: returns at once */
+    native_destroy(host);
+    xseg_port_unbind(client);
+    close(fd);
+    check_nothing_left();
+}
+
 static void test_stop_before_run_and_destroy_without_run(void)
 {
     struct native_options o = good_options(NATIVE_BLOCKERB | NATIVE_BLOCKERM);
@@ -227,6 +257,7 @@ int main(void)
     test_stop_before_run_and_destroy_without_run();
     test_a_signal_stops_it_and_sigpipe_does_not_kill();
     test_all_roles_serve_and_stop();
+    test_retiring_keeps_what_control_needs();
     CHECK(strcmp(native_default_engine(), "io_uring") == 0 ||
           strcmp(native_default_engine(), "threads") == 0);
     xseg_segment_detach(seg);
