@@ -73,8 +73,8 @@ class ControlServer:
                     self._supervisor.ended.set()
                     await reader.read()  # hold the line until `disconnect`
                     return
-        except ConnectionError:
-            pass
+        except (ConnectionError, asyncio.CancelledError):
+            pass  # they went away, or the loop ends with this process
         finally:
             self._connections.discard(writer)
             writer.close()
