@@ -3,15 +3,15 @@
  * The handshake: greeting, flags, and the frame of each option.
  *
  * Called by nbd_conn.c; each handler is named after its state.  What the options mean
- * is in nbd_options.c.  Limits: NBD_MAX_OPTIONS options, OPTION_MAX_BYTES each, all
+ * is in nbd_options.c.  Limits: MAX_OPTIONS options, OPTION_MAX_BYTES each, all
  * within NBD_HANDSHAKE_TIMEOUT_NS.
  */
 #include "endpoint/nbd_handshake.h"
 
 #include <errno.h>
 
-/* A client needs a handful; more is a way to keep us busy. */
-#define MAX_OPTIONS 256u
+/* A client needs a few, one that looks at every export some for each. */
+#define MAX_OPTIONS 4096u
 /* Larger than any option a client has reason to send; less than the input buffer. */
 #define OPTION_MAX_BYTES (16u << 10)
 /* A longer option is not read to its end: the connection is. */

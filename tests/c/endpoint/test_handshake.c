@@ -210,7 +210,7 @@ static void endless_options_end_it(void)
     nbd_put64(head, NBD_OPTION_MAGIC);
     nbd_put32(head + 8, 999);
     nbd_put32(head + 12, 0);
-    for (uint32_t nr = 0; nr < 256; nr++)
+    for (uint32_t nr = 0; nr < 4096; nr++)
         client_expect(fd, 999, NULL, 0, NBD_REP_ERR_UNSUP);
     client_send(fd, head, sizeof(head));
     client_expect_eof(fd);
