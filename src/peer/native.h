@@ -59,8 +59,8 @@ void native_stop(struct native *n);
 /**
  * Stop the endpoint and the composer, in good order, and keep the others serving: their
  * volumes are closed through the control half, which afterwards still needs mapper and
- * blockers.  Returns when they have stopped.  Any thread but that of native_run; not in a
- * signal handler.  Blocks.
+ * blockers.  Returns when they have stopped.  Any thread but that of native_run; not in
+ * a signal handler.  Blocks.
  */
 void native_retire(struct native *n);
 

@@ -192,10 +192,10 @@ static void test_two_reactors_in_two_threads(void)
 
     s.port = fixture_port(s.r, SERVER, fixture_answer, &s.port);
     CHECK_EQ(pthread_create(&thread, NULL, serve, &s), 0);
-    pinger_start(&p, 20000, 1);
+    pinger_start(&p, 3000, 1);
     CHECK_EQ(reactor_run(r), 0);
     CHECK_EQ(p.left, 0);
-    pinger_start(&p, 50000, 32);
+    pinger_start(&p, 20000, 32);
     CHECK_EQ(reactor_run(r), 0);
     CHECK_EQ(p.left, 0);
     reactor_stop(s.r);
@@ -259,10 +259,10 @@ static void test_two_processes(void)
     struct xseg_port *client = fixture_port(r, CLIENT, NULL, NULL);
     struct pinger p = {.r = r, .port = client, .dst = SERVER, .stop_at_end = true};
 
-    pinger_start(&p, 10000, 1);
+    pinger_start(&p, 2000, 1);
     CHECK_EQ(reactor_run(r), 0);
     CHECK_EQ(p.left, 0);
-    pinger_start(&p, 50000, 64);
+    pinger_start(&p, 20000, 64);
     CHECK_EQ(reactor_run(r), 0);
     CHECK_EQ(p.left, 0);
     fixture_drop_port(r, client);
