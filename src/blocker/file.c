@@ -67,8 +67,8 @@ static int sync_parent_of(const char *path)
     /* A parent that we may not read is not ours to make durable. */
     if (rc == -EACCES)
         rc = 0;
-    if (fd >= 0 && fsync(fd) < 0)
-        rc = -errno;
+    if (fd >= 0)
+        rc = file_sync_fd(fd, false);
     if (fd >= 0)
         close(fd);
     free(copy);
@@ -98,8 +98,7 @@ static int make_root(char *path, mode_t mode)
 static int check_format(struct file_store *store, const char **why)
 {
     char text[64] = "";
-    unsigned version = 0;
-    char rest = '\n';
+    char digits[8] = "", rest = '\n';
 
     int fd = openat(store->root_fd, FORMAT_FILE, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
@@ -111,7 +110,8 @@ static int check_format(struct file_store *store, const char **why)
     close(fd);
     if (rc < 0)
         return fail(why, rc, "cannot read the format of", store->root);
-    int fields = sscanf(text, FORMAT_NAME " %u%c", &version, &rest);
+    int fields = sscanf(text, FORMAT_NAME " %7[0-9]%c", digits, &rest);
+    unsigned long version = strtoul(digits, NULL, 10);
     if (fields < 1 || version == 0 || rest != '\n') {
         snprintf(reason, sizeof reason, "%s/%s does not name a store's format",
                  store->root, FORMAT_FILE);
@@ -120,7 +120,7 @@ static int check_format(struct file_store *store, const char **why)
     }
     if (version > FILE_STORE_VERSION) {
         snprintf(reason, sizeof reason,
-                 "the store %s has format %u, this program knows up to %u: use a newer "
+                 "the store %s has format %lu, this program knows up to %u: use a newer "
                  "program",
                  store->root, version, FILE_STORE_VERSION);
         *why = reason;

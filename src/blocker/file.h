@@ -8,6 +8,9 @@
  *   file_tmp.c     files written aside, then named at once
  *   file_fd.c      cache of open files
  *   file_sync.c    making one open file durable, shared by whoever waits for it
+ *   file_proven.c  which objects this process has flushed
+ *   file_op.c      pieces of ios
+ *   file_inline.c  small transfers at once
  *   file_io.c      READ, WRITE, ZERO, FLUSH
  *   file_append.c  APPEND
  *   file_meta.c    CREATE, UPDATE, INFO, DELETE
@@ -103,9 +106,10 @@ struct file_store {
     uint32_t nr_fds, max_fds;
     struct list dirty_fds; /* with acknowledged writes that are not durable */
 
-    /* file_sync.c: extents and layers that were flushed once by this process */
+    /* file_proven.c */
     struct hashtab proven;
     bool all_proven;
+    int sync_error; /* of the whole filesystem: sticks */
 
     /* file_io.c */
     struct list free_ops;
@@ -242,15 +246,20 @@ static inline bool file_sync_needed(const struct file_fd *file)
     return file->sync_error != 0 || file->nr_durable < file->nr_writes;
 }
 
-/** Has this process flushed the object (and so what a process before it wrote)? */
-bool file_proven(struct file_store *store, const struct xseg_object *object);
-void file_prove(struct file_store *store, const struct xseg_object *object);
+/* ---- file_proven.c -------------------------------------------------------------- */
+
+/** Has this process flushed the object, and so what a process before it wrote?
+ *  1 yes, 0 no, -errno: that failed, and so does every flush of it from now on. */
+int file_proven(struct file_store *store, const struct xseg_object *object);
+/** It was flushed, or with an error: writes of it are lost. */
+void file_prove(struct file_store *store, const struct xseg_object *object, int error);
 void file_unprove(struct file_store *store, const struct xseg_object *object);
 int file_proven_init(struct file_store *store);
 void file_proven_fini(struct file_store *store);
-/** Sync all files of an object and the directories that name them.  Blocks; any
- *  thread.  0 also if there are none. */
-int file_prove_blocking(struct file_store *store, const struct xseg_object *object);
+/** Sync all files of an object and the directories that name them.  Blocks; any thread.
+ *  0 also if there are none; *lost if a sync of a file failed. */
+int file_prove_blocking(struct file_store *store, const struct xseg_object *object,
+                        bool *lost);
 
 /* ---- file_op.c --------------------------------------------------------------------
  */
@@ -283,6 +292,8 @@ struct file_join {
     int error; /* first one */
     int64_t success;
     bool flush_after; /* FUA that has to flush the object too */
+    bool proven;      /* FLUSH: nothing of another process's is left to sync */
+    bool lost;        /* FLUSH: its job met a failed sync */
 };
 
 static inline struct file_join *file_join_of(struct blk_io *io)

@@ -102,7 +102,7 @@ static int cut_back(struct file_op *op)
     do {
         rc = ftruncate(op->file->fd, (off_t)op->old_length);
     } while (rc < 0 && errno == EINTR);
-    return rc < 0 || fdatasync(op->file->fd) < 0 ? -errno : 0;
+    return rc < 0 ? -errno : file_sync_fd(op->file->fd, true);
 }
 
 /** A journal that this append made and could not write is not to be seen. */
@@ -131,8 +131,7 @@ static int append_blocking(struct file_op *op)
     if (rc == 0 && !file->appended) {
         file_path(dir, &file->object, 0);
         file_path_parent(dir);
-        if (fsync(file->fd) < 0)
-            rc = -errno;
+        rc = file_sync_fd(file->fd, false);
         if (rc == 0)
             rc = file_dirs_note(op->store->dirs, dir, false);
         if (rc == 0)

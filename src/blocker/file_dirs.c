@@ -25,6 +25,7 @@ struct dir {
     struct hashtab_node node;
     uint64_t changed;
     uint64_t durable;
+    int error; /* of a failed sync: sticks, the kernel tells it only once */
     char path[];
 };
 
@@ -160,25 +161,26 @@ static int sync_one(struct file_dirs *dirs, const char *path)
     struct dir *dir = find_locked(dirs, path);
     bool pending = pending_locked(dir);
     uint64_t upto = dir ? dir->changed : 0;
+    int rc = dir ? dir->error : 0;
     pthread_mutex_unlock(&dirs->lock);
-    if (!pending)
-        return 0;
+    if (rc < 0 || !pending)
+        return rc;
 
     int fd = openat(dirs->root_fd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0 && errno != ENOENT)
         return -errno;
     /* Removed meanwhile: the directory above records that. */
-    int rc = fd >= 0 && fsync(fd) < 0 ? -errno : 0;
+    rc = fd >= 0 ? file_sync_fd(fd, false) : 0;
     if (fd >= 0)
         close(fd);
-    if (rc < 0)
-        return rc;
     pthread_mutex_lock(&dirs->lock);
     dir = find_locked(dirs, path);
-    if (dir)
+    if (dir && rc == 0)
         mark_durable_locked(dirs, dir, upto);
+    else if (dir)
+        dir->error = rc;
     pthread_mutex_unlock(&dirs->lock);
-    return 0;
+    return rc;
 }
 
 int file_dirs_sync(struct file_dirs *dirs, const char *dir)

@@ -81,6 +81,9 @@ static inline bool file_call_may_go_on(const struct file_call *call)
 /** Do it here and now; blocks.  Sets moved and result. */
 void file_call_run(struct file_call *call);
 
+/** fsync, or fdatasync if `data_only`.  Blocks.  0 or -errno. */
+int file_sync_fd(int fd, bool data_only);
+
 /** Do it in a job of the reactor's threads, then done(call). */
 void file_call_offload(struct reactor *r, struct file_call *call);
 

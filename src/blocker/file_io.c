@@ -322,7 +322,7 @@ void file_write(struct blk_backend *be, struct blk_io *io)
     begin(io, (int64_t)io->size);
     if (io->flags & XSEG_F_FUA) {
         /* A durable write needs durable names; the first one flushes the object. */
-        if (file_proven(store, &io->object))
+        if (file_proven(store, &io->object) == 1)
             verb = FILE_WRITE_DSYNC;
         else
             file_join_of(io)->flush_after = true;
@@ -368,18 +368,22 @@ static void flush_run(struct reactor_job *job)
     struct file_store *store = file_store_of(io->backend);
     char dir[FILE_PATH_MAX];
 
+    file_join_of(io)->lost = false;
     if (io->object.kind == XSEG_OBJ_NONE) {
         io->result = 0;
-        if (!store->all_proven && syncfs(store->root_fd) < 0)
+        if (!file_join_of(io)->proven && syncfs(store->root_fd) < 0) {
             io->result = -errno;
+            file_join_of(io)->lost = true;
+        }
         if (io->result == 0)
             io->result = file_dirs_sync_all(store->dirs);
         return;
     }
     file_path(dir, &io->object, 0);
     file_path_parent(dir);
-    /* scratch is the join's; `version` is free in a flush: 1 if the object is proven */
-    io->result = io->version ? 0 : file_prove_blocking(store, &io->object);
+    io->result = 0;
+    if (!file_join_of(io)->proven)
+        io->result = file_prove_blocking(store, &io->object, &file_join_of(io)->lost);
     if (io->result == 0)
         io->result = file_dirs_sync(store->dirs, dir);
 }
@@ -389,17 +393,21 @@ static void flush_job_done(struct reactor_job *job)
     struct blk_io *io = file_io_of(job);
     struct file_store *store = file_store_of(io->backend);
 
-    if (io->result == 0 && io->object.kind == XSEG_OBJ_NONE)
+    bool lost = file_join_of(io)->lost;
+
+    if (io->object.kind == XSEG_OBJ_NONE && io->result == 0)
         store->all_proven = true;
-    else if (io->result == 0)
-        file_prove(store, &io->object);
+    else if (io->object.kind == XSEG_OBJ_NONE && lost)
+        store->sync_error = (int)io->result;
+    else if (io->result == 0 || lost)
+        file_prove(store, &io->object, (int)io->result);
     end(store, io, (int)io->result);
 }
 
-static void start_flush_job(struct file_store *store, struct blk_io *io)
+static void start_flush_job(struct file_store *store, struct blk_io *io, bool proven)
 {
     file_join_of(io)->nr_pending++;
-    io->version = io->object.kind != XSEG_OBJ_NONE && file_proven(store, &io->object);
+    file_join_of(io)->proven = proven;
     file_io_offload(store, io, flush_run, flush_job_done);
 }
 
@@ -410,8 +418,13 @@ static void flush_object(struct file_store *store, struct blk_io *io)
 
     file_path(dir, &io->object, 0);
     file_path_parent(dir);
-    if (!file_proven(store, &io->object) || file_dirs_pending(store->dirs, dir))
-        start_flush_job(store, io);
+    int proven = store->sync_error ? store->sync_error : file_proven(store, &io->object);
+    if (proven < 0) {
+        end(store, io, proven);
+        return;
+    }
+    if (!proven || file_dirs_pending(store->dirs, dir))
+        start_flush_job(store, io, proven);
     struct hashtab_node *node = hashtab_find(&store->fds, blk_object_hash(&io->object));
     while (node) {
         struct file_fd *file = HASHTAB_ENTRY(node, struct file_fd, node);
@@ -424,8 +437,12 @@ static void flush_object(struct file_store *store, struct blk_io *io)
 
 static void flush_store(struct file_store *store, struct blk_io *io)
 {
+    if (store->sync_error) {
+        end(store, io, store->sync_error);
+        return;
+    }
     if (!store->all_proven || file_dirs_any_pending(store->dirs))
-        start_flush_job(store, io);
+        start_flush_job(store, io, store->all_proven);
     LIST_FOR_EACH(link, next, &store->dirty_fds)
     sync_file(store, io, LIST_ENTRY(link, struct file_fd, link));
     end(store, io, 0);

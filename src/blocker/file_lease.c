@@ -133,8 +133,9 @@ static int store_slot(int fd, struct lease_slot *slot, int old_index, bool durab
     };
     slot->sequence++;
     seal(slot);
-    if (durable && fdatasync(fd) < 0)
-        return -errno;
+    int rc = durable ? file_sync_fd(fd, true) : 0;
+    if (rc < 0)
+        return rc;
     file_call_run(&call);
     return call.result;
 }

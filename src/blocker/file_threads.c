@@ -13,6 +13,15 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+int file_sync_fd(int fd, bool data_only)
+{
+    int rc;
+    do {
+        rc = data_only ? fdatasync(fd) : fsync(fd);
+    } while (rc < 0 && errno == EINTR);
+    return rc < 0 ? -errno : 0;
+}
+
 static void run_read(struct file_call *call)
 {
     while (file_call_may_go_on(call)) {
@@ -45,8 +54,8 @@ static void run_write(struct file_call *call)
         }
         call->moved += (uint64_t)put;
     }
-    if (call->verb == FILE_WRITE_DSYNC && fdatasync(call->fd) < 0)
-        call->result = -errno;
+    if (call->verb == FILE_WRITE_DSYNC)
+        call->result = file_sync_fd(call->fd, true);
 }
 
 /** Zeros over what there is of the range, for filesystems that cannot punch. */
@@ -106,10 +115,10 @@ void file_call_run(struct file_call *call)
         run_write(call);
         break;
     case FILE_DATASYNC:
-        call->result = fdatasync(call->fd) < 0 ? -errno : 0;
+        call->result = file_sync_fd(call->fd, true);
         break;
     case FILE_SYNC:
-        call->result = fsync(call->fd) < 0 ? -errno : 0;
+        call->result = file_sync_fd(call->fd, false);
         break;
     case FILE_PUNCH:
         run_punch(call);

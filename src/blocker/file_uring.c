@@ -40,6 +40,7 @@ const char *blk_default_engine(void)
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 /** One transfer's longest length: the kernel counts in 32 bits. */
 #define MAX_TRANSFER_BYTES (UINT64_C(1) << 30)
@@ -210,6 +211,7 @@ static void uring_destroy(struct file_engine *engine)
     struct uring_engine *e = (struct uring_engine *)engine;
     reactor_remove_poller(e->base.reactor, &e->poller);
     reactor_del_fd(e->base.reactor, &e->ready);
+    close(e->ready.fd);
     io_uring_queue_exit(&e->ring);
     free(e);
 }
@@ -230,16 +232,24 @@ int file_uring_create(struct reactor *r, uint32_t depth, struct file_engine **ou
     e->depth = depth;
     list_init(&e->waiting);
     e->poller.poll = uring_poll;
-    e->ready.fd = e->ring.ring_fd;
+    /* A duplicate: liburing closes the ring's own descriptor behind the back of whoever
+     * watches descriptors (thread sanitizers take its number's next use for a race). */
+    e->ready.fd = fcntl(e->ring.ring_fd, F_DUPFD_CLOEXEC, 0);
+    if (e->ready.fd < 0) {
+        rc = -errno;
+        goto fail_ring;
+    }
     e->ready.events = EPOLLIN;
     e->ready.on_ready = uring_ready;
     rc = reactor_add_fd(r, &e->ready);
     if (rc < 0)
-        goto fail_ring;
+        goto fail_dup;
     reactor_add_poller(r, &e->poller);
     *out = &e->base;
     return 0;
 
+fail_dup:
+    close(e->ready.fd);
 fail_ring:
     io_uring_queue_exit(&e->ring);
 fail_free:

@@ -9,6 +9,13 @@
 
 const struct xseg_object whole_store = {.kind = XSEG_OBJ_NONE};
 
+const char *engine_or_skip(const char *name)
+{
+    if (strcmp(name, "io_uring") == 0 && strcmp(blk_default_engine(), name) != 0)
+        CHECK_SKIP("no io_uring here");
+    return name;
+}
+
 static void *serve(void *arg)
 {
     struct server *s = arg;

@@ -84,6 +84,9 @@ void fill_header(void *out, uint64_t size, uint64_t version, uint64_t fence,
 /** A lease of a living (this) process. */
 struct xseg_lease lease_of(const char *owner, uint64_t ttl_ns);
 
+/** The engine of that name, or the end of the test as skipped. */
+const char *engine_or_skip(const char *name);
+
 /** A fresh directory for a store, below the working directory. */
 void make_root(char out[256]);
 void remove_root(const char *path);

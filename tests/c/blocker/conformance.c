@@ -741,11 +741,8 @@ int main(int argc, char **argv)
 {
     CHECK(argc >= 2);
     setup.backend = argv[1];
-    setup.engine = argc > 2 ? argv[2] : "auto";
+    setup.engine = argc > 2 ? engine_or_skip(argv[2]) : "auto";
     setup.direct = argc > 3;
-    if (strcmp(setup.engine, "io_uring") == 0 &&
-        strcmp(blk_default_engine(), "io_uring") != 0)
-        CHECK_SKIP("no io_uring here");
     make_root(setup.path);
     server_start(s, &setup);
     test_extent_is_absent_until_written();
