@@ -164,6 +164,8 @@ static void append_end(struct map *map, int rc)
         free(a->marks);
         a->marks = NULL;
         a->nr = 0;
+        if (map->nr_pending == 0)
+            map->generation = 0; /* no sector waits for a later flush than any other */
     } else if (a->nr) {
         put_back(map);
     }

@@ -101,8 +101,11 @@ static int64_t consume(struct journal_reader *r, const uint8_t *p, size_t len,
             got = PARSED_BAD;
         if (!r->torn) {
             if (got == PARSED_WHOLE &&
-                (record.sequence != r->sequence || record.fence < r->fence))
-                got = PARSED_BAD;
+                (record.sequence != r->sequence || record.fence < r->fence)) {
+                if (record.sequence >= r->sequence)
+                    return -EBADMSG;
+                got = PARSED_BAD; /* an earlier record once more: it adds nothing */
+            }
             if (got == PARSED_SHORT)
                 break;
             if (got == PARSED_WHOLE) {

@@ -74,7 +74,7 @@ int map_publish(struct map *map)
     }
     m->slots[slot] = map;
     map->slot = slot;
-    map->handle = (uint64_t)(m->generation++ | 1u << 31) << 32 | slot;
+    map->handle = (uint64_t)((m->generation++ & 0x3fffffff) | 1u << 30) << 32 | slot;
     map_ref(map);
     return 0;
 }

@@ -161,15 +161,15 @@ static int check_update(struct plan *plan)
     plan->keep_top = plan->load_top = false;
     plan->frozen_index = NONE;
     if (n->epoch > h->epoch && map->nr_pending)
-        return -EBUSY; /* they belong to the old epoch's extent */
+        return -EBUSY;               /* they belong to the old epoch's extent */
+    if (map->read_only && !frozen) { /* somebody else writes its journal */
+        plan->load_top = true;
+        return 0;
+    }
     if (frozen || n->journal == h->journal) {
         if (n->epoch > h->epoch && map->journal.length)
             return -EINVAL; /* its marks would change their meaning */
         plan->keep_top = true;
-        return 0;
-    }
-    if (map->read_only) {
-        plan->load_top = true;
         return 0;
     }
     if (map->journal.length) {

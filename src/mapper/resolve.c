@@ -150,6 +150,7 @@ static int ask_layer(struct map_source *s, struct map_block *b, uint32_t limit)
             return rc;
         if (layer_record_end(c->record) > b->block + 1)
             return 0; /* a run that goes on: stay on it */
+        s->at = b->block + 1;
         rc = layer_cursor_next(c);
         if (rc < 0) {
             s->placed = false;

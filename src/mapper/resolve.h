@@ -24,7 +24,8 @@ struct map_source {
     struct layer_cursor cursor;    /* LAYER */
     int (*prepare)(void *ctx); /* called with cursor.ctx before the cursor is used; 0
                                   or -errno; NULL: it may be used at once */
-    bool placed; /* the cursor stands on the first record that ends after block `at` */
+    bool placed; /* the cursor stands on the first record that speaks of a block >= `at`
+                  */
     uint64_t at;
     uint64_t gap_from, gap_end; /* known to provide nothing there */
 };

@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The journal codec: golden bytes, chunks, torn tails, damage. */
+#include "mapper/journal.h"
+
+#include <errno.h>
+
+#include "check.h"
+#include "golden.h"
+
+#define MARKS_MAX 5000u
+
+struct seen {
+    struct journal_mark marks[MARKS_MAX];
+    uint32_t nr;
+};
+
+static int see(void *ctx, const struct journal_mark *mark)
+{
+    struct seen *seen = ctx;
+    CHECK(seen->nr < MARKS_MAX);
+    seen->marks[seen->nr++] = *mark;
+    return 0;
+}
+
+/** Read bytes in chunks of up to `chunk`; the reader is left for the caller to look at.
+ */
+static int read_all(const uint8_t *bytes, size_t len, size_t chunk, struct seen *seen,
+                    struct journal_reader *r)
+{
+    int rc = 0;
+    memset(r, 0, sizeof *r);
+    seen->nr = 0;
+    for (size_t at = 0; at < len && rc == 0;) {
+        size_t n = len - at < chunk ? len - at : chunk;
+        rc = journal_reader_feed(r, bytes + at, n, see, seen);
+        at += n;
+    }
+    if (rc == 0)
+        rc = journal_reader_end(r);
+    journal_reader_fini(r);
+    return rc;
+}
+
+/** Three records; returns the length, and where each starts. */
+static size_t example(uint8_t *out, size_t starts[3])
+{
+    const struct journal_mark marks[] = {{0, 1, JOURNAL_PRESENT},
+                                         {1000, 24, JOURNAL_ZERO},
+                                         {UINT64_C(1) << 40, 7, JOURNAL_PRESENT}};
+    starts[0] = 0;
+    starts[1] = journal_record_pack(out, 0, 5, marks, 3);
+    starts[2] = starts[1] + journal_record_pack(out + starts[1], 1, 5, marks + 1, 1);
+    return starts[2] + journal_record_pack(out + starts[2], 2, 6, marks, 2);
+}
+
+static void test_golden(void)
+{
+    static struct seen seen;
+    uint8_t bytes[1024];
+    size_t starts[3], len = example(bytes, starts);
+    struct journal_reader r;
+    golden_check("journal-v1.bin", bytes, len);
+    CHECK_EQ(read_all(bytes, len, len, &seen, &r), 0);
+    CHECK_EQ(r.valid_bytes, len);
+    CHECK_EQ(r.sequence, 3);
+    CHECK_EQ(r.nr_marks, 6);
+    CHECK_EQ(seen.nr, 6);
+    CHECK(!r.torn);
+    CHECK_EQ(seen.marks[2].start, UINT64_C(1) << 40);
+}
+
+static void test_a_torn_tail_ends_it_cleanly(void)
+{
+    static struct seen seen;
+    uint8_t bytes[1024];
+    size_t starts[3], len = example(bytes, starts);
+    struct journal_reader r;
+    for (size_t cut = 0; cut < len; cut++) {
+        size_t valid = cut < starts[1] ? 0 : cut < starts[2] ? starts[1] : starts[2];
+        CHECK_EQ(read_all(bytes, cut, 1 + cut % 50, &seen, &r), 0);
+        CHECK_EQ(r.valid_bytes, valid);
+        CHECK_EQ(r.torn, cut != valid);
+    }
+    memset(bytes + len, 0,
+           sizeof bytes - len); /* the file grew, its bytes did not come */
+    CHECK_EQ(read_all(bytes, sizeof bytes, 100, &seen, &r), 0);
+    CHECK_EQ(r.valid_bytes, len);
+    CHECK(r.torn);
+}
+
+static void test_every_flipped_bit_is_noticed(void)
+{
+    static struct seen seen;
+    uint8_t bytes[1024];
+    size_t starts[3], len = example(bytes, starts);
+    struct journal_reader r;
+    for (size_t bit = 0; bit < len * 8; bit++) {
+        size_t at = bit / 8;
+        bytes[at] ^= (uint8_t)(1 << bit % 8);
+        int rc = read_all(bytes, len, 1 + bit % 200, &seen, &r);
+        if (at < starts[2]) {
+            CHECK_EQ(rc, -EBADMSG); /* whole records follow */
+        } else {
+            CHECK_EQ(rc, 0); /* of the last record nobody can tell damage from a tear */
+            CHECK_EQ(r.valid_bytes, starts[2]);
+            CHECK(r.torn);
+        }
+        bytes[at] ^= (uint8_t)(1 << bit % 8);
+    }
+}
+
+static void test_records_that_do_not_belong_are_not_taken(void)
+{
+    static struct seen seen;
+    const struct journal_mark mark = {1, 1, JOURNAL_PRESENT};
+    const struct journal_mark bad[] = {{1, 0, JOURNAL_PRESENT},
+                                       {1, 1, 0},
+                                       {1, 1, 3},
+                                       {UINT64_MAX, 1, JOURNAL_PRESENT},
+                                       {UINT64_MAX - 1, 2, JOURNAL_PRESENT}};
+    uint8_t bytes[256];
+    struct journal_reader r;
+    size_t first = journal_record_pack(bytes, 0, 5, &mark, 1);
+    size_t len = first + journal_record_pack(bytes + first, 0, 5, &mark, 1);
+    CHECK_EQ(read_all(bytes, len, len, &seen, &r), 0); /* the same sequence again */
+    CHECK_EQ(r.valid_bytes, first);
+    journal_record_pack(bytes + first, 1, 4, &mark, 1); /* an older fence */
+    CHECK_EQ(read_all(bytes, len, len, &seen, &r), -EBADMSG);
+    journal_record_pack(bytes, 1, 5, &mark, 1); /* does not start with 0 */
+    CHECK_EQ(read_all(bytes, first, first, &seen, &r), -EBADMSG);
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        journal_record_pack(bytes, 0, 5, &bad[i], 1);
+        CHECK_EQ(read_all(bytes, first, first, &seen, &r), 0);
+        CHECK_EQ(r.valid_bytes, 0);
+    }
+}
+
+static void test_random_round_trip(uint64_t *seed)
+{
+    static struct seen seen;
+    static struct journal_mark marks[MARKS_MAX];
+    static uint8_t bytes[1u << 20];
+    uint32_t nr = 0;
+    size_t len = 0;
+    struct journal_reader r;
+    for (uint64_t sequence = 0; nr < MARKS_MAX; sequence++) {
+        uint32_t some = 1 + (uint32_t)(check_next(seed) % (MARKS_MAX - nr));
+        if (check_next(seed) % 2 && some > 20)
+            some = 20;
+        for (uint32_t i = nr; i < nr + some; i++)
+            marks[i] = (struct journal_mark){check_next(seed) >> 20,
+                                             1 + (uint32_t)(check_next(seed) >> 40),
+                                             1 + (uint32_t)(check_next(seed) % 2)};
+        len +=
+            journal_record_pack(bytes + len, sequence, sequence / 3, marks + nr, some);
+        nr += some;
+    }
+    CHECK_EQ(read_all(bytes, len, 1 + check_next(seed) % 9000, &seen, &r), 0);
+    CHECK_EQ(r.valid_bytes, len);
+    CHECK_EQ(seen.nr, nr);
+    CHECK(memcmp(seen.marks, marks, sizeof marks) == 0);
+}
+
+int main(void)
+{
+    uint64_t seed = check_seed();
+    test_golden();
+    test_a_torn_tail_ends_it_cleanly();
+    test_every_flipped_bit_is_noticed();
+    test_records_that_do_not_belong_are_not_taken();
+    for (int i = 0; i < 50; i++)
+        test_random_round_trip(&seed);
+    return 0;
+}
