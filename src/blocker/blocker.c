@@ -106,11 +106,11 @@ static void on_request(void *ctx, struct xseg_request *rq)
     }
     struct slot *slot = LIST_ENTRY(link, struct slot, link);
     slot->rq = rq;
-    slot->op = rq->op;
+    slot->op = *(const volatile uint32_t *)&rq->op;
     slot->io.done = on_done;
     slot->io.owner = slot;
     slot->io.backend = b->backend;
-    rc = request_decode(b->seg, b->port_id, b->alignment, b->backend->ops, rq,
+    rc = request_decode(b->seg, b->port_id, b->alignment, b->backend->ops, slot->op, rq,
                         &slot->io, &call);
     if (rc < 0 || !call) {
         list_push_front(&b->free, &slot->link);
@@ -164,6 +164,8 @@ static void stop_step(struct reactor_task *task)
 static void blocker_stop(struct peer *self, void (*stopped)(void *arg), void *arg)
 {
     struct blocker *b = (struct blocker *)self;
+    if (b->state != SERVING)
+        return;
     b->stopped = stopped;
     b->stopped_arg = arg;
     b->state = DRAINING;

@@ -119,10 +119,11 @@ static int check_format(struct file_store *store, const char **why)
         return -EBADMSG;
     }
     if (version > FILE_STORE_VERSION) {
-        snprintf(reason, sizeof reason,
-                 "the store %s has format %lu, this program knows up to %u: use a newer "
-                 "program",
-                 store->root, version, FILE_STORE_VERSION);
+        snprintf(
+            reason, sizeof reason,
+            "the store %s has format %lu, this program knows up to %u: use a newer "
+            "program",
+            store->root, version, FILE_STORE_VERSION);
         *why = reason;
         return -EPROTONOSUPPORT;
     }

@@ -222,8 +222,13 @@ void file_fd_put(struct file_fd *file);
 /** Find without opening; not referenced. */
 struct file_fd *file_fd_find(struct file_store *store, const struct xseg_object *object,
                              uint64_t part);
-/** Forget all files of an object, because it is deleted. */
-void file_fd_detach(struct file_store *store, const struct xseg_object *object);
+/** Forget all files of an object, because it is deleted.  Those that nobody uses are
+ * put on `closing` if that is not NULL: to close the last of a deleted file may take
+ * long. */
+void file_fd_detach(struct file_store *store, const struct xseg_object *object,
+                    struct list *closing);
+/** Close them.  Any thread. */
+void file_fd_close_detached(struct list *closing);
 /** To be called when what keeps a file out of the idle list may have changed. */
 void file_fd_settle(struct file_fd *file);
 

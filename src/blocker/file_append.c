@@ -160,7 +160,7 @@ static void append_done(struct reactor_job *job)
     if (op->call.result == 0)
         op->file->appended = true;
     else if (is_unborn(op->file))
-        file_fd_detach(op->store, &op->io->object);
+        file_fd_detach(op->store, &op->io->object, NULL);
     finish(op, op->call.result);
 }
 

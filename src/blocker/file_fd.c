@@ -39,6 +39,15 @@ int file_fds_init(struct file_store *store)
     return hashtab_init(&store->fds);
 }
 
+static void close_and_free(struct file_fd *file)
+{
+    if (file->fd >= 0)
+        close(file->fd);
+    if (file->lease_fd >= 0)
+        close(file->lease_fd);
+    free(file);
+}
+
 static void destroy(struct file_fd *file)
 {
     struct file_store *store = file->store;
@@ -47,11 +56,7 @@ static void destroy(struct file_fd *file)
     if (!file->detached)
         hashtab_remove(&store->fds, &file->node);
     store->nr_fds--;
-    if (file->fd >= 0)
-        close(file->fd);
-    if (file->lease_fd >= 0)
-        close(file->lease_fd);
-    free(file);
+    close_and_free(file);
 }
 
 void file_fds_fini(struct file_store *store)
@@ -109,7 +114,8 @@ void file_fd_put(struct file_fd *file)
         file_fd_settle(file);
 }
 
-void file_fd_detach(struct file_store *store, const struct xseg_object *object)
+void file_fd_detach(struct file_store *store, const struct xseg_object *object,
+                    struct list *closing)
 {
     struct hashtab_node *node = hashtab_find(&store->fds, blk_object_hash(object));
     while (node) {
@@ -123,8 +129,21 @@ void file_fd_detach(struct file_store *store, const struct xseg_object *object)
         }
         hashtab_remove(&store->fds, &file->node);
         file->detached = true;
-        file_fd_settle(file);
+        if (closing && file->refs == 0) {
+            list_remove(&file->link);
+            list_push_back(closing, &file->link);
+            store->nr_fds--;
+        } else {
+            file_fd_settle(file);
+        }
     }
+}
+
+void file_fd_close_detached(struct list *closing)
+{
+    struct list *link;
+    while ((link = list_pop_front(closing)) != NULL)
+        close_and_free(LIST_ENTRY(link, struct file_fd, link));
 }
 
 /* ---- opening ------------------------------------------------------------------------

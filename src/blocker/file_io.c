@@ -418,7 +418,8 @@ static void flush_object(struct file_store *store, struct blk_io *io)
 
     file_path(dir, &io->object, 0);
     file_path_parent(dir);
-    int proven = store->sync_error ? store->sync_error : file_proven(store, &io->object);
+    int proven =
+        store->sync_error ? store->sync_error : file_proven(store, &io->object);
     if (proven < 0) {
         end(store, io, proven);
         return;

@@ -126,29 +126,41 @@ static int add_extent_dir(void *arg, int dir_fd, const char *name)
     return rc == -ENOENT || rc == -ENOTDIR ? 0 : rc;
 }
 
+/** Keep what is wanted; true if that is enough, since later directories have larger
+ * keys. */
+static bool is_full(struct listing *l)
+{
+    if (l->nr >= l->wanted)
+        compact(l);
+    return l->nr >= l->wanted;
+}
+
+static int scan_fan_out(struct listing *l, const char *dir, bool *absent)
+{
+    int rc = file_scan(l->store, dir, add_name, l);
+    *absent = rc == -ENOENT;
+    return *absent ? 0 : rc;
+}
+
 /** Read fan-out directories from the cursor's on until there is enough. */
 static int add_fan_out(struct listing *l)
 {
-    bool two_levels = l->kind == XSEG_OBJ_CONTENT;
-    unsigned shift = two_levels ? 48 : 56;
-    unsigned last = two_levels ? 0xffff : 0xff;
     const char *kind_dir = file_kind_dir(l->kind);
+    unsigned first = (unsigned)(l->cursor >> 56);
+    unsigned second = (unsigned)(l->cursor >> 48) & 0xff;
     char dir[FILE_PATH_MAX];
+    bool absent;
     int rc = 0;
 
-    for (unsigned i = (unsigned)(l->cursor >> shift); i <= last && rc == 0; i++) {
-        if (two_levels)
-            snprintf(dir, sizeof dir, "%s/%02x/%02x", kind_dir, i >> 8, i & 0xff);
-        else
-            snprintf(dir, sizeof dir, "%s/%02x", kind_dir, i);
-        rc = file_scan(l->store, dir, add_name, l);
-        if (rc == -ENOENT)
-            rc = 0;
-        /* Later directories have larger keys. */
-        if (l->nr >= l->wanted)
-            compact(l);
-        if (l->nr >= l->wanted)
-            break;
+    for (; first <= 0xff && rc == 0 && !is_full(l); first++) {
+        snprintf(dir, sizeof dir, "%s/%02x", kind_dir, first);
+        rc = scan_fan_out(l, dir, &absent);
+        if (l->kind == XSEG_OBJ_CONTENT && !absent)
+            for (; second <= 0xff && rc == 0 && !is_full(l); second++) {
+                snprintf(dir, sizeof dir, "%s/%02x/%02x", kind_dir, first, second);
+                rc = scan_fan_out(l, dir, &absent);
+            }
+        second = 0;
     }
     return rc;
 }

@@ -374,6 +374,12 @@ static int remove_file(struct file_store *store, const struct xseg_object *objec
     return rc < 0 ? rc : file_dirs_sync(store->dirs, dir);
 }
 
+static struct list *closing_of(struct blk_io *io)
+{
+    static_assert(sizeof(struct list) <= sizeof io->scratch, "list fits");
+    return (struct list *)(void *)io->scratch;
+}
+
 static void remove_run(struct reactor_job *job)
 {
     struct blk_io *io = file_io_of(job);
@@ -383,6 +389,8 @@ static void remove_run(struct reactor_job *job)
         io->result = remove_extent(store, &io->object);
     else
         io->result = remove_file(store, &io->object);
+    /* Frees the blocks, which takes its time for a large file. */
+    file_fd_close_detached(closing_of(io));
 }
 
 static void remove_done(struct reactor_job *job)
@@ -390,13 +398,20 @@ static void remove_done(struct reactor_job *job)
     struct blk_io *io = file_io_of(job);
     struct file_store *store = file_store_of(io->backend);
 
-    /* Also what was opened while the job ran. */
-    file_fd_detach(store, &io->object);
+    /* What was opened while the job ran. */
+    file_fd_detach(store, &io->object, NULL);
     file_unprove(store, &io->object);
+    /* Still there, and nobody knows any more what of it is dirty. */
+    if (io->result < 0 && io->result != -ENOENT)
+        store->all_proven = false;
     file_answer(io, io->result);
 }
 
 void file_remove(struct blk_backend *be, struct blk_io *io)
 {
-    file_io_offload(file_store_of(be), io, remove_run, remove_done);
+    struct file_store *store = file_store_of(be);
+
+    list_init(closing_of(io));
+    file_fd_detach(store, &io->object, closing_of(io));
+    file_io_offload(store, io, remove_run, remove_done);
 }

@@ -2,10 +2,10 @@
 /*
  * Which extents and layers this process has flushed.
  *
- * A process before it may have acknowledged writes and died; they lie in the page cache, not
- * on the disk, and nobody here knows them as dirty.  So the first FLUSH of an
- * object syncs all its files and their directories, whatever is known of them.  If that
- * fails the object is lost for good: the kernel reports a lost page only once.
+ * A process before it may have acknowledged writes and died; they lie in the page
+ * cache, not on the disk, and nobody here knows them as dirty.  So the first FLUSH of
+ * an object syncs all its files and their directories, whatever is known of them.  If
+ * that fails the object is lost for good: the kernel reports a lost page only once.
  *
  * The table is the reactor thread's; file_prove_blocking runs anywhere.
  */

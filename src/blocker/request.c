@@ -88,10 +88,10 @@ static int decode_lease(const struct xseg_request *rq, struct blk_io *io)
 }
 
 int request_decode(struct xseg_segment *seg, uint32_t port, uint32_t align,
-                   const struct blk_backend_ops *ops, const struct xseg_request *rq,
-                   struct blk_io *io, request_call_fn *call)
+                   const struct blk_backend_ops *ops, uint32_t op,
+                   const struct xseg_request *rq, struct blk_io *io,
+                   request_call_fn *call)
 {
-    uint32_t op = LOAD(rq->op);
     uint32_t kinds = STORE | (port == XSEG_PORT_BLOCKERB ? DATA_KINDS : MAP_KINDS);
     int rc = 0;
 

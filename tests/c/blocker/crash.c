@@ -3,8 +3,8 @@
  * Processes that are killed while they change objects, and processes that want the same
  * lease.
  *
- * A child serves a store and changes it; it tells each acknowledged step through a pipe;
- * the parent kills it after a random number of steps and looks at what is there.
+ * A child serves a store and changes it; it tells each acknowledged step through a
+ * pipe; the parent kills it after a random number of steps and looks at what is there.
  */
 #include <errno.h>
 #include <signal.h>
@@ -156,7 +156,8 @@ static void test_objects_are_whole_after_kill(void)
     }
 }
 
-/* ---- contention -------------------------------------------------------------------------- */
+/* ---- contention
+ * -------------------------------------------------------------------------- */
 
 struct record {
     uint64_t fence;
@@ -165,7 +166,8 @@ struct record {
 };
 static_assert(sizeof(struct record) == RECORD, "record");
 
-/** Take the lease, append one record under its fence, give it back; NR_SECTIONS times. */
+/** Take the lease, append one record under its fence, give it back; NR_SECTIONS times.
+ */
 static void contend(uint64_t owner)
 {
     struct xseg_object l = lease_name(9), j = journal_name(9, 1);

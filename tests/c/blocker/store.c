@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What only the file backend has: its directory, and what people and crashes do to it. */
+/* What only the file backend has: its directory, and what people and crashes do to it.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/mount.h>
@@ -59,8 +60,8 @@ static int try_open(const char *path, const char **why)
 
 static void test_open_makes_the_tree_and_checks_its_format(void)
 {
-    const char *const dirs[] = {"content", "extents", "layers", "headers",
-                                "journals", "leases", "tmp"};
+    const char *const dirs[] = {"content",  "extents", "layers", "headers",
+                                "journals", "leases",  "tmp"};
     char path[512], text[64];
     const char *why;
 
@@ -74,8 +75,12 @@ static void test_open_makes_the_tree_and_checks_its_format(void)
     put_file("deep/er/data/format", "archipelago-store 2\n");
     CHECK_EQ(try_open(path, &why), -EPROTONOSUPPORT);
     CHECK(strstr(why, "format 2") && strstr(why, "deep/er/data"));
-    const char *const bad[] = {"", "x", "archipelago-store 0\n", "archipelago-store -1\n",
-                               "archipelago-store 1x\n", "qcow2 1\n"};
+    const char *const bad[] = {"",
+                               "x",
+                               "archipelago-store 0\n",
+                               "archipelago-store -1\n",
+                               "archipelago-store 1x\n",
+                               "qcow2 1\n"};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         put_file("deep/er/data/format", bad[i]);
         CHECK_EQ(try_open(path, &why), -EBADMSG);
@@ -226,7 +231,8 @@ static void test_more_files_than_may_be_open(void)
     CHECK_EQ(setrlimit(RLIMIT_NOFILE, &old), 0);
 }
 
-/* ---- a full filesystem ------------------------------------------------------------------ */
+/* ---- a full filesystem
+ * ------------------------------------------------------------------ */
 
 static void test_a_full_store_refuses_and_goes_on(void)
 {

@@ -4,9 +4,9 @@
  *
  * The linker sends every call that matters through the functions below (--wrap), which
  * keep a set of inodes with changes that no sync has covered: files after a write,
- * directories after a name was made or removed.  After an answer that promises durability
- * the set is empty.  They also fail the k-th call on demand.  The threads engine, since
- * io_uring makes no such calls.
+ * directories after a name was made or removed.  After an answer that promises
+ * durability the set is empty.  They also fail the k-th call on demand.  The threads
+ * engine, since io_uring makes no such calls.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -16,7 +16,8 @@
 
 #include "blocker/client.h"
 
-/* ---- the calls ------------------------------------------------------------------------ */
+/* ---- the calls
+ * ------------------------------------------------------------------------ */
 
 int __real_fsync(int fd);
 int __real_fdatasync(int fd);
@@ -45,9 +46,9 @@ int __wrap_openat(int fd, const char *path, int flags, ...);
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static ino_t dirty[MAX_DIRTY];
 static size_t nr_dirty;
-static unsigned nr_syncs; /* fsync, fdatasync, syncfs */
-static unsigned nr_calls; /* all that can fail */
-static unsigned fail_at;  /* the one of them that fails; 0: none */
+static unsigned nr_syncs;   /* fsync, fdatasync, syncfs */
+static unsigned nr_calls;   /* all that can fail */
+static unsigned fail_at;    /* the one of them that fails; 0: none */
 static bool named_unsynced; /* a rename gave a name to bytes that were not durable */
 
 static void mark(ino_t ino)
@@ -260,7 +261,8 @@ int __wrap_openat(int fd, const char *path, int flags, ...)
     return rc;
 }
 
-/* ---- ordering -------------------------------------------------------------------------- */
+/* ---- ordering
+ * -------------------------------------------------------------------------- */
 
 static struct setup setup = {.backend = "file", .engine = "threads"};
 static struct server server, *s = &server;
@@ -393,7 +395,8 @@ static void test_what_another_process_left_is_flushed(void)
     CHECK_EQ(syncs(), before);
 }
 
-/* ---- failures ---------------------------------------------------------------------------- */
+/* ---- failures
+ * ---------------------------------------------------------------------------- */
 
 static void arm(unsigned k)
 {
