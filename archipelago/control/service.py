@@ -129,8 +129,9 @@ class ControlService:
             bell.op = Op.PING
             self._messenger.port.submit(bell, PORT_CONTROL)
             self._dispatcher.join()
+            while (rq := port.accept()) is not None:
+                port.complete(rq, -errno.ECANCELED)
             port.unbind()
-            # It was answered, or ended with the port.
             while self._messenger.port.reap() is None:
                 self._messenger.port.wait()
 

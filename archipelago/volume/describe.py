@@ -14,7 +14,7 @@ from archipelago.volume.change import entry_object, own_extent
 from archipelago.volume.context import Context, OpenMap
 from archipelago.volume.leases import utc_text
 from archipelago.volume.resize import sector_ceil
-from xseg.constants import Reference, RunFlag, VolumeFlag
+from xseg.constants import Reference, VolumeFlag
 from xseg.payload import VolumeInfo as VolumeRecord
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def record(opened: OpenMap) -> VolumeRecord:
     """Describe an open volume to vlmcd."""
     header = opened.header
     flags = VolumeFlag(header.flags)
-    if opened.read_only:
+    if opened.read_only and not flags & VolumeFlag.READONLY:
         flags |= VolumeFlag.RDONLY_OPEN
     return VolumeRecord(
         uuid=header.uuid,
@@ -101,10 +101,10 @@ def _shared_bytes(ctx: Context, header: Header) -> int:
         return 0
     opened = ctx.table.get(header.name)
     if opened is not None and opened.header.uuid == header.uuid and not opened.broken:
-        return _count(ctx, opened.handle, header.size)
+        return _count(ctx, opened.handle, opened.header)
     handle = ctx.maps.open(pack_header(header), read_only=True)
     try:
-        return _count(ctx, handle, header.size)
+        return _count(ctx, handle, header)
     finally:
         try:
             ctx.maps.close(handle)
@@ -112,9 +112,10 @@ def _shared_bytes(ctx: Context, header: Header) -> int:
             log.warning('a map of "%s" stays in memory: %s', header.name, error)
 
 
-def _count(ctx: Context, handle: int, size: int) -> int:
+def _count(ctx: Context, handle: int, header: Header) -> int:
+    own = own_extent(header).id
     return sum(
         run.size
-        for run in ctx.maps.runs(handle, 0, sector_ceil(size))
-        if run.kind is not Reference.ZERO and not run.flags & RunFlag.OWNED
+        for run in ctx.maps.runs(handle, 0, sector_ceil(header.size))
+        if run.kind is not Reference.ZERO and run.id != own
     )
