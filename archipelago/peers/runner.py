@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from archipelago.control import ControlService
+from archipelago.peers.control import ControlHalf
 from xseg._native import Native, default_engine
 from xseg.constants import Role
 
@@ -74,7 +75,7 @@ class PeerRunner:
         self._error: BaseException | None = None
         self._created = threading.Event()
         self._reactor = threading.Thread(target=self._run_native, name="reactor")
-        self._control: ControlService | None = None
+        self._control: ControlHalf | None = None
         # The reactor's end, as something that can be waited for with descriptors.
         self._ended_fd, self._ended_write_fd = os.pipe()
 
@@ -100,7 +101,10 @@ class PeerRunner:
             raise failure
         try:
             if "mapperd" in self._config.roles:
-                self._control = self._start_control()
+                self._control = ControlHalf(
+                    self._make_control, patient="blockerm" not in self._config.roles
+                )
+                self._control.start()
             ready({"engine": self._engine()})
             _wait_any(wake_fd, supervisor_fd, self._ended_fd)
         finally:
@@ -139,15 +143,13 @@ class PeerRunner:
             self._created.set()
             os.close(self._ended_write_fd)
 
-    def _start_control(self) -> ControlService:
+    def _make_control(self) -> ControlService:
         config = self._config
-        control = ControlService(
+        return ControlService(
             config.segment,
             instance_file=Path(config.instance_file),
             lease_ttl=config.lease_ttl,
         )
-        control.start()
-        return control
 
     def _stop(self) -> None:
         """Stop what serves volumes before what it needs.
@@ -155,13 +157,15 @@ class PeerRunner:
         The composer closes its volumes through the control half, and that gives its
         leases back through the blockers: so they end in this order.
         """
-        if self._control is not None:
+        try:
+            if self._control is not None:
+                if self._native is not None:
+                    self._native.retire()
+                self._control.stop()
+        finally:
             if self._native is not None:
-                self._native.retire()
-            self._control.stop()
-        if self._native is not None:
-            self._native.stop()
-        self._reactor.join()
+                self._native.stop()
+            self._reactor.join()
 
 
 def _catch_signals() -> int:

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What each process is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from archipelago.peers.runner import PeerConfig
+from archipelago.settings import ROLES, load_settings
+from archipelago.supervisor.plan import plan_processes, process_config
+from xseg.constants import Role
+
+
+def test_together_is_one_process(tmp_path: Path) -> None:
+    plans = plan_processes(load_settings(tmp_path, placement="together"))
+    assert [plan.roles for plan in plans] == [ROLES]
+
+
+def test_apart_is_a_process_each(tmp_path: Path) -> None:
+    plans = plan_processes(load_settings(tmp_path, placement="apart"))
+    assert [(plan.name, plan.roles) for plan in plans] == [(r, (r,)) for r in ROLES]
+
+
+def test_a_process_logs_as_much_as_its_loudest_peer(tmp_path: Path) -> None:
+    settings = load_settings(tmp_path, log={"level": 1, "mapperd": 3, "vlmcd": 0})
+    assert process_config(settings, ROLES, [])["log_level"] == 3
+    assert process_config(settings, ("vlmcd",), [])["log_level"] == 0
+    assert process_config(settings, ("blockerb", "vlmcd"), [])["log_level"] == 1
+
+
+def test_the_peer_process_understands_what_it_is_told(tmp_path: Path) -> None:
+    settings = load_settings(tmp_path)
+    config = PeerConfig(**process_config(settings, ROLES, [7]))  # type: ignore[arg-type]
+    assert config.segment == settings.segment_name
+    assert config.listen_fds == [7]
+    assert Role.NBD in config.native_roles
+    config = PeerConfig(**process_config(settings, ("mapperd",), []))  # type: ignore[arg-type]
+    assert config.native_roles == Role.MAPPERD
