@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from archipelago.errors import (
     ArchipelagoError,
     IoError,
+    LeaseLost,
     NotRunning,
     UsageError,
     from_errno,
@@ -348,7 +349,7 @@ class Volume:
         while True:
             yield handle
             # The caller came back: the handle is stale, or nobody was there.
-            if time.monotonic() - started > _PATIENCE:
+            if time.monotonic() - started > _PATIENCE or self._known(handle):
                 return
             time.sleep(pause)
             pause = min(2 * pause, 0.1)
@@ -356,6 +357,14 @@ class Volume:
                 handle = self._reopen(handle)
             except NotRunning:
                 continue
+
+    def _known(self, handle: int) -> bool:
+        """True if vlmcd has it open: then it is the volume that was stopped."""
+        try:
+            reply = self._client.messenger.call(PORT_VLMCD, Op.INFO, handle=handle)
+        except NotRunning:
+            return False
+        return reply.result >= 0
 
     def _reopen(self, stale: int) -> int:
         with self._guard:
@@ -374,7 +383,10 @@ class Volume:
                 f"{what}: the range does not lie in the volume of {self.size} bytes"
             )
         if result == -errno.ESTALE:
-            return NotRunning(f"{what}: vlmcd restarted and does not know it any more")
+            return LeaseLost(
+                f"{what}: this instance lost the volume's lease, or had to stop it; "
+                "close it, then open it again"
+            )
         return from_errno(result, what)
 
 

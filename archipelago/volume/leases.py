@@ -107,6 +107,13 @@ class Leases:
         if self._thread is not None:
             self._thread.join()
 
+    def renew_all(self) -> None:
+        """Renew what is held; tell who depends on what is lost."""
+        with self._guard:
+            todo = list(self._held.items())
+        for uuid, held in todo:
+            self._renew(uuid, held)
+
     @contextmanager
     def hold(self, uuid: bytes, name: str) -> Iterator[Lease]:
         """Hold a volume's lease for the time of a ``with`` block.
@@ -271,10 +278,7 @@ class Leases:
 
     def _run(self) -> None:
         while not self._stop.wait(self._ttl / 3):
-            with self._guard:
-                todo = list(self._held.items())
-            for uuid, held in todo:
-                self._renew(uuid, held)
+            self.renew_all()
 
     def _renew(self, uuid: bytes, held: _Held) -> None:
         with held.guard:

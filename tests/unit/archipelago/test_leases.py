@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Two instances on one store: who may change what."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import archipelago
+from archipelago import Client
+from archipelago.volume.leases import Leases
+from archipelago.volume.store import Store
+from tests.helpers.inprocess import BLOCK, MIB, SECTOR, Running, running
+
+Pair = tuple[Running, Running, Client, Client]
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[Pair]:
+    """Two instances over the same directories, and a client of each."""
+    with contextlib.ExitStack() as stack:
+        instances = []
+        for name in ("one", "two"):
+            home = tmp_path / name
+            home.mkdir()
+            started = running(home, store=tmp_path, host=f"host-{name}")
+            instances.append(stack.enter_context(started))
+        clients = [stack.enter_context(i.connect()) for i in instances]
+        clients[0].create("v", 8 * MIB, block_size=BLOCK)
+        yield instances[0], instances[1], clients[0], clients[1]
+
+
+def test_the_second_instance_is_told_who_has_it_and_changes_nothing(pair: Pair) -> None:
+    one, _, first, second = pair
+    with first.open("v") as volume:
+        volume.pwrite(b"mine", 0)
+        volume.flush()
+        before = first.info("v", usage=False)
+        for change in (
+            lambda: second.open("v"),
+            lambda: second.snapshot("v", "s"),
+            lambda: second.resize("v", MIB),
+            lambda: second.rename("v", "w"),
+            lambda: second.remove("v"),
+            lambda: second.lock("v"),
+            lambda: second.unlock("v"),
+        ):
+            with pytest.raises(archipelago.LeaseHeld) as caught:
+                change()
+            assert str(caught.value) == (
+                f'"v" is in use by host-one (instance {one.ctx.instance.hex()}, pid '
+                f"{os.getpid()}): close it there, or break the lease with "
+                '"vlmc unlock -f v"'
+            )
+            assert caught.value.exit_code == 5
+            assert caught.value.retryable
+        after = second.info("v", usage=False)
+        assert (after.epoch, after.size, after.name) == (before.epoch, 8 * MIB, "v")
+        assert [v.name for v in second.list()] == ["v"]
+    with second.open("v") as volume:
+        assert volume.pread(4, 0) == b"mine"
+    second.remove("v")
+
+
+def test_snapshots_and_read_only_opens_need_no_lease(pair: Pair) -> None:
+    _, _, first, second = pair
+    with first.open("v") as volume:
+        volume.pwrite(b"data", 0)
+        first.snapshot("v", "s")
+        with second.open("s") as there, second.open("v", read_only=True) as also:
+            assert there.pread(4, 0) == also.pread(4, 0) == b"data"
+        with first.open("s") as here:
+            assert here.pread(4, 0) == b"data"
+
+
+def test_a_lock_keeps_others_out_until_it_is_undone(pair: Pair) -> None:
+    _, _, first, second = pair
+    lease = first.lock("v").lease
+    assert lease is not None
+    assert lease.locked
+    assert lease.expires is None
+    first.lock("v")
+    with pytest.raises(archipelago.LeaseHeld, match="locked by host-one"):
+        second.open("v")
+    with pytest.raises(archipelago.LeaseHeld):
+        second.unlock("v")
+    # it is no obstacle here, and survives an open and close
+    with first.open("v") as volume:
+        volume.pwrite(b"x", 0)
+    with pytest.raises(archipelago.LeaseHeld):
+        second.open("v")
+    assert first.unlock("v").lease is None
+    with pytest.raises(archipelago.UsageError, match="not locked"):
+        first.unlock("v")
+    second.open("v").close()
+
+
+def test_unlocking_an_open_volume_lets_it_go_at_its_close(pair: Pair) -> None:
+    _, _, first, second = pair
+    with first.open("v") as volume:
+        first.lock("v")
+        first.unlock("v")
+        volume.pwrite(b"x", 0)
+        volume.flush()
+        with pytest.raises(archipelago.LeaseHeld):
+            second.open("v")
+    second.open("v").close()
+
+
+def test_a_broken_lease_ends_the_old_holders_writes(pair: Pair) -> None:
+    one, _, first, second = pair
+    old = first.open("v")
+    old.pwrite(b"old" * 2000, 0)
+    old.flush()
+    epoch = first.info("v", usage=False).epoch
+    second.unlock("v", force=True)
+    with second.open("v") as new:
+        # writes of the new holder go elsewhere
+        assert second.info("v", usage=False).epoch == epoch + 1
+        assert new.pread(6, 0) == b"oldold"
+        new.pwrite(b"new" * 2000, 0)
+        new.flush()
+        # the old holder cannot make anything durable any more
+        with pytest.raises(archipelago.ArchipelagoError):
+            old.pwrite(b"late" * 2000, 3 * MIB)
+            old.flush()
+        assert new.pread(6000, 0) == b"new" * 2000
+        assert new.pread(8000, 3 * MIB) == bytes(8000)
+        one.ctx.leases.renew_all()
+        with pytest.raises(archipelago.ArchipelagoError):
+            old.pwrite(b"later", 0)
+        with contextlib.suppress(archipelago.ArchipelagoError):
+            old.close()
+    with second.open("v") as new:
+        assert new.pread(6000, 0) == b"new" * 2000
+
+
+def test_the_lease_of_a_dead_process_is_taken_over(pair: Pair) -> None:
+    one, two, _, second = pair
+    header = one.ctx.headers.get("v")
+    # A process that took the lease and was killed.
+    code = (
+        "import sys, os\n"
+        "from pathlib import Path\n"
+        "from archipelago.messenger import Messenger\n"
+        "from archipelago.volume.store import Store\n"
+        "from archipelago.volume.leases import Leases\n"
+        "from xseg import Segment\n"
+        "messenger = Messenger(Segment.attach(sys.argv[1]), 'test')\n"
+        "leases = Leases(Store(messenger), bytes(15) + b'x', 3600.0, print, 'dead')\n"
+        "leases.acquire(bytes.fromhex(sys.argv[2]), 'v')\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code, one.segment.name, header.uuid.hex()], check=False
+    )
+    last = one.ctx.leases.last(header.uuid)
+    assert last is not None
+    assert last.host == "dead"
+    assert one.ctx.leases.peek(header.uuid) is None
+    with second.open("v") as volume:
+        volume.pwrite(b"x", 0)
+        # its late writes must not reach what is read now
+        assert second.info("v", usage=False).epoch == header.epoch + 1
+    assert two.ctx.headers.get("v").fence > last.fence
+
+
+def test_an_instance_that_restarts_takes_its_lease_back(tmp_path: Path) -> None:
+    with running(tmp_path, store=tmp_path) as first, first.connect() as client:
+        client.create("v", 8 * MIB, block_size=BLOCK)
+        volume = client.open("v")
+        volume.pwrite(b"flushed", 0)
+        volume.flush()
+        volume.pwrite(b"unflushed", SECTOR)
+        fence = first.ctx.headers.get("v").fence
+        # the control half ends with the volume open, as if its process had died
+    with running(tmp_path, store=tmp_path) as again, again.connect() as client:
+        header = again.ctx.headers.get("v")
+        with client.open("v") as volume:
+            assert volume.pread(7, 0) == b"flushed"
+            assert again.ctx.headers.get("v").epoch == header.epoch
+            assert again.ctx.headers.get("v").fence == fence
+
+
+def test_nothing_is_reclaimed_while_another_instance_is_at_work(pair: Pair) -> None:
+    one, _, first, _ = pair
+    with first.open("v") as volume:
+        volume.pwrite(b"x" * MIB, 0)
+    first.snapshot("v", "s")
+    first.remove("v")
+    first.remove("s")
+    assert first.wait_reclaimed() == 0
+    assert first.df().private_bytes > 0
+    assert one.ctx.leases.others_live()
+
+
+def test_a_lease_that_cannot_be_renewed_is_lost_before_it_expires(
+    instance: Running, client: Client
+) -> None:
+    client.create("v", MIB)
+    volume = client.open("v")
+    volume.pwrite(b"x", 0)
+    uuid = instance.ctx.headers.get("v").uuid
+    instance.ctx.leases.break_(uuid)
+    instance.ctx.leases.renew_all()
+    with pytest.raises(archipelago.ArchipelagoError):
+        volume.pwrite(b"y", 0)
+    with contextlib.suppress(archipelago.ArchipelagoError):
+        volume.close()
+    # closed and opened again it works
+    with client.open("v") as volume:
+        volume.pwrite(b"z", 0)
+
+
+def test_leases_are_counted(instance: Running) -> None:
+    store = Store(instance.ctx.messenger)
+    lost: list[bytes] = []
+    leases = Leases(store, b"i" * 16, 10.0, lost.append, "h")
+    uuid = b"v" * 16
+    first = leases.acquire(uuid, "v")
+    with leases.hold(uuid, "v") as second:
+        assert second.fence == first.fence
+    assert leases.peek(uuid) is not None
+    leases.release(uuid)
+    assert leases.peek(uuid) is None
+    assert leases.acquire(uuid, "v").fence == first.fence + 1
+    leases.forget(uuid)
+    assert leases.last(uuid) is None
+    leases.release(uuid)
+    assert lost == []
