@@ -108,9 +108,10 @@ struct volume {
     struct waiter ask_waiter; /* OPEN or CLOSE waits for a descriptor */
     uint64_t ask_off;         /* buffer lent to CONTROL with OPEN or CLOSE */
     int64_t close_result;
-    uint32_t users; /* opens, internal ones too */
-    bool held;      /* by the administrator */
-    bool upgrading; /* OPENING for write while it is open read-only: frozen */
+    uint32_t users;      /* opens, internal ones too */
+    bool held;           /* by the administrator */
+    bool asked_writable; /* what CONTROL was asked last */
+    bool upgrading;      /* OPENING for write while it is open read-only: frozen */
 
     /* in flight */
     uint32_t nr_active;        /* requests being served */

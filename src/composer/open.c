@@ -208,6 +208,13 @@ static void volume_gone(struct volume *v, int64_t result)
     composer_check_stopped(c);
 }
 
+/** Open without the lease, though the volume could be opened with it. */
+static bool upgradable(const struct volume *v)
+{
+    return (v->info.flags & (XSEG_VOL_READONLY | XSEG_VOL_RDONLY_OPEN)) ==
+           XSEG_VOL_RDONLY_OPEN;
+}
+
 static void opened_all(struct volume *v)
 {
     struct list granted;
@@ -218,13 +225,13 @@ static void opened_all(struct volume *v)
         v->upgrading = false;
         volume_unfreeze(v);
     }
-    bool writable = !(v->info.flags & XSEG_VOL_RDONLY_OPEN);
+    bool final = v->asked_writable || !upgradable(v);
     list_init(&granted);
     for (struct list *link; (link = list_pop_front(&v->pending_opens));)
         list_push_back(&granted, link);
     for (struct list *link; (link = list_pop_front(&granted));) {
         struct open_op *op = LIST_ENTRY(link, struct open_op, link);
-        if (writable || op->read_only)
+        if (final || op->read_only)
             answer_open(v, op);
         else
             list_push_back(&v->pending_opens, link); /* needs the upgrade */
@@ -335,6 +342,7 @@ static void ask_open(struct volume *v)
         return;
     }
     v->ask_waiter.resume = ask_open_resume;
+    v->asked_writable = !op->read_only;
     ask(v, XSEG_OP_OPEN,
         op->read_only ? "{\"read_only\":true}" : "{\"read_only\":false}",
         ask_open_done);
@@ -349,8 +357,7 @@ static void open_start(struct composer *c, struct open_op *op)
         return;
     }
     struct volume *v = volume_by_name(c, op->rq->inline_data, len);
-    if (v && v->state == VOLUME_OPEN &&
-        (op->read_only || !(v->info.flags & XSEG_VOL_RDONLY_OPEN))) {
+    if (v && v->state == VOLUME_OPEN && (op->read_only || !upgradable(v))) {
         answer_open(v, op);
         return;
     }

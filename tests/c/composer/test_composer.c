@@ -353,6 +353,41 @@ static void test_opens_are_counted(struct client *c)
     CHECK_EQ(call_named(c, XSEG_OP_OPEN, 0, &c->handle), 0);
 }
 
+static void test_a_read_only_open_is_upgraded_once(struct client *c)
+{
+    struct fake_store *f = c->store;
+    uint64_t reader, writer;
+    uint32_t opens = f->nr_opens;
+
+    CHECK_EQ(call_simple(c, XSEG_OP_CLOSE, 0, 0, 0), 0);
+    f->flags = XSEG_VOL_RDONLY_OPEN;
+    CHECK_EQ(call_named(c, XSEG_OP_OPEN, XSEG_F_RDONLY, &reader), 0);
+    CHECK_EQ(f->nr_opens, opens + 1);
+    f->fail_op[XSEG_OP_OPEN] = -EBUSY; /* another node has the lease */
+    CHECK_EQ(call_named(c, XSEG_OP_OPEN, 0, NULL), -EBUSY);
+    c->handle = reader; /* and the reader never noticed */
+    CHECK_EQ(call_simple(c, XSEG_OP_FLUSH, 0, 0, 0), 0);
+    f->flags = 0;
+    CHECK_EQ(call_named(c, XSEG_OP_OPEN, 0, &writer), 0);
+    CHECK_EQ(f->nr_opens, opens + 2);
+    CHECK_EQ(call_simple(c, XSEG_OP_CLOSE, 0, 0, 0), 0);
+    c->handle = writer;
+    CHECK_EQ(call_simple(c, XSEG_OP_ZERO, 0, S, 0), S);
+
+    /* a snapshot can only be read, however it is opened: asked once */
+    CHECK_EQ(call_simple(c, XSEG_OP_CLOSE, 0, 0, 0), 0);
+    f->flags = XSEG_VOL_RDONLY_OPEN | XSEG_VOL_READONLY;
+    opens = f->nr_opens;
+    CHECK_EQ(call_named(c, XSEG_OP_OPEN, 0, &c->handle), 0);
+    CHECK_EQ(call_named(c, XSEG_OP_OPEN, 0, &writer), 0);
+    CHECK_EQ(f->nr_opens, opens + 1);
+    CHECK_EQ(call_simple(c, XSEG_OP_ZERO, 0, S, 0), -EROFS);
+    CHECK_EQ(call_simple(c, XSEG_OP_CLOSE, 0, 0, 0), 0);
+    CHECK_EQ(call_simple(c, XSEG_OP_CLOSE, 0, 0, 0), 0);
+    f->flags = 0;
+    CHECK_EQ(call_named(c, XSEG_OP_OPEN, 0, &c->handle), 0);
+}
+
 static void test_a_closed_volume_is_opened_for_a_change(struct client *c)
 {
     struct fake_store *f = c->store;
@@ -430,6 +465,7 @@ int main(void)
     test_faults_are_answered_and_forgotten(c);
     test_random_work_matches_the_model(c);
     test_opens_are_counted(c);
+    test_a_read_only_open_is_upgraded_once(c);
     test_a_closed_volume_is_opened_for_a_change(c);
     test_a_tail_is_zeroed_on_open(c);
     test_stop_closes_what_is_open(c);
