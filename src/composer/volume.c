@@ -19,6 +19,8 @@ int volume_table_init(struct composer *c)
 {
     list_init(&c->volumes);
     c->nr_slots = MAX_VOLUMES;
+    /* Another life of this process starts elsewhere: its handles are stale here. */
+    c->generation = (uint32_t)(reactor_now_ns(c->reactor) >> 10);
     c->slots = calloc(c->nr_slots, sizeof *c->slots);
     return c->slots ? 0 : -ENOMEM;
 }
