@@ -33,8 +33,7 @@ void flush_fail(struct map *map, int error)
         op_reply(LIST_ENTRY(link, struct map_op, link), error);
 }
 
-/* ---- collecting marks
- * ----------------------------------------------------------------------- */
+/* ---- collecting marks ---- */
 
 static int by_start(const void *a, const void *b)
 {
@@ -137,8 +136,7 @@ static void put_back(struct map *map)
     a->nr = 0;
 }
 
-/* ---- the append
- * ------------------------------------------------------------------------------ */
+/* ---- the append ---- */
 
 static void name_journal(const struct map *map, struct map_io *io)
 {
@@ -308,8 +306,7 @@ static void unsure_info(struct map_io *io)
     append_send(map);
 }
 
-/* ---- the queue
- * --------------------------------------------------------------------------------- */
+/* ---- the queue ---- */
 
 /** Answer flushes all of whose marks are durable; returns the newest generation left.
  */
@@ -329,7 +326,7 @@ static bool answer_done(struct map *map, uint64_t *newest)
     LIST_FOR_EACH(it, n, &map->flushes)
     {
         struct map_op *op = LIST_ENTRY(it, struct map_op, link);
-        if (op->generation < oldest) {
+        if (map->nr_pending == 0 || op->generation < oldest) {
             list_remove(&op->link);
             list_push_back(&todo, &op->link);
             continue;

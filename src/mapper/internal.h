@@ -47,7 +47,7 @@ struct waiter {
 /** Wake all that wait in a list.  They may wait anew, in it or elsewhere. */
 void waiters_wake(struct list *waiters, int rc);
 
-/* ---- io.c ------------------------------------------------------------------------ */
+/* ---- io.c ---- */
 
 /** One request to blockerm, with a buffer of its own.  Embedded in who sends it. */
 struct map_io {
@@ -78,8 +78,7 @@ bool map_io_is_away(int64_t result);
 /** Timer: try again what waits for a descriptor, a buffer or the blocker. */
 void map_io_retry(struct reactor_timer *timer);
 
-/* ---- page_cache.c, layer_cache.c
- * ------------------------------------------------------ */
+/* ---- page_cache.c, layer_cache.c ---- */
 
 /** An open layer, shared by all maps that have it on their stack. */
 struct map_layer {
@@ -138,8 +137,7 @@ void page_unpin(struct cached_page *page);
 /** Forget the pages of a layer that nobody uses any more. */
 void page_cache_forget(struct mapper *m, struct map_layer *layer);
 
-/* ---- journal_load.c, frozen.c
- * ------------------------------------------------------------ */
+/* ---- journal_load.c, frozen.c ---- */
 
 /** A journal on its way into a table. */
 struct journal_load {
@@ -192,8 +190,7 @@ void frozen_publish(struct frozen *frozen);
 void frozen_prepare(struct frozen *frozen);
 void frozen_put(struct frozen *frozen);
 
-/* ---- view.c
- * ------------------------------------------------------------------------------ */
+/* ---- view.c ---- */
 
 /** Sectors of a block with one source. */
 struct view_run {
@@ -230,8 +227,7 @@ int view_get(struct map *map, uint64_t block, const struct view **out);
 /** Forget all views of a map. */
 void view_drop(struct map *map);
 
-/* ---- the peer
- * ----------------------------------------------------------------------------- */
+/* ---- the peer ---- */
 
 /** What the page callback of one source needs to know. */
 struct source_context {
@@ -276,8 +272,7 @@ struct mapper {
 /** A stop waits for what is in flight: look whether it is over. */
 void mapper_check_stopped(struct mapper *m);
 
-/* ---- operations
- * ------------------------------------------------------------------------- */
+/* ---- operations ---- */
 
 /** A request being served.  Its fields are copied once: the segment may change. */
 struct map_op {
@@ -301,8 +296,7 @@ struct map_op *op_new(struct mapper *m, struct xseg_request *rq);
 /** Answer and free. */
 void op_reply(struct map_op *op, int64_t result);
 
-/* ---- map.c
- * -------------------------------------------------------------------------------- */
+/* ---- map.c ---- */
 
 /** One stack entry in memory: one of both, as the header's entry says. */
 struct stack_item {
@@ -384,8 +378,7 @@ void map_info_serve(struct map_op *op);
 bool map_has_range(const struct map *map, uint64_t offset, uint64_t size);
 void stack_free(struct stack_item *stack, uint32_t nr);
 
-/* ---- the ops
- * ------------------------------------------------------------------------------ */
+/* ---- the ops ---- */
 
 void open_serve(struct map_op *op);
 void update_serve(struct map_op *op);

@@ -25,7 +25,7 @@ static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
 #define MAP_BLOCK_SECTORS_MAX (XSEG_BLOCK_MAX_BYTES / XSEG_SECTOR_BYTES)
 #define MAP_BLOCK_WORDS_MAX   (MAP_BLOCK_SECTORS_MAX / 64u)
 
-/* ---- header ------------------------------------------------------------------- */
+/* ---- header ---- */
 
 #define MAP_HEADER_MAGIC       UINT64_C(0x3130524448504341) /* "ACPHDR01" */
 #define MAP_HEADER_FORMAT      1u
@@ -78,7 +78,7 @@ struct map_header_disk {
 };
 static_assert(sizeof(struct map_header_disk) == 128, "header");
 
-/* ---- journal ------------------------------------------------------------------ */
+/* ---- journal ---- */
 
 #define JOURNAL_RECORD_MAGIC     0x314c4e4au /* "JNL1" */
 #define JOURNAL_RECORD_MAX_BYTES (1u << 20)
@@ -112,7 +112,7 @@ static_assert(sizeof(struct journal_record) == 32, "journal record");
     ((JOURNAL_RECORD_MAX_BYTES - sizeof(struct journal_record)) /                      \
      sizeof(struct journal_mark))
 
-/* ---- layer -------------------------------------------------------------------- */
+/* ---- layer ---- */
 
 #define LAYER_PAGE_BYTES  4096u
 #define LAYER_PAGE_MAGIC  0x31474150u                  /* "PAG1" */

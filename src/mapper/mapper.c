@@ -84,8 +84,7 @@ static void on_request(void *ctx, struct xseg_request *rq)
     }
 }
 
-/* ---- stop
- * ---------------------------------------------------------------------------------- */
+/* ---- stop ---- */
 
 static void stop_now(struct reactor_task *task)
 {
@@ -116,9 +115,7 @@ static void mapper_stop(struct peer *self, void (*stopped)(void *arg), void *arg
     mapper_check_stopped(m);
 }
 
-/* ---- life
- * ------------------------------------------------------------------------------------
- */
+/* ---- life ---- */
 
 static void mapper_free(struct mapper *m)
 {

@@ -17,8 +17,7 @@
 /** Blocks or views looked at before the loop gets its turn. */
 #define STEPS_MAX 4096u
 
-/* ---- mark sets
- * ---------------------------------------------------------------------------- */
+/* ---- mark sets ---- */
 
 void mark_sets_free(struct map *map)
 {
@@ -95,8 +94,7 @@ static void push(struct map *map, struct mark_set *set, uint64_t start, uint32_t
     map->nr_pending++;
 }
 
-/* ---- marking
- * -------------------------------------------------------------------------------- */
+/* ---- marking ---- */
 
 /** Mark the sectors `bits` of a block.  0 or -ENOMEM: then some may be marked. */
 static int mark_bits(struct map *map, uint64_t generation, uint64_t block,

@@ -78,8 +78,7 @@ static int read_header(struct map_op *op, struct map_header *out)
     return rc;
 }
 
-/* ---- the stack
- * -------------------------------------------------------------------------------- */
+/* ---- the stack ---- */
 
 static struct frozen_key key_of(const struct plan *plan, const struct map_entry *e)
 {
@@ -128,8 +127,7 @@ static int make_stack(struct plan *plan)
     return 0;
 }
 
-/* ---- what an UPDATE may change
- * ------------------------------------------------------------------- */
+/* ---- what an UPDATE may change ---- */
 
 /** The entry of the new header that is the map's journal as it stands, or NONE. */
 static uint32_t find_frozen(const struct map *map, const struct map_header *n)
@@ -180,9 +178,7 @@ static int check_update(struct plan *plan)
     return 0;
 }
 
-/* ---- commit
- * ------------------------------------------------------------------------------------------
- */
+/* ---- commit ---- */
 
 /** Leading entries that are journals of the extent that is written now. */
 static uint32_t count_own(const struct map_header *h)
@@ -247,9 +243,7 @@ static void plan_commit(struct plan *plan)
     plan_end(plan, rc);
 }
 
-/* ---- waiting
- * -------------------------------------------------------------------------------------------
- */
+/* ---- waiting ---- */
 
 static void plan_wake(struct waiter *w, int rc)
 {
@@ -306,9 +300,7 @@ static void plan_step(struct plan *plan)
     plan_commit(plan);
 }
 
-/* ---- the requests
- * ------------------------------------------------------------------------------------------
- */
+/* ---- the requests ---- */
 
 void open_serve(struct map_op *op)
 {

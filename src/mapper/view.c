@@ -16,8 +16,7 @@
 #define AHEAD_PAGES 16u
 #define NOBODY      UINT16_MAX
 
-/* ---- what resolve asks for
- * ------------------------------------------------------------ */
+/* ---- what resolve asks for ---- */
 
 static int trail_add(struct mapper *m, struct cached_page *page)
 {
@@ -112,8 +111,7 @@ static void read_ahead(struct map *map, uint64_t block)
     m->ahead = false;
 }
 
-/* ---- the cache
- * -------------------------------------------------------------------------- */
+/* ---- the cache ---- */
 
 static void view_remove(struct view *view)
 {
