@@ -349,7 +349,7 @@ void flush_pump(struct map *map)
         flush_fail(map, -ESTALE);
         return;
     }
-    if (map->held || !answer_done(map, &generation))
+    if (!answer_done(map, &generation) || map->held)
         return;
     if (map->journal.torn) {
         flush_fail(map, -EAGAIN); /* until a checkpoint brings a new journal */

@@ -160,8 +160,7 @@ void call_fini(struct call *call)
     call->bytes = NULL;
 }
 
-/* ---- short forms
- * --------------------------------------------------------------------------- */
+/* ---- short forms ---- */
 
 static int64_t call_header(struct rig *rig, struct call *call,
                            const struct map_header *header)

@@ -49,8 +49,7 @@ int64_t rig_call(struct rig *rig, struct call *call);
 void rig_run(struct rig *rig, uint32_t turns);
 void call_fini(struct call *call);
 
-/* ---- short forms
- * --------------------------------------------------------------------------- */
+/* ---- short forms ---- */
 
 /** Returns the handle, or -errno. */
 int64_t rig_open(struct rig *rig, const struct map_header *header, uint32_t flags);

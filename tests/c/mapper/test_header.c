@@ -127,7 +127,8 @@ static int unpack_with(size_t at, const void *value, size_t value_len)
 }
 
 #define FIELD(f)              offsetof(struct map_header_disk, f)
-#define ENTRY(f)              (sizeof(struct map_header_disk) + offsetof(struct map_entry, f))
+#define HEADER                sizeof(struct map_header_disk)
+#define ENTRY(f)              (HEADER + offsetof(struct map_entry, f))
 #define WITH(at, type, value) unpack_with(at, &(type){value}, sizeof(type))
 
 static void test_contradictions_are_refused(void)
@@ -154,7 +155,7 @@ static void test_contradictions_are_refused(void)
              -EBADMSG);
     uint8_t zero[16] = {0};
     CHECK_EQ(unpack_with(FIELD(uuid), zero, sizeof zero), -EBADMSG);
-    size_t name = sizeof(struct map_header_disk) + 2 * sizeof(struct map_entry);
+    size_t name = HEADER + 2 * sizeof(struct map_entry);
     CHECK_EQ(WITH(name, uint8_t, 0), -EBADMSG);
     CHECK_EQ(WITH(name, uint8_t, 0xff), -EBADMSG);
     CHECK_EQ(WITH(name, uint8_t, 0xc3), -EBADMSG); /* a first byte without its second */

@@ -116,8 +116,7 @@ static void verify_merged(struct model *m)
     call_fini(&call);
 }
 
-/* ---- marks and flushes
- * ------------------------------------------------------------------------ */
+/* ---- marks and flushes ---- */
 
 static void model_mark(struct model *m, uint32_t first, uint32_t nr, bool zero)
 {
@@ -203,9 +202,7 @@ static void flush_with_fault(struct model *m)
     flush_all(m);
 }
 
-/* ---- changes
- * ----------------------------------------------------------------------------------------
- */
+/* ---- changes ---- */
 
 static struct table *table_new(void)
 {
