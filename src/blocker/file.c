@@ -46,8 +46,7 @@ void file_io_answer_job(struct reactor_job *job)
     file_answer(io, io->result);
 }
 
-/* ---- the tree
- * ---------------------------------------------------------------------------- */
+/* ---- the tree ----------------------------------------------------------- */
 
 static int sync_parent_of(const char *path)
 {
@@ -200,8 +199,7 @@ static int open_tree(struct file_store *store, const char **why)
     return try_write(store, why);
 }
 
-/* ---- life
- * ---------------------------------------------------------------------------------- */
+/* ---- life --------------------------------------------------------------- */
 
 static int start_engine(struct file_store *store, const struct blk_options *options,
                         const char **why)

@@ -45,7 +45,7 @@
 /** Longest path relative to the root, with its NUL. */
 #define FILE_PATH_MAX 160u
 
-/* ---- file_path.c ---------------------------------------------------------------- */
+/* ---- file_path.c -------------------------------------------------------- */
 
 /** Path of an object relative to the root; `part` is for extents, else 0. */
 void file_path(char out[FILE_PATH_MAX], const struct xseg_object *object,
@@ -58,8 +58,7 @@ const char *file_kind_dir(uint32_t kind);
 bool file_parse_hex(const char *text, uint8_t *out, size_t nr);
 bool file_parse_u64(const char *text, size_t digits, uint64_t *out);
 
-/* ---- file_dirs.c ------------------------------------------------------------------
- */
+/* ---- file_dirs.c -------------------------------------------------------- */
 
 /**
  * Directories whose entries may not be durable.  One that this process has never synced
@@ -84,8 +83,7 @@ void file_dirs_forget(struct file_dirs *dirs, const char *dir);
 /** mkdir -p below the root, noting what was made.  0 or -errno. */
 int file_dirs_make(struct file_dirs *dirs, const char *dir, mode_t mode);
 
-/* ---- the store --------------------------------------------------------------------
- */
+/* ---- the store ---------------------------------------------------------- */
 
 struct file_store {
     struct blk_backend base;
@@ -144,8 +142,7 @@ static inline struct blk_io *file_io_of(struct reactor_job *job)
 /** A job's done() for ios that need nothing more. */
 void file_io_answer_job(struct reactor_job *job);
 
-/* ---- file_tmp.c -------------------------------------------------------------------
- */
+/* ---- file_tmp.c --------------------------------------------------------- */
 
 struct file_temp {
     int fd;
@@ -167,8 +164,7 @@ void file_temp_discard(struct file_store *store, struct file_temp *temp);
 /** Remove what dead processes left in tmp/.  0 or -errno. */
 int file_temp_clean(struct file_store *store);
 
-/* ---- file_fd.c --------------------------------------------------------------------
- */
+/* ---- file_fd.c ---------------------------------------------------------- */
 
 /** One open file of an object, shared by all that use it.  Reactor's thread only. */
 struct file_fd {
@@ -232,8 +228,7 @@ void file_fd_close_detached(struct list *closing);
 /** To be called when what keeps a file out of the idle list may have changed. */
 void file_fd_settle(struct file_fd *file);
 
-/* ---- file_sync.c ------------------------------------------------------------------
- */
+/* ---- file_sync.c -------------------------------------------------------- */
 
 struct file_sync_wait {
     struct list link;
@@ -251,7 +246,7 @@ static inline bool file_sync_needed(const struct file_fd *file)
     return file->sync_error != 0 || file->nr_durable < file->nr_writes;
 }
 
-/* ---- file_proven.c -------------------------------------------------------------- */
+/* ---- file_proven.c ------------------------------------------------------ */
 
 /** Has this process flushed the object, and so what a process before it wrote?
  *  1 yes, 0 no, -errno: that failed, and so does every flush of it from now on. */
@@ -266,8 +261,7 @@ void file_proven_fini(struct file_store *store);
 int file_prove_blocking(struct file_store *store, const struct xseg_object *object,
                         bool *lost);
 
-/* ---- file_op.c --------------------------------------------------------------------
- */
+/* ---- file_op.c ---------------------------------------------------------- */
 
 /** A piece of an io on one file. */
 struct file_op {
@@ -307,14 +301,12 @@ static inline struct file_join *file_join_of(struct blk_io *io)
     return (struct file_join *)(void *)io->scratch;
 }
 
-/* ---- file_inline.c ------------------------------------------------------------------
- */
+/* ---- file_inline.c ------------------------------------------------------ */
 
 /** Do a small transfer at once if it is unlikely to block.  True if it is finished. */
 bool file_try_inline(struct file_store *store, struct file_call *call);
 
-/* ---- the calls
- * ----------------------------------------------------------------------- */
+/* ---- the calls ---------------------------------------------------------- */
 
 void file_read(struct blk_backend *be, struct blk_io *io);
 void file_write(struct blk_backend *be, struct blk_io *io);
@@ -329,8 +321,7 @@ void file_remove(struct blk_backend *be, struct blk_io *io);
 void file_lease_acquire(struct blk_backend *be, struct blk_io *io);
 void file_lease_release(struct blk_backend *be, struct blk_io *io);
 
-/* ---- file_lease.c: for INFO, READ, DELETE and APPEND
- * ---------------------------------- */
+/* ---- file_lease.c: for INFO, READ, DELETE and APPEND -------------------- */
 
 /** Stored lease; -ENOENT if there is none.  Blocks. */
 int file_lease_read(struct file_store *store, const struct xseg_object *object,
@@ -338,8 +329,7 @@ int file_lease_read(struct file_store *store, const struct xseg_object *object,
 /** The record behind an open, locked lease file.  -ESTALE if it was deleted. */
 int file_lease_load_fd(int fd, struct xseg_lease *out);
 
-/* ---- file_meta.c
- * ----------------------------------------------------------------------- */
+/* ---- file_meta.c -------------------------------------------------------- */
 
 /** Sum up an object's files.  Blocks.  0, -ENOENT, -errno. */
 int file_object_usage(struct file_store *store, const struct xseg_object *object,

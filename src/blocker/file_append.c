@@ -45,8 +45,7 @@ static void finish(struct file_op *op, int rc)
     }
 }
 
-/* ---- the checks ---------------------------------------------------------------------
- */
+/* ---- the checks --------------------------------------------------------- */
 
 /** With the lease locked: may this append go on?  0 or -errno. */
 static int check(struct file_op *op)
@@ -92,8 +91,7 @@ static int open_lease(struct file_op *op)
     return file->lease_fd < 0 && errno != ENOENT ? -errno : 0;
 }
 
-/* ---- the blocking form
- * ------------------------------------------------------------------ */
+/* ---- the blocking form -------------------------------------------------- */
 
 /** Back to the old length, durably: a torn record must not stay before the next one. */
 static int cut_back(struct file_op *op)
@@ -171,8 +169,7 @@ static void offload(struct file_op *op, void (*run)(struct reactor_job *job))
     reactor_offload(op->store->base.reactor, &op->job);
 }
 
-/* ---- the quick form
- * --------------------------------------------------------------------- */
+/* ---- the quick form ----------------------------------------------------- */
 
 static void cut_back_run(struct reactor_job *job)
 {

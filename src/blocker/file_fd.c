@@ -146,8 +146,7 @@ void file_fd_close_detached(struct list *closing)
         close_and_free(LIST_ENTRY(link, struct file_fd, link));
 }
 
-/* ---- opening ------------------------------------------------------------------------
- */
+/* ---- opening ------------------------------------------------------------ */
 
 static int open_flags(const struct file_fd *file)
 {

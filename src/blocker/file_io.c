@@ -19,8 +19,7 @@
 #include "blocker/file.h"
 #include "blocker/object.h"
 
-/* ---- joining pieces
- * ------------------------------------------------------------------ */
+/* ---- joining pieces ----------------------------------------------------- */
 
 static void begin(struct blk_io *io, int64_t success)
 {
@@ -47,8 +46,7 @@ static void end(struct file_store *store, struct blk_io *io, int rc)
     file_answer(io, join->error < 0 ? join->error : join->success);
 }
 
-/* ---- read, write, zero
- * ------------------------------------------------------------------ */
+/* ---- read, write, zero -------------------------------------------------- */
 
 static bool fills_with_zeros(const struct blk_io *io)
 {
@@ -337,8 +335,7 @@ void file_zero(struct blk_backend *be, struct blk_io *io)
     start_pieces(file_store_of(be), io, FILE_PUNCH);
 }
 
-/* ---- flush
- * ------------------------------------------------------------------------------ */
+/* ---- flush -------------------------------------------------------------- */
 
 static void synced(struct file_sync_wait *wait, int rc)
 {

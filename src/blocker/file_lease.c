@@ -28,6 +28,7 @@
 
 #include "blocker/file.h"
 #include "blocker/lease.h"
+#include "common/crc32c.h"
 
 #define SLOT_MAGIC    UINT64_C(0x315341454c504341) /* "ACPLEAS1" */
 #define SLOT_VERSION  1u
@@ -44,25 +45,11 @@ struct lease_slot {
 };
 static_assert(sizeof(struct lease_slot) == 512, "one sector");
 
-/** CRC-32C (Castagnoli), reflected, as RFC 3720 B.4 defines it.  Bit by bit: 512 bytes.
- */
-static uint32_t crc32c(const void *data, size_t len)
-{
-    const uint8_t *p = data;
-    uint32_t crc = UINT32_MAX;
-    while (len--) {
-        crc ^= *p++;
-        for (int bit = 0; bit < 8; bit++)
-            crc = crc >> 1 ^ (crc & 1 ? 0x82f63b78u : 0);
-    }
-    return ~crc;
-}
-
 static uint32_t slot_crc(const struct lease_slot *slot)
 {
     struct lease_slot copy = *slot;
     copy.crc = 0;
-    return crc32c(&copy, sizeof copy);
+    return crc32c(0, &copy, sizeof copy);
 }
 
 static uint64_t realtime_ns(void)
@@ -72,8 +59,7 @@ static uint64_t realtime_ns(void)
     return (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
 }
 
-/* ---- slots
- * --------------------------------------------------------------------------- */
+/* ---- slots -------------------------------------------------------------- */
 
 /** The newest valid slot of a locked file and where it lies (0 or 1). */
 static int load(int fd, struct lease_slot *out, int *index)
@@ -161,8 +147,7 @@ static int make_file(struct file_store *store, const char *path)
     return file_dirs_note(store->dirs, file_kind_dir(XSEG_OBJ_LEASE), rc == 0);
 }
 
-/* ---- changing
- * ------------------------------------------------------------------------ */
+/* ---- changing ----------------------------------------------------------- */
 
 static int open_locked(struct file_store *store, const struct blk_io *io, bool create)
 {
@@ -273,8 +258,7 @@ void file_lease_release(struct blk_backend *be, struct blk_io *io)
     file_io_offload(file_store_of(be), io, release_run, changed);
 }
 
-/* ---- reading
- * --------------------------------------------------------------------------- */
+/* ---- reading ------------------------------------------------------------ */
 
 int file_lease_read(struct file_store *store, const struct xseg_object *object,
                     struct xseg_lease *out)

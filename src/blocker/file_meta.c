@@ -71,8 +71,7 @@ static void split(char path[FILE_PATH_MAX], char dir[FILE_PATH_MAX],
     file_path_parent(dir);
 }
 
-/* ---- CREATE
- * ---------------------------------------------------------------------------- */
+/* ---- CREATE ------------------------------------------------------------- */
 
 static int put(struct file_store *store, const struct blk_io *io)
 {
@@ -121,8 +120,7 @@ void file_put_if_absent(struct blk_backend *be, struct blk_io *io)
     file_io_offload(file_store_of(be), io, put_run, file_io_answer_job);
 }
 
-/* ---- UPDATE
- * ---------------------------------------------------------------------------- */
+/* ---- UPDATE ------------------------------------------------------------- */
 
 /** Is the stored header the one that io may replace?  Its directory is locked. */
 static int check_stored(struct file_store *store, const char *path,
@@ -193,8 +191,7 @@ void file_replace_if(struct blk_backend *be, struct blk_io *io)
     file_io_offload(file_store_of(be), io, replace_run, file_io_answer_job);
 }
 
-/* ---- INFO
- * ------------------------------------------------------------------------------ */
+/* ---- INFO --------------------------------------------------------------- */
 
 struct usage {
     const struct xseg_object *object;
@@ -318,8 +315,7 @@ void file_stat(struct blk_backend *be, struct blk_io *io)
     file_io_offload(file_store_of(be), io, stat_run, file_io_answer_job);
 }
 
-/* ---- DELETE
- * ---------------------------------------------------------------------------- */
+/* ---- DELETE ------------------------------------------------------------- */
 
 static int remove_part(void *arg, int dir_fd, const char *name)
 {

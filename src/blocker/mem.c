@@ -26,7 +26,7 @@ struct mem_store {
     struct hashtab objects;
 };
 
-/* ---- faults --------------------------------------------------------------------- */
+/* ---- faults ------------------------------------------------------------- */
 
 static pthread_mutex_t fault_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct mem_fault faults[MEM_NR_CALLS];
@@ -78,7 +78,7 @@ static int fault_strikes(enum mem_call call, const struct blk_io *io,
     return rc;
 }
 
-/* ---- objects -------------------------------------------------------------------- */
+/* ---- objects ------------------------------------------------------------ */
 
 static struct mem_store *store_of(struct blk_backend *be)
 {
@@ -128,7 +128,7 @@ static uint64_t realtime_ns(void)
     return (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
 }
 
-/* ---- data ----------------------------------------------------------------------- */
+/* ---- data --------------------------------------------------------------- */
 
 static int64_t do_read(struct mem_store *store, struct blk_io *io)
 {
@@ -189,8 +189,7 @@ static void mem_flush(struct blk_backend *be, struct blk_io *io)
     answer(io, fault_strikes(MEM_FLUSH, io, &torn));
 }
 
-/* ---- guarded changes ----------------------------------------------------------------
- */
+/* ---- guarded changes ---------------------------------------------------- */
 
 static int do_put(struct mem_store *store, struct blk_io *io)
 {
@@ -291,7 +290,7 @@ static void mem_append(struct blk_backend *be, struct blk_io *io)
     answer(io, rc);
 }
 
-/* ---- names ----------------------------------------------------------------------- */
+/* ---- names -------------------------------------------------------------- */
 
 static void stat_store(struct mem_store *store, struct xseg_object_info *info)
 {
@@ -404,7 +403,7 @@ static void mem_remove(struct blk_backend *be, struct blk_io *io)
     answer(io, rc);
 }
 
-/* ---- leases ---------------------------------------------------------------------- */
+/* ---- leases ------------------------------------------------------------- */
 
 static int do_acquire(struct mem_store *store, struct blk_io *io)
 {
@@ -452,7 +451,7 @@ static void mem_release(struct blk_backend *be, struct blk_io *io)
     answer(io, rc < 0 ? rc : do_release(store_of(be), io));
 }
 
-/* ---- life ------------------------------------------------------------------------ */
+/* ---- life --------------------------------------------------------------- */
 
 static int mem_open(struct reactor *r, const struct blk_options *options,
                     struct blk_backend **out, const char **why)

@@ -233,8 +233,7 @@ int64_t do_lease(struct server *s, uint32_t op, const struct xseg_object *o,
     return result;
 }
 
-/* ---- names ------------------------------------------------------------------------
- */
+/* ---- names -------------------------------------------------------------- */
 
 static struct xseg_object scattered(uint32_t kind, uint64_t n, size_t nr)
 {
@@ -311,8 +310,7 @@ struct xseg_lease lease_of(const char *owner, uint64_t ttl_ns)
     return lease;
 }
 
-/* ---- directories -------------------------------------------------------------------
- */
+/* ---- directories -------------------------------------------------------- */
 
 void make_root(char out[256])
 {

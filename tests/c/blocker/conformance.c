@@ -40,8 +40,7 @@ static void restart(void)
     server_start(s, &setup);
 }
 
-/* ---- extents ------------------------------------------------------------------------
- */
+/* ---- extents ------------------------------------------------------------ */
 
 static void test_extent_is_absent_until_written(void)
 {
@@ -158,8 +157,7 @@ static void test_flush_and_fua(void)
     CHECK_EQ(do_flush(s, &c), -EINVAL);
 }
 
-/* ---- content, headers, layers
- * --------------------------------------------------------- */
+/* ---- content, headers, layers ------------------------------------------- */
 
 static void test_content_is_put_once(void)
 {
@@ -262,8 +260,7 @@ static void test_layer_is_written_then_flushed(void)
     CHECK_EQ(do_read(s, &l, 0, got, 100), 10);
 }
 
-/* ---- journals and leases
- * ------------------------------------------------------------- */
+/* ---- journals and leases ------------------------------------------------ */
 
 static void test_journal_grows_only_at_its_end(void)
 {
@@ -394,8 +391,7 @@ static void test_lease_of_the_dead_and_the_late_is_taken_over(void)
     CHECK_EQ(do_lease(s, XSEG_OP_ACQUIRE, &l, &x, 0), -EINVAL);
 }
 
-/* ---- listing
- * --------------------------------------------------------------------------- */
+/* ---- listing ------------------------------------------------------------ */
 
 static uint64_t list_all(uint32_t kind, uint64_t per_page, struct xseg_list_entry *out)
 {
@@ -490,8 +486,7 @@ static void test_list_finds_everything_once(void)
     CHECK_EQ(do_list(s, XSEG_OBJ_CONTENT, &cursor, entries, 0), -EINVAL);
 }
 
-/* ---- bad requests
- * ------------------------------------------------------------------------ */
+/* ---- bad requests ------------------------------------------------------- */
 
 static int64_t send_raw(uint32_t port, const struct xseg_request *like)
 {
@@ -616,8 +611,7 @@ static void test_store_tells_about_itself(void)
     CHECK_EQ(info.direct, setup.direct);
 }
 
-/* ---- many at once, against a byte array
- * ----------------------------------------------------- */
+/* ---- many at once, against a byte array --------------------------------- */
 
 #define MODEL_BYTES (2u << 20)
 #define NR_SLOTS    64u

@@ -156,8 +156,7 @@ static void test_objects_are_whole_after_kill(void)
     }
 }
 
-/* ---- contention
- * -------------------------------------------------------------------------- */
+/* ---- contention --------------------------------------------------------- */
 
 struct record {
     uint64_t fence;

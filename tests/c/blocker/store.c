@@ -231,8 +231,7 @@ static void test_more_files_than_may_be_open(void)
     CHECK_EQ(setrlimit(RLIMIT_NOFILE, &old), 0);
 }
 
-/* ---- a full filesystem
- * ------------------------------------------------------------------ */
+/* ---- a full filesystem -------------------------------------------------- */
 
 static void test_a_full_store_refuses_and_goes_on(void)
 {

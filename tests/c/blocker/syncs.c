@@ -16,8 +16,7 @@
 
 #include "blocker/client.h"
 
-/* ---- the calls
- * ------------------------------------------------------------------------ */
+/* ---- the calls ---------------------------------------------------------- */
 
 int __real_fsync(int fd);
 int __real_fdatasync(int fd);
@@ -261,8 +260,7 @@ int __wrap_openat(int fd, const char *path, int flags, ...)
     return rc;
 }
 
-/* ---- ordering
- * -------------------------------------------------------------------------- */
+/* ---- ordering ----------------------------------------------------------- */
 
 static struct setup setup = {.backend = "file", .engine = "threads"};
 static struct server server, *s = &server;
@@ -395,8 +393,7 @@ static void test_what_another_process_left_is_flushed(void)
     CHECK_EQ(syncs(), before);
 }
 
-/* ---- failures
- * ---------------------------------------------------------------------------- */
+/* ---- failures ----------------------------------------------------------- */
 
 static void arm(unsigned k)
 {
