@@ -181,7 +181,7 @@ def clone_all(client: archipelago.Client) -> float:
     with bar("cloning", NR_CLONES) as (progress, task):
         for first in range(0, NR_CLONES, BATCH):
             begin = time.perf_counter()
-            client.clone("golden", *names[first : first + BATCH])
+            client.clone("golden", names[first : first + BATCH])
             spent += time.perf_counter() - begin
             progress.advance(task, BATCH)
     return spent

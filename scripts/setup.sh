@@ -15,7 +15,7 @@ packages=(build-essential cmake ninja-build pkg-config python3-dev python3-venv
     libssl-dev liburing-dev)
 case $level in
 build) ;;
-demo) packages+=(qemu-utils e2fsprogs nbdkit nbdkit-plugin-dev fio) ;;
+demo) packages+=(qemu-utils e2fsprogs nbdkit fio) ;;
 check) packages+=(qemu-utils e2fsprogs nbdkit libnbd-bin python3-libnbd fio
     clang-format man-db libasan8 libtsan2 libubsan1) ;;
 *)

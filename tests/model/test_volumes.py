@@ -206,7 +206,7 @@ class VolumeMachine(RuleBasedStateMachine):
         self.shut(name)
 
     @precondition(lambda self: self.model and self.instance.settings["backend"] == "file")
-    @rule(chance=st.integers(0, 3))
+    @rule(chance=st.integers(0, 7))
     def restart(self, chance: int) -> None:
         if chance:
             return  # a restart costs as much as a hundred other steps
