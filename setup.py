@@ -95,7 +95,7 @@ def extensions() -> list[Extension]:
     ]
     return cythonize(  # type: ignore[no-any-return]
         found,
-        build_dir="build/cython",
+        build_dir="build/cython-debug" if DEBUG else "build/cython",
         include_path=[str(ROOT)],
         compiler_directives={
             "language_level": 3,
@@ -119,6 +119,7 @@ class BuildExt(build_ext):
 
     def run(self) -> None:
         self.check_tools()
+        self.notice_changed_flags()
         libraries = self.build_libraries()
         for ext in self.extensions:
             ext.extra_link_args = [
@@ -144,6 +145,15 @@ class BuildExt(build_ext):
                 "archipelago needs the headers of OpenSSL's libcrypto to build: "
                 "apt install libssl-dev"
             )
+
+    def notice_changed_flags(self) -> None:
+        """Build everything anew when it was built with other flags before."""
+        stamp = Path(self.build_temp) / "flags"
+        flags = f"debug={DEBUG} sanitize={SANITIZE}\n"
+        if stamp.exists() and stamp.read_text() != flags:
+            self.force = True
+        stamp.parent.mkdir(parents=True, exist_ok=True)
+        stamp.write_text(flags)
 
     def build_libraries(self) -> dict[Library, Path]:
         """Run CMake and copy its libraries into the package; return the copies."""

@@ -74,6 +74,7 @@ cdef class Native:
     cdef native *n
     cdef readonly object roles
     cdef bint running
+    cdef int retiring       # threads inside `retire`
 
     def __cinit__(
         self,
@@ -157,9 +158,12 @@ cdef class Native:
         Blocks until they have closed their volumes, which they do through the control
         half.  Any thread but the one in `run`.
         """
-        if self.n != NULL:
-            with nogil:
-                native_retire(self.n)
+        if self.n == NULL:
+            return
+        self.retiring += 1
+        with nogil:
+            native_retire(self.n)
+        self.retiring -= 1
 
     def close(self):
         """Free the peers; twice is harmless.
@@ -169,7 +173,7 @@ cdef class Native:
         """
         if self.n == NULL:
             return
-        if self.running:
+        if self.running or self.retiring:
             raise _BusyError(_errno.EBUSY, "the peers run: stop them first")
         native_destroy(self.n)
         self.n = NULL

@@ -360,8 +360,8 @@ def test_a_port_in_a_loop_is_woken_by_its_descriptor(port: Port, server: Port) -
     with port.request() as rq:
         port.submit(rq, server.id)
         assert select.select([fd], [], [], 30)[0] == [fd]
-        server.disarm()
-        assert select.select([fd], [], [], 0)[0] == []
+        while select.select([fd], [], [], 0)[0]:
+            server.disarm()  # the last drains it, once the ring is over
         server.complete(accepted(server), 0)
         port.reap()
 
