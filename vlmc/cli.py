@@ -12,6 +12,7 @@ __all__ = ["cli", "main"]
 
 
 @click.group(
+    "vlmc",
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
     entries={

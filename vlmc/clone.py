@@ -37,7 +37,7 @@ def command(
     for error in result.failed.values():
         failure = report(error, ctx.find_root().info_name)
         code = code or failure
-    if Common.current().json:
+    if result.created and Common.current().json:
         failed = {name: str(error) for name, error in result.failed.items()}
         write_json({"created": list(result.created), "failed": failed})
     elif result.created:

@@ -36,7 +36,7 @@ def command(ctx: click.Context, names: tuple[str, ...]) -> None:
                 code = code or failure
             else:
                 removed.append(name)
-    if Common.current().json:
+    if removed and Common.current().json:
         write_json({"removed": removed})
     elif removed:
         talk(f"removed {', '.join(removed)}")

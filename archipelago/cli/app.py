@@ -14,6 +14,7 @@ _PACKAGE = "archipelago.cli"
 
 
 @click.group(
+    "archipelago",
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
     entries={
