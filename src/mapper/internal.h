@@ -244,7 +244,6 @@ struct mapper {
     struct map **slots; /* open maps; NULL if free */
     uint32_t nr_slots;
     uint32_t generation; /* of the next handle */
-    struct list maps;    /* struct map, also those being opened or closed */
     struct list free_ops;
     struct hashtab layers; /* struct map_layer by uuid */
     struct hashtab frozen; /* struct frozen by key */
@@ -336,7 +335,6 @@ struct append {
  * that freezing the top is freezing the journal.
  */
 struct map {
-    struct list link; /* mapper.maps */
     struct mapper *m;
     uint32_t refs;
     uint32_t slot;

@@ -85,9 +85,9 @@ static void layer_read_done(struct map_io *io)
         layer->ready = true;
     } else {
         layer_fini(&layer->super);
-        log_line(LOG_ERROR, "mapperd", "superblock of layer %02x%02x%02x%02x...: %s",
-                 layer->uuid[0], layer->uuid[1], layer->uuid[2], layer->uuid[3],
-                 strerror(-rc));
+        log_line(rc == -ECANCELED ? LOG_DEBUG : LOG_ERROR, "mapperd",
+                 "superblock of layer %02x%02x%02x%02x...: %s", layer->uuid[0],
+                 layer->uuid[1], layer->uuid[2], layer->uuid[3], strerror(-rc));
     }
     layer->reading = false;
     waiters_wake(&layer->waiters, rc);

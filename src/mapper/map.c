@@ -23,7 +23,6 @@ struct map *map_new(struct mapper *m)
     list_init(&map->pending);
     list_init(&map->flushes);
     list_init(&map->parked);
-    list_push_back(&m->maps, &map->link);
     return map;
 }
 
@@ -53,7 +52,6 @@ void map_put(struct map *map)
     map_table_fini(&map->top);
     mark_sets_free(map);
     free(map->append.marks);
-    list_remove(&map->link);
     free(map);
 }
 

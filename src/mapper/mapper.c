@@ -148,7 +148,6 @@ static int init_memory(struct mapper *m, const struct mapper_options *options)
                                                           : DEFAULT_CACHE_BYTES;
     uint64_t views = options && options->view_cache_bytes ? options->view_cache_bytes
                                                           : DEFAULT_CACHE_BYTES;
-    list_init(&m->maps);
     list_init(&m->free_ops);
     list_init(&m->waiting);
     list_init(&m->views.lru);

@@ -236,7 +236,7 @@ static void plan_commit(struct plan *plan)
         if (rc == 0)
             install(plan);
     } else {
-        rc = map_publish(map);
+        rc = map->m->stopping ? -ECANCELED : map_publish(map);
         if (rc == 0)
             install(plan);
     }

@@ -316,20 +316,22 @@ static void push_layer(uint8_t uuid, uint64_t first, uint64_t nr)
 static void test_plain_marks_read_nothing(void)
 {
     begin();
-    push_layer(1, 0, 1000);
+    header.size_bytes = 1024 * MIB; /* more blocks than one turn of the loop takes */
+    push_layer(1, 0, 16000);
     uint64_t h = open_map(0);
     uint64_t reads = rig.fake.nr_ops[XSEG_OP_READ];
     CHECK_EQ(reads, 1); /* the current journal */
     for (uint64_t i = 0; i < 1000; i++)
         CHECK_EQ(rig_mark(&rig, h, i * 16, 3, 0, 1), 0);
     CHECK_EQ(rig.fake.nr_ops[XSEG_OP_READ], reads);
-    CHECK_EQ(rig_mark(&rig, h, 0, 16000, XSEG_F_ZERO, 1), 0);
+    CHECK_EQ(rig_mark(&rig, h, 0, 16000 * 16, XSEG_F_ZERO, 1), 0);
     CHECK(rig.fake.nr_ops[XSEG_OP_READ] > reads); /* zeros ask what lies below */
     struct xseg_run *runs;
-    int64_t nr = rig_runs(&rig, h, 0, 16000, 100, &runs);
+    int64_t nr = rig_runs(&rig, h, 0, 16000 * 16, 1000, &runs);
     for (int64_t i = 0; i < nr; i++)
         CHECK_EQ(runs[i].kind, XSEG_REF_ZERO);
     free(runs);
+    CHECK_EQ(rig_flush(&rig, h, 1), 0);
     end();
 }
 
