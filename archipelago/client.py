@@ -173,8 +173,9 @@ class Client:
             raise UsageError(
                 f'say how large "{name}" is to be, or which snapshot it clones'
             )
-        blocks = self.settings.block_size if block_size is None else _bytes(block_size)
-        arguments = {"size": wanted, "block_size": blocks}
+        arguments = {"size": wanted}
+        if block_size is not None:
+            arguments["block_size"] = _bytes(block_size)
         return self._info(self._control(Op.CREATE, name, arguments))
 
     def create_from_layer(

@@ -25,7 +25,7 @@ from archipelago.volume.rename import rename
 from archipelago.volume.resize import resize
 from archipelago.volume.snapshot import snapshot
 from archipelago.volume.usage import store_usage
-from xseg.constants import BLOCK_MAX_BYTES, Flag, Op
+from xseg.constants import Flag, Op
 
 Json = dict[str, Any]
 
@@ -57,7 +57,7 @@ def _create(ctx: Context, call: Call) -> Json:
         ctx,
         call.name,
         call.arguments.number("size"),
-        call.arguments.number("block_size", BLOCK_MAX_BYTES),
+        call.arguments.number("block_size", ctx.block_size),
         read_only=call.arguments.flag("read_only"),
         layer=call.arguments.optional_uuid("layer"),
     )

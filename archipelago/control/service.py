@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The control service: requests in, operations in worker threads, answers out.
 
-One dispatcher thread owns the control port; a few workers execute requests, each with ports of
-its own, and hand the answers back.  Operations on one volume wait for one another in
-its name's lock.  An operation that fails in a way nobody thought of is logged and
-answered -EIO; the service goes on.
+One dispatcher thread owns the control port; a few workers execute requests, each with
+ports of its own, and hand the answers back.  Operations on one volume wait for one
+another in its name's lock.  An operation that fails in a way nobody thought of is
+logged and answered -EIO; the service goes on.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from archipelago.errors import ArchipelagoError, IoError, UsageError, to_reply
 from archipelago.messenger import Messenger
 from archipelago.volume.context import Context, Limits
 from xseg import Port, Request, Segment
-from xseg.constants import PORT_CONTROL, Flag, Op
+from xseg.constants import BLOCK_MAX_BYTES, PORT_CONTROL, Flag, Op
 from xseg.errors import XsegError
 
 log = logging.getLogger(__name__)
@@ -43,6 +43,7 @@ class ControlService:
         lease_ttl: life of a lease [s].
         host: name of this machine, for people; None asks the system.
         limits: when to work in the background.
+        block_size: of volumes that are created without a word on it [bytes].
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class ControlService:
         lease_ttl: float = 10.0,
         host: str | None = None,
         limits: Limits | None = None,
+        block_size: int = BLOCK_MAX_BYTES,
     ) -> None:
         self._segment = Segment.attach(segment_name)
         self._messenger = Messenger(self._segment, "control")
@@ -62,6 +64,7 @@ class ControlService:
             lease_ttl,
             host,
             limits or Limits(),
+            block_size,
         )
         self.maintenance = Maintenance(self.context)
         self._stopping = threading.Event()
@@ -80,7 +83,8 @@ class ControlService:
         """Serve from now on.
 
         Raises:
-            ArchipelagoError, XsegError: the port is taken, or the blockers do not answer.
+            ArchipelagoError, XsegError: the port is taken, or the blockers do not
+            answer.
         """
         ctx = self.context
         try:
@@ -103,8 +107,8 @@ class ControlService:
     def stop(self) -> None:
         """Finish what was begun, give the leases back, end.
 
-        If the blockers have ended before, the leases expire by themselves: they are this
-        process's, and others see that it is gone.
+        If the blockers have ended before, the leases expire by themselves: they are
+        this process's, and others see that it is gone.
         """
         self._messenger.patience = 0.0
         self.maintenance.stop()

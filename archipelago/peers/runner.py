@@ -149,6 +149,7 @@ class PeerRunner:
             config.segment,
             instance_file=Path(config.instance_file),
             lease_ttl=config.lease_ttl,
+            block_size=config.block_size,
         )
 
     def _stop(self) -> None:

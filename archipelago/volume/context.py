@@ -16,7 +16,7 @@ from archipelago.volume.locks import NameLocks
 from archipelago.volume.maps import Maps
 from archipelago.volume.reclaim import Reclaimer
 from archipelago.volume.store import Store
-from xseg.constants import PORT_VLMCD
+from xseg.constants import BLOCK_MAX_BYTES, PORT_VLMCD
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +109,7 @@ class Context:
         lease_ttl: life of a lease [s].
         host: name of this machine, for people.
         limits: when to work in the background.
+        block_size: of volumes that are created without a word on it [bytes].
     """
 
     messenger: Messenger
@@ -116,6 +117,7 @@ class Context:
     lease_ttl: float
     host: str | None = None
     limits: Limits = field(default_factory=Limits)
+    block_size: int = BLOCK_MAX_BYTES
 
     def __post_init__(self) -> None:
         self.store = Store(self.messenger)

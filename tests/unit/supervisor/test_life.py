@@ -377,3 +377,12 @@ def test_deep_homes_work(make_instance: MakeInstance) -> None:
     finally:
         deep.stop()
     address.parent.rmdir()
+
+
+def test_the_block_size_is_the_instances_not_the_clients(
+    make_instance: MakeInstance,
+) -> None:
+    instance = make_instance()
+    instance.archipelago("start", "-o", "block_size=64K")
+    instance.vlmc("create", "v", "--size", "1M")
+    assert json.loads(instance.vlmc("info", "v", "--json"))["block_size"] == 64 << 10
