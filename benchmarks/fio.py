@@ -25,13 +25,25 @@ class Sample:
     p99_us: float
 
 
-def argv(uri: str, rw: str, bs: str, depth: int, seconds: float, size: int) -> list[str]:
+def argv(
+    uri: str, rw: str, bs: str, depth: int, seconds: float, size: int
+) -> list[str]:
     """The command line of one run over NBD."""
     return [
-        "fio", "--name=b", "--ioengine=nbd", f"--uri={uri}", f"--rw={rw}", f"--bs={bs}",
-        f"--iodepth={depth}", f"--size={size}", "--time_based", f"--runtime={seconds}",
-        "--ramp_time=1", "--randrepeat=0", "--output-format=json",
-    ]  # fmt: skip
+        "fio",
+        "--name=b",
+        "--ioengine=nbd",
+        f"--uri={uri}",
+        f"--rw={rw}",
+        f"--bs={bs}",
+        f"--iodepth={depth}",
+        f"--size={size}",
+        "--time_based",
+        f"--runtime={seconds}",
+        "--ramp_time=1",
+        "--randrepeat=0",
+        "--output-format=json",
+    ]
 
 
 def run(command: list[str]) -> Sample:
@@ -53,7 +65,18 @@ def run(command: list[str]) -> Sample:
 def fill(uri: str, size: int) -> None:
     """Write every byte once, so that all is owned."""
     subprocess.run(
-        ["fio", "--name=fill", "--ioengine=nbd", f"--uri={uri}", "--rw=write", "--bs=1M",
-         "--iodepth=4", f"--size={size}", "--output-format=json", "--end_fsync=1"],
-        check=True, stdout=subprocess.DEVNULL,
-    )  # fmt: skip
+        [
+            "fio",
+            "--name=fill",
+            "--ioengine=nbd",
+            f"--uri={uri}",
+            "--rw=write",
+            "--bs=1M",
+            "--iodepth=4",
+            f"--size={size}",
+            "--output-format=json",
+            "--end_fsync=1",
+        ],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """I/O over NBD on a unix socket, against qemu-nbd and nbdkit.
 
-Question: what does a client of ours get, beside the same client on the usual servers?  Servers
-take turns within each round, so that a drift of the machine's speed hits all; the median
-of the rounds counts.  All use the page cache, as they do by default.
+Question: what does a client of ours get, beside the same client on the usual servers?
+Servers take turns within each round, so that a drift of the machine's speed hits all;
+the median of the rounds counts.  All use the page cache, as they do by default.
 """
 
 from __future__ import annotations
@@ -43,13 +43,18 @@ def rounds(
             )
     return {
         name: fio.Sample(
-            *(median(getattr(s, f) for s in taken) for f in ("iops", "mib", "mean_us", "p99_us"))
+            *(
+                median(getattr(s, f) for s in taken)
+                for f in ("iops", "mib", "mean_us", "p99_us")
+            )
         )
         for name, taken in samples.items()
     }
 
 
-def _throughput(work: str, mine: fio.Sample, name: str, his: fio.Sample, goal: float) -> Row:
+def _throughput(
+    work: str, mine: fio.Sample, name: str, his: fio.Sample, goal: float
+) -> Row:
     unit = "mib" if "MiB" in work else "iops"
     label = "MiB/s" if unit == "mib" else "IOPS"
     a, b = getattr(mine, unit), getattr(his, unit)
@@ -59,9 +64,12 @@ def _throughput(work: str, mine: fio.Sample, name: str, his: fio.Sample, goal: f
 def _latency(work: str, mine: fio.Sample, rivals: dict[str, fio.Sample]) -> Row:
     name, best = min(rivals.items(), key=lambda item: item[1].mean_us)
     return Row(
-        f"{work}, mean latency", f"{mine.mean_us:.1f} us (p99 {mine.p99_us:.0f})",
-        f"{name} {best.mean_us:.1f} us (p99 {best.p99_us:.0f})", best.mean_us / mine.mean_us, 1.0,
-    )  # fmt: skip
+        f"{work}, mean latency",
+        f"{mine.mean_us:.1f} us (p99 {mine.p99_us:.0f})",
+        f"{name} {best.mean_us:.1f} us (p99 {best.p99_us:.0f})",
+        best.mean_us / mine.mean_us,
+        1.0,
+    )
 
 
 def owned(work: Path, seconds: float, nr: int) -> tuple[list[Row], list[str]]:
@@ -83,8 +91,12 @@ def owned(work: Path, seconds: float, nr: int) -> tuple[list[Row], list[str]]:
             got = rounds(targets, rw, bs, depth, seconds, nr)
             us = got[mine.name]
             if depth == 32:
-                rows.append(_throughput(f"{name}, owned", us, qcow.name, got[qcow.name], 2.0))
-                rows.append(_throughput(f"{name}, owned", us, kit.name, got[kit.name], 1.2))
+                rows.append(
+                    _throughput(f"{name}, owned", us, qcow.name, got[qcow.name], 2.0)
+                )
+                rows.append(
+                    _throughput(f"{name}, owned", us, kit.name, got[kit.name], 1.2)
+                )
             elif depth == 1:
                 files = {t.name: got[t.name] for t in (raw, kit)}
                 rows.append(_latency(name, us, files))
@@ -102,15 +114,19 @@ def fresh(work: Path, seconds: float, nr: int) -> tuple[list[Row], list[str]]:
     samples: dict[tuple[str, str], list[fio.Sample]] = {}
     with ours.instance(work / "home-fresh") as client:
         with golden_raw.open("wb") as file:
-            subprocess.run(["head", "-c", str(SIZE), "/dev/urandom"], stdout=file, check=True)
+            subprocess.run(
+                ["head", "-c", str(SIZE), "/dev/urandom"], stdout=file, check=True
+            )
         subprocess.run(
-            ["qemu-img", "convert", "-f", "raw", "-O", "qcow2", golden_raw, golden], check=True
+            ["qemu-img", "convert", "-f", "raw", "-O", "qcow2", golden_raw, golden],
+            check=True,
         )
         archive = ours.BIN / "vlmc"
         subprocess.run(
             [archive, "--home", work / "home-fresh", "import", golden_raw, "golden"],
-            check=True, stdout=subprocess.DEVNULL,
-        )  # fmt: skip
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
         golden_raw.unlink()
         for i in range(nr):
             for rw in ("randread", "randwrite"):
@@ -129,6 +145,12 @@ def fresh(work: Path, seconds: float, nr: int) -> tuple[list[Row], list[str]]:
         b = median(s.iops for s in samples[rw, "qcow2"])
         what = "4K random read of" if rw == "randread" else "4K random write to"
         rows.append(
-            Row(f"{what} a fresh clone, QD32", f"{a:,.0f} IOPS", f"qcow2 overlay {b:,.0f}", a / b, goal)
+            Row(
+                f"{what} a fresh clone, QD32",
+                f"{a:,.0f} IOPS",
+                f"qcow2 overlay {b:,.0f}",
+                a / b,
+                goal,
+            )
         )
     return rows, notes

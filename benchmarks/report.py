@@ -35,7 +35,11 @@ class Row:
             return ""
         if self.ratio >= self.goal:
             return "[green]met[/green]"
-        return "[yellow]short[/yellow]" if self.ratio >= self.goal / 2 else "[red]far[/red]"
+        return (
+            "[yellow]short[/yellow]"
+            if self.ratio >= self.goal / 2
+            else "[red]far[/red]"
+        )
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
@@ -46,12 +50,20 @@ def show(title: str, rows: list[Row], notes: list[str]) -> None:
     """Print a table and the commands behind it."""
     console = Console(width=140)
     table = Table(title=title)
-    for column, justify in (("work", "left"), ("ours", "right"), ("against", "right"),
-                            ("ratio", "right"), ("goal", "right"), ("", "left")):  # fmt: skip
+    for column, justify in (
+        ("work", "left"),
+        ("ours", "right"),
+        ("against", "right"),
+        ("ratio", "right"),
+        ("goal", "right"),
+        ("", "left"),
+    ):
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
     for row in rows:
         goal = f"{row.goal:.2f}x" if row.goal is not None else ""
-        table.add_row(row.work, row.ours, row.rival, f"{row.ratio:.2f}x", goal, row.verdict)
+        table.add_row(
+            row.work, row.ours, row.rival, f"{row.ratio:.2f}x", goal, row.verdict
+        )
     console.print(table)
     for note in notes:
         console.print(f"  [dim]{note}[/dim]", soft_wrap=True)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``make bench``: every benchmark, one report.
 
-Usage: python -m benchmarks.run [--quick] [--only GROUP[,GROUP]] [--json FILE] [--work DIR]
+Usage: python -m benchmarks.run [--quick] [--only GROUP,...] [--json FILE] [--work DIR]
 """
 
 from __future__ import annotations
@@ -34,16 +34,22 @@ GROUPS: dict[str, tuple[str, Group]] = {
 
 def main() -> int:
     """Run the groups that were asked for."""
-    parser = argparse.ArgumentParser(description="Benchmarks against qemu-nbd and nbdkit.")
+    parser = argparse.ArgumentParser(
+        description="Benchmarks against qemu-nbd and nbdkit."
+    )
     parser.add_argument("--quick", action="store_true", help="one short round of each")
     parser.add_argument("--only", default=",".join(GROUPS), help="groups, by comma")
     parser.add_argument("--json", type=Path, help="write all rows to this file")
-    parser.add_argument("--work", type=Path, default=Path("build/bench"), help="scratch folder")
+    parser.add_argument(
+        "--work", type=Path, default=Path("build/bench"), help="scratch folder"
+    )
     options = parser.parse_args()
     seconds, nr = (2.0, 1) if options.quick else (5.0, 3)
     unknown = set(options.only.split(",")) - set(GROUPS)
     if unknown:
-        parser.error(f"no such group: {', '.join(unknown)}; there are {', '.join(GROUPS)}")
+        parser.error(
+            f"no such group: {', '.join(unknown)}; there are {', '.join(GROUPS)}"
+        )
     everything: list[dict[str, object]] = []
     work = options.work.resolve()
     talk = Console(stderr=True)

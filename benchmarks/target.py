@@ -26,7 +26,9 @@ class Target:
 
 
 @contextlib.contextmanager
-def serving(name: str, argv: list[str], socket: Path, export: str = "") -> Iterator[Target]:
+def serving(
+    name: str, argv: list[str], socket: Path, export: str = ""
+) -> Iterator[Target]:
     """Run a server in the foreground until the block ends; ready when its socket is."""
     socket.unlink(missing_ok=True)
     server = subprocess.Popen(argv, stdout=subprocess.DEVNULL)

@@ -60,9 +60,17 @@ def latency(work: Path) -> tuple[list[Row], list[str]]:
                 f"depth 1 {large[i]:.2f} ms", large[i] / deep[i], 1 / 1.5)
         )  # fmt: skip
         rows.append(
-            Row(f"{what} of 16 TiB, against 5 ms", f"{large[i]:.2f} ms", "5 ms", 5 / large[i], 1.0)
+            Row(
+                f"{what} of 16 TiB, against 5 ms",
+                f"{large[i]:.2f} ms",
+                "5 ms",
+                5 / large[i],
+                1.0,
+            )
         )
-    return rows, ["Client.create(snap=...), Client.snapshot() of an open volume; median of 20"]
+    return rows, [
+        "Client.create(snap=...), Client.snapshot() of an open volume; median of 20"
+    ]
 
 
 def _openssl_rate() -> float:
@@ -80,7 +88,9 @@ def ingest(work: Path, size: int = 2 * GIB) -> tuple[list[Row], list[str]]:
     """Import of incompressible data, per core, against openssl's SHA-256."""
     source = work / "ingest.raw"
     with source.open("wb") as file:
-        subprocess.run(["head", "-c", str(size), "/dev/urandom"], stdout=file, check=True)
+        subprocess.run(
+            ["head", "-c", str(size), "/dev/urandom"], stdout=file, check=True
+        )
     cores = os.cpu_count() or 1
     with ours.instance(work / "home-ingest"):
         taken = []
@@ -100,7 +110,9 @@ def ingest(work: Path, size: int = 2 * GIB) -> tuple[list[Row], list[str]]:
             Row(f"import, {what}, per core", f"{rate / 1e6:,.0f} MB/s",
                 f"openssl sha256 {hashing / 1e6:,.0f} MB/s", rate / hashing, 0.9)
         )  # fmt: skip
-    return rows, [f"vlmc import of {size >> 30} GiB; openssl speed -bytes 4194304 sha256"]
+    return rows, [
+        f"vlmc import of {size >> 30} GiB; openssl speed -bytes 4194304 sha256"
+    ]
 
 
 def _written(home: Path) -> int:
@@ -135,5 +147,13 @@ def amplification(work: Path) -> tuple[list[Row], list[str]]:
             volume.flush()
             after = _written(home)
     ratio = (after - before) / (nr * 4096)
-    row = Row("bytes written / bytes asked, fresh clone", f"{ratio:.2f}", "at most 2", 2 / ratio, 1.0)
-    return [row], [f"{nr} random 4 KiB writes and one flush; write_bytes of /proc/PID/io"]
+    row = Row(
+        "bytes written / bytes asked, fresh clone",
+        f"{ratio:.2f}",
+        "at most 2",
+        2 / ratio,
+        1.0,
+    )
+    return [row], [
+        f"{nr} random 4 KiB writes and one flush; write_bytes of /proc/PID/io"
+    ]

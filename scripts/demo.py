@@ -2,7 +2,7 @@
 """The main job, end to end: one image, a thousand clones, two of them used over NBD.
 
 Everything happens under ``build/demo`` with an instance of its own, and nothing is left
-running.  Each check is made by somebody else's tool: ``e2fsck`` and ``qemu-img compare``.
+running.  Each check is made by somebody else's tool: ``e2fsck``, ``qemu-img compare``.
 """
 
 from __future__ import annotations
@@ -65,10 +65,14 @@ class Figures:
 def run(*argv: str | Path, ok: tuple[int, ...] = (0,)) -> str:
     """Run a command, show it, and return what it printed."""
     shown = " ".join(str(a).replace(str(WORK), "build/demo") for a in argv)
-    console.print(f"  [dim]$ {shown if len(shown) < 110 else shown[:107] + '...'}[/dim]")
+    console.print(
+        f"  [dim]$ {shown if len(shown) < 110 else shown[:107] + '...'}[/dim]"
+    )
     done = subprocess.run([str(a) for a in argv], capture_output=True, text=True)
     if done.returncode not in ok:
-        raise DemoError(f"{argv[0]} failed: {done.stderr.strip() or done.stdout.strip()}")
+        raise DemoError(
+            f"{argv[0]} failed: {done.stderr.strip() or done.stdout.strip()}"
+        )
     return done.stdout
 
 
@@ -154,7 +158,9 @@ def write_difference(url: str, old: Path, new: Path) -> int:
 
 def check(client: archipelago.Client, name: str, reference: Path) -> None:
     """A volume holds exactly the reference, and a sound filesystem."""
-    out = run("qemu-img", "compare", "-f", "raw", "-F", "raw", client.url(name), reference)
+    out = run(
+        "qemu-img", "compare", "-f", "raw", "-F", "raw", client.url(name), reference
+    )
     if "identical" not in out:
         raise DemoError(f"{name} differs from {reference.name}: {out.strip()}")
     copy = WORK / "fsck.img"
@@ -166,10 +172,18 @@ def check(client: archipelago.Client, name: str, reference: Path) -> None:
 def measure(url: str, pattern: str) -> float:
     """4 KiB random I/O at queue depth 32 [operations per second], by fio."""
     out = run(
-        "fio", "--name=demo", "--ioengine=nbd", f"--uri={url}", f"--rw={pattern}",
-        "--bs=4k", "--iodepth=32", "--time_based", "--runtime=3", "--size=512m",
+        "fio",
+        "--name=demo",
+        "--ioengine=nbd",
+        f"--uri={url}",
+        f"--rw={pattern}",
+        "--bs=4k",
+        "--iodepth=32",
+        "--time_based",
+        "--runtime=3",
+        "--size=512m",
         "--output-format=json",
-    )  # fmt: skip
+    )
     job = json.loads(out[out.index("{") :])["jobs"][0]
     return float(job["read" if pattern == "randread" else "write"]["iops"])
 
@@ -219,9 +233,13 @@ def main_job(figures: Figures) -> None:
 
         console.rule("5. does each hold what it should?")
         for name, reference in (
-            (a, second), ("midway", first), (b, other), ("golden", image),
-            ("clone-0003", image), (f"clone-{NR_CLONES - 1:04}", image),
-        ):  # fmt: skip
+            (a, second),
+            ("midway", first),
+            (b, other),
+            ("golden", image),
+            ("clone-0003", image),
+            (f"clone-{NR_CLONES - 1:04}", image),
+        ):
             check(client, name, reference)
             console.print(f"  [green]{name} is exactly {reference.name}, clean[/green]")
 

@@ -19,6 +19,8 @@ def raw(work: Path, size: int) -> Iterator[Target]:
     with path.open("wb") as file:
         os.truncate(file.fileno(), size)
     socket = work / "nbdkit.sock"
-    with serving("nbdkit file", ["nbdkit", "-f", "-U", str(socket), "file", str(path)], socket) as t:
+    with serving(
+        "nbdkit file", ["nbdkit", "-f", "-U", str(socket), "file", str(path)], socket
+    ) as t:
         yield t
     path.unlink()

@@ -30,6 +30,8 @@ def instance(home: Path, **settings: str) -> Iterator[archipelago.Client]:
         subprocess.run([BIN / "archipelago", "stop", "--force"], **quiet)  # type: ignore[call-overload]
 
 
-def export(client: archipelago.Client, volume: str, name: str = "archipelago") -> Target:
+def export(
+    client: archipelago.Client, volume: str, name: str = "archipelago"
+) -> Target:
     """A volume as a target."""
     return Target(name, client.url(volume), f"archipelago start  # volume {volume}")

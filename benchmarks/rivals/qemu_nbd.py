@@ -12,7 +12,9 @@ from benchmarks.target import Target, serving
 
 
 @contextlib.contextmanager
-def image(work: Path, fmt: str, size: int, backing: Path | None = None) -> Iterator[Target]:
+def image(
+    work: Path, fmt: str, size: int, backing: Path | None = None
+) -> Iterator[Target]:
     """Serve a new image of `size` bytes in the given format."""
     path = work / f"qemu-{'overlay' if backing else fmt}.img"
     path.unlink(missing_ok=True)
@@ -22,7 +24,19 @@ def image(work: Path, fmt: str, size: int, backing: Path | None = None) -> Itera
     )
     socket = work / "qemu.sock"
     name = f"qemu-nbd {fmt}" + (" overlay" if backing else "")
-    argv = ["qemu-nbd", "-f", fmt, "-k", str(socket), "-t", "-e", "8", "-x", "", str(path)]
+    argv = [
+        "qemu-nbd",
+        "-f",
+        fmt,
+        "-k",
+        str(socket),
+        "-t",
+        "-e",
+        "8",
+        "-x",
+        "",
+        str(path),
+    ]
     with serving(name, argv, socket) as target:
         yield target
     path.unlink()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A real instance in a folder of its own: processes, store, sockets.
 
-Tests use the commands a person would type; `Instance.vlmc` and `Instance.archipelago` run them and
-return what happened.
+Tests use the commands a person would type; `Instance.vlmc` and `Instance.archipelago`
+run them and return what happened.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import archipelago
+from archipelago import Client, connect
 
 BIN = Path(sys.executable).parent
 
@@ -88,9 +88,9 @@ class Instance:
         """What ``archipelago status --json`` says."""
         return json.loads(self.command("archipelago", "status", "--json").stdout)
 
-    def connect(self) -> archipelago.Client:
+    def connect(self) -> Client:
         """A Python client of it."""
-        return archipelago.connect(self.home)
+        return connect(self.home)
 
     def logs(self) -> str:
         """The last lines of all its logs, for a failure's message."""

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The model decides: a byte array for each volume against the whole stack.
 
-Hypothesis makes up sequences of reads, writes of any alignment, discards, zeros, flushes,
-snapshots, clones of clones, removals of parents, resizes both ways, renames and restarts, runs
-them on a real instance, and compares every byte; a failing sequence is shrunk and its
-seed printed.
+Hypothesis makes up sequences of reads, writes of any alignment, discards, zeros,
+flushes, snapshots, clones of clones, removals of parents, resizes both ways, renames
+and restarts, runs them on a real instance, and compares every byte; a failing sequence
+is shrunk and its seed printed.
 """
 
 from __future__ import annotations
@@ -205,7 +205,9 @@ class VolumeMachine(RuleBasedStateMachine):
     def close(self, name: str) -> None:
         self.shut(name)
 
-    @precondition(lambda self: self.model and self.instance.settings["backend"] == "file")
+    @precondition(
+        lambda self: self.model and self.instance.settings["backend"] == "file"
+    )
     @rule(chance=st.integers(0, 7))
     def restart(self, chance: int) -> None:
         if chance:
@@ -261,7 +263,7 @@ def instance(request: pytest.FixtureRequest) -> Iterator[Instance]:
 @pytest.mark.slow
 def test_volumes_hold_what_was_written(instance: Instance) -> None:
     machine = type("Machine", (VolumeMachine,), {"instance": instance})
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         machine,
         settings=settings(
             max_examples=EXAMPLES,

@@ -81,7 +81,9 @@ def test_3_a_clone_has_its_parents_block_size(client: archipelago.Client) -> Non
     assert client.create("c", snap="s").block_size == BLOCK
 
 
-def test_4_changes_while_io_is_in_flight_come_to_an_end(client: archipelago.Client) -> None:
+def test_4_changes_while_io_is_in_flight_come_to_an_end(
+    client: archipelago.Client,
+) -> None:
     client.create("v", size=16 * MIB)
     stop = threading.Event()
 
@@ -114,7 +116,9 @@ def test_5_a_failed_remove_changes_nothing(client: archipelago.Client) -> None:
     assert content(client, "v", 10) == b"still here"
 
 
-def test_6_growing_copies_nothing_and_shrinking_forgets(client: archipelago.Client) -> None:
+def test_6_growing_copies_nothing_and_shrinking_forgets(
+    client: archipelago.Client,
+) -> None:
     client.create("v", size=4 * MIB + 100)
     fill(client, "v", b"\xff" * (MIB + 100), 3 * MIB)
     used = client.info("v").private_bytes
@@ -150,7 +154,9 @@ def test_8_a_renamed_volume_has_one_name(client: archipelago.Client) -> None:
     assert content(client, "new", 4) == b"data"
 
 
-def test_9_flush_reaches_the_store(instance: Instance, client: archipelago.Client) -> None:
+def test_9_flush_reaches_the_store(
+    instance: Instance, client: archipelago.Client
+) -> None:
     client.create("v", size=MIB)
 
     def journal() -> int:
@@ -178,7 +184,9 @@ def test_10_two_readers_of_a_snapshot_do_not_reload_its_map(
     maps = {p.parent for p in instance.home.rglob("headers")}.pop()
     assert store in data.parents or data == store
     with (
-        running_instance(backend="file", data_path=str(data), maps_path=str(maps)) as other,
+        running_instance(
+            backend="file", data_path=str(data), maps_path=str(maps)
+        ) as other,
         other.connect() as second,
         client.open("s") as here,
         second.open("s") as there,
@@ -208,10 +216,15 @@ def test_11_a_removed_volume_cannot_be_reached_and_locks_do_not_race(
     client.create("v", size=MIB)
     data = {p.parent for p in instance.home.rglob("extents")}.pop()
     maps = {p.parent for p in instance.home.rglob("headers")}.pop()
-    with running_instance(backend="file", data_path=str(data), maps_path=str(maps)) as other:
+    with running_instance(
+        backend="file", data_path=str(data), maps_path=str(maps)
+    ) as other:
         with ThreadPoolExecutor(2) as pool:
             codes = list(
-                pool.map(lambda i: i.command("vlmc", "lock", "v").returncode, (instance, other))
+                pool.map(
+                    lambda i: i.command("vlmc", "lock", "v").returncode,
+                    (instance, other),
+                )
             )
         assert sorted(codes) == [0, 5]
         winner, loser = (instance, other) if codes[0] == 0 else (other, instance)
