@@ -31,7 +31,7 @@ def _timed(call: Callable[[int], object], repeats: int = REPEATS) -> float:
 
 
 def _chain(client: archipelago.Client, size: int, depth: int) -> tuple[float, float]:
-    """Clone and snapshot latency [ms] of a volume that was snapshotted `depth` times."""
+    """Clone and snapshot latency [ms] of a volume with `depth` snapshots."""
     base = f"v{size >> 30}-{depth}"
     client.create(base, size=size)
     with client.open(base) as volume:
@@ -52,13 +52,23 @@ def latency(work: Path) -> tuple[list[Row], list[str]]:
     rows = []
     for i, what in enumerate(("clone", "snapshot")):
         rows.append(
-            Row(f"{what} of 16 TiB, against 1 GiB", f"{large[i]:.2f} ms", f"1 GiB {small[i]:.2f} ms",
-                small[i] / large[i], 1 / 1.5)
-        )  # fmt: skip
+            Row(
+                f"{what} of 16 TiB, against 1 GiB",
+                f"{large[i]:.2f} ms",
+                f"1 GiB {small[i]:.2f} ms",
+                small[i] / large[i],
+                1 / 1.5,
+            )
+        )
         rows.append(
-            Row(f"{what} of 16 TiB at depth 100, against depth 1", f"{deep[i]:.2f} ms",
-                f"depth 1 {large[i]:.2f} ms", large[i] / deep[i], 1 / 1.5)
-        )  # fmt: skip
+            Row(
+                f"{what} of 16 TiB at depth 100, against depth 1",
+                f"{deep[i]:.2f} ms",
+                f"depth 1 {large[i]:.2f} ms",
+                large[i] / deep[i],
+                1 / 1.5,
+            )
+        )
         rows.append(
             Row(
                 f"{what} of 16 TiB, against 5 ms",
@@ -73,12 +83,21 @@ def latency(work: Path) -> tuple[list[Row], list[str]]:
     ]
 
 
+def _seconds(argv: list[str | Path]) -> float:
+    """Wall time of a command [s]."""
+    begin = time.perf_counter()
+    subprocess.run(argv, check=True, capture_output=True)
+    return time.perf_counter() - begin
+
+
 def _openssl_rate() -> float:
     """SHA-256 by openssl, one core [bytes/s]."""
     out = subprocess.run(
         ["openssl", "speed", "-seconds", "2", "-bytes", "4194304", "sha256"],
-        capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
     found = re.search(r"sha256\s+([\d.]+)k", out)
     assert found, out
     return float(found[1]) * 1000
@@ -92,39 +111,58 @@ def ingest(work: Path, size: int = 2 * GIB) -> tuple[list[Row], list[str]]:
             ["head", "-c", str(size), "/dev/urandom"], stdout=file, check=True
         )
     cores = os.cpu_count() or 1
-    with ours.instance(work / "home-ingest"):
-        taken = []
+    os.sync()  # what made the source must not compete with us for the disk
+    home = work / "home-ingest"
+    taken = []
+    with ours.instance(home):
         for name in ("first", "again"):  # the second finds every block stored
-            begin = time.perf_counter()
-            subprocess.run(
-                [ours.BIN / "vlmc", "--home", work / "home-ingest", "import", source, name],
-                check=True, stdout=subprocess.DEVNULL,
-            )  # fmt: skip
-            taken.append(time.perf_counter() - begin)
+            argv = [ours.BIN / "vlmc", "--home", home, "import", source, name]
+            taken.append(_seconds(argv))
+    copy = work / "copy.raw"
+    copied = _seconds(["dd", f"if={source}", f"of={copy}", "bs=4M", "conv=fsync"])
+    copy.unlink()
     source.unlink()
     hashing = _openssl_rate()
     rows = []
     for what, seconds in zip(("stored", "deduplicated"), taken, strict=True):
         rate = size / seconds / cores
         rows.append(
-            Row(f"import, {what}, per core", f"{rate / 1e6:,.0f} MB/s",
-                f"openssl sha256 {hashing / 1e6:,.0f} MB/s", rate / hashing, 0.9)
-        )  # fmt: skip
+            Row(
+                f"import, {what}, per core",
+                f"{rate / 1e6:,.0f} MB/s",
+                f"openssl sha256 {hashing / 1e6:,.0f} MB/s",
+                rate / hashing,
+                0.9,
+            )
+        )
+    rows.append(
+        Row(
+            "import, stored and durable",
+            f"{size / taken[0] / 1e6:,.0f} MB/s",
+            f"dd conv=fsync {size / copied / 1e6:,.0f} MB/s",
+            copied / taken[0],
+            None,
+        )
+    )
     return rows, [
         f"vlmc import of {size >> 30} GiB; openssl speed -bytes 4194304 sha256"
     ]
 
 
 def _written(home: Path) -> int:
-    """Bytes that the processes of an instance have sent to the storage layer (proc(5), io)."""
+    """Bytes that the processes of an instance caused to be written (proc(5), io)."""
     out = subprocess.run(
         [ours.BIN / "archipelago", "--home", home, "status", "--json"],
-        capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
     total = 0
     for pid in {peer["pid"] for peer in json.loads(out)["peers"]}:
         text = Path(f"/proc/{pid}/io").read_text()
-        total += int(re.search(r"^write_bytes: (\d+)", text, re.M)[1])  # type: ignore[index]
+        found = re.search(r"^write_bytes: (\d+)", text, re.M)
+        assert found, text
+        total += int(found[1])
     return total
 
 
