@@ -116,7 +116,14 @@ def ingest(work: Path, size: int = 2 * GIB) -> tuple[list[Row], list[str]]:
     taken = []
     with ours.instance(home):
         for name in ("first", "again"):  # the second finds every block stored
-            argv = [ours.BIN / "vlmc", "--home", home, "import", source, name]
+            argv: list[str | Path] = [
+                ours.BIN / "vlmc",
+                "--home",
+                home,
+                "import",
+                source,
+                name,
+            ]
             taken.append(_seconds(argv))
     copy = work / "copy.raw"
     copied = _seconds(["dd", f"if={source}", f"of={copy}", "bs=4M", "conv=fsync"])

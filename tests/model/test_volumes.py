@@ -33,7 +33,7 @@ BLOCK = 64 << 10
 SECTOR = 4096
 MAX_SIZE = 6 * BLOCK
 STEPS = int(os.environ.get("MODEL_STEPS", "40"))
-EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "30"))
+EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "12"))
 
 #: Sizes and places that sit on, beside and across the borders that matter.
 _edges = sorted(
