@@ -9,7 +9,7 @@ import click
 
 from archipelago.cli.base import Common, common_options
 from archipelago.cli.options import peer_argument, user_option
-from archipelago.cli.output import note, write_json, write_table
+from archipelago.cli.output import write_json, write_table
 
 __all__ = ["command"]
 
@@ -73,7 +73,7 @@ def _show(status: dict[str, Any]) -> None:
         right="llrrrrrr",
     )
     for line in status["notes"]:
-        note(f"note: {line}")
+        click.echo(f"note: {line}")
 
 
 def _span(seconds: float) -> str:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from archipelago import Client, connect
+from archipelago.paths import segment_name
 
 BIN = Path(sys.executable).parent
 
@@ -112,7 +113,7 @@ def running_instance(**settings: str) -> Iterator[Instance]:
             yield instance
         finally:
             instance.stop()
-        left = [p.name for p in Path("/dev/shm").iterdir() if home.name in p.name]
-        assert not left, f"shared memory left behind: {left}"
+        left = Path("/dev/shm") / segment_name(home)
+        assert not left.exists(), f"shared memory left behind: {left}"
     finally:
         shutil.rmtree(home, ignore_errors=True)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """An operation that stops after any of its steps leaves all or nothing.
 
-Each operation is stopped after its 1st, 2nd, ... change of the store, as if the process had
-died there; then another instance looks at the store.  What it sees is the state before
-or the state after, and from there everything works.
+Each operation is stopped after its 1st, 2nd, ... change of the store, as if the process
+had died there; then another instance looks at the store.  What it sees is the state
+before or the state after, and from there everything works.
 """
 
 from __future__ import annotations

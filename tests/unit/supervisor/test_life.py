@@ -118,13 +118,14 @@ def test_the_one_process_of_together_is_restarted(make_instance: MakeInstance) -
     serves(instance, "before")
     for restarts in (1, 2, 3):
         os.kill(peers(instance)["mapperd"]["pid"], signal.SIGKILL)
-        wait_until(
-            lambda n=restarts: all(
-                peer["restarts"] == n and peer["state"] == "running"
+
+        def again(count: int = restarts) -> bool:
+            return all(
+                peer["restarts"] == count and peer["state"] == "running"
                 for peer in peers(instance).values()
-            ),
-            f"restart {restarts}",
-        )
+            )
+
+        wait_until(again, f"restart {restarts}")
     with instance.connect() as client, client.open("before") as volume:
         assert volume.pread(3, 4095) == b"abc"
     serves(instance, "after")

@@ -24,7 +24,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 def module_paths() -> str:
     """Where another interpreter of this version finds what we are made of."""
-    places = {}
+    places: dict[str, None] = {}
     for name in ("archipelago", "click", "pydantic", "rich", "typing_extensions"):
         spec = importlib.util.find_spec(name)
         assert spec is not None

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from archipelago.peers.runner import PeerConfig
 from archipelago.settings import ROLES, load_settings
+from archipelago.supervisor import report
 from archipelago.supervisor.plan import plan_processes, process_config
 from xseg.constants import Role
 
@@ -36,3 +37,17 @@ def test_the_peer_process_understands_what_it_is_told(tmp_path: Path) -> None:
     assert Role.NBD in config.native_roles
     config = PeerConfig(**process_config(settings, ("mapperd",), []))  # type: ignore[arg-type]
     assert config.native_roles == Role.MAPPERD
+
+
+def test_the_status_says_that_io_uring_is_missing(tmp_path: Path) -> None:
+    def notes(actual: str, wanted: str = "auto") -> list[str]:
+        settings = load_settings(tmp_path, engine=wanted)
+        status = report.running(
+            settings, pid=1, uptime=1.0, engine=actual, processes=[], ports=[]
+        )
+        assert status["engine"] == actual
+        return list(status["notes"])
+
+    assert "no liburing" in notes("threads")[0]
+    assert notes("io_uring") == []
+    assert notes("threads", wanted="threads") == []  # as it was asked for
