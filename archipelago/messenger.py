@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Send requests over the segment from any thread, each through a port of its own.
 
-Used by clients and by the control half.  A port belongs to one thread (``xseg/port.h``),
-so a thread binds one with its first request; it is unbound when the thread has ended,
-or by `Messenger.close`, which must come after the last request.
+Used by clients and by the control half.  A port belongs to one thread
+(``xseg/port.h``), so a thread binds one with its first request; it is unbound when the
+thread has ended, or by `Messenger.close`, which must come after the last request.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from archipelago.errors import NotRunning
 from xseg import Port, Request, Segment
-from xseg.constants import PORT_ANY, Flag, Op
+from xseg.constants import PORT_ANY, Op
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -248,8 +248,8 @@ class Messenger:
 class SerialMessenger(Messenger):
     """A messenger with one port that all threads share, one call after another.
 
-    For what must come from one port for as long as it lasts: a volume belongs to the port
-    that opened it.
+    For what must come from one port for as long as it lasts: a volume belongs to the
+    port that opened it.
     """
 
     def __init__(self, segment: Segment, role: str, patience: float = 5.0) -> None:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """An open volume: reading and writing through the segment.
 
-Any number of threads may use one `Volume`.  Large transfers are cut into pieces of which
-several are under way at once.  If vlmcd restarts, the volume is opened again and what
-was under way is repeated; if writes of that time were not flushed, the next `flush`
-fails once, because they may be lost.
+Any number of threads may use one `Volume`.  Large transfers are cut into pieces of
+which several are under way at once.  If vlmcd restarts, the volume is opened again and
+what was under way is repeated; if writes of that time were not flushed, the next
+`flush` fails once, because they may be lost.
 """
 
 from __future__ import annotations
@@ -25,7 +25,14 @@ from archipelago.errors import (
     from_errno,
 )
 from xseg import Buffer, Port, Request
-from xseg.constants import BUFFER_MAX_BYTES, PORT_VLMCD, Flag, Op, VolumeFlag
+from xseg.constants import (
+    BUFFER_MAX_BYTES,
+    PORT_VLMCD,
+    SECTOR_BYTES,
+    Flag,
+    Op,
+    VolumeFlag,
+)
 from xseg.errors import PortUnbound
 from xseg.payload import Run, VolumeInfo, unpack_runs
 
@@ -196,18 +203,21 @@ class Volume:
         if self._doubtful:
             self._doubtful = False
             raise IoError(
-                f'the instance restarted before "{self._name}" was flushed: writes since '
-                "the flush before may be lost"
+                f'the instance restarted before "{self._name}" was flushed: writes '
+                "since the flush before may be lost"
             )
 
     def extents(self, offset: int = 0, size: int | None = None) -> Iterator[Run]:
         """Yield where the sectors of a range come from, in order.
 
         Args:
-            offset: a multiple of 4096 [bytes].
-            size: [bytes]; None goes to the end of the volume.
+            offset: [bytes]; rounded down to a whole sector.
+            size: [bytes]; None goes to the end of the volume.  Its end is rounded up:
+                the last run may go beyond the end of the volume.
         """
         end = self.size if size is None else offset + size
+        offset -= offset % SECTOR_BYTES
+        end += -end % SECTOR_BYTES
         while offset < end:
             runs = self._runs(offset, min(end - offset, _RANGE_BYTES))
             yield from runs

@@ -29,7 +29,7 @@ def instance_uuid(path: Path | None) -> bytes:
     except FileNotFoundError:
         pass
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Written aside and linked: a file under its name is always whole, and the first wins.
+    # Written aside and linked: what has the name is whole, and the first one wins.
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     with aside.open("w", encoding="ascii") as file:
         file.write(f"{uuid.uuid4()}\n")
@@ -55,6 +55,6 @@ def _read(path: Path) -> bytes:
         return uuid.UUID(text).bytes
     except ValueError:
         raise ConfigError(
-            f"{path} does not hold the uuid of an instance: remove it, and this instance "
-            "becomes a new one"
+            f"{path} does not hold the uuid of an instance: remove it, and this "
+            "instance becomes a new one"
         ) from None

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 #: Time between two rounds [s].
 _PERIOD = 1.0
-#: Rounds after which volumes of an earlier vlmcd are closed: the clients of the next one
+#: Rounds after which volumes of an earlier vlmcd are closed: clients of the next one
 #: have opened theirs again by then.
 _STALE_ROUNDS = 10
 

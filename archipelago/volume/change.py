@@ -3,9 +3,9 @@
 
     lock name -> lease -> header -> [hold] -> UPDATE header -> native UPDATE -> [more]
 
-UPDATE header is the commit point.  What fails before it changes nothing; what fails after
-it is either rolled back or stops the volume's I/O, so that a map in memory and its header
-never go different ways.
+UPDATE header is the commit point.  What fails before it changes nothing; what fails
+after it is either rolled back or stops the volume's I/O, so that a map in memory and
+its header never go different ways.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Clone: new volumes over the stack of a snapshot, one header each.
 
-The snapshot's header is read once for all of them.  No lease is taken for a clone: a name
-comes into being atomically, and nobody can have opened it before.
+The snapshot's header is read once for all of them.  No lease is taken for a clone: a
+name comes into being atomically, and nobody can have opened it before.
 """
 
 from __future__ import annotations

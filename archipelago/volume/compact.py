@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compact: merge the top of a stack into one layer, so that depth costs nothing.
 
-Merging reads immutable objects and needs no lock; only the exchange of the merged entries
-for the new layer is a change of the volume.  If the entries are gone by then (a shrink
-lowered their limits), the layer is dropped.
+Merging reads immutable objects and needs no lock; only the exchange of the merged
+entries for the new layer is a change of the volume.  If the entries are gone by then (a
+shrink lowered their limits), the layer is dropped.
 
-Small tables on top are merged again and again, large ones below rarely: a run is extended
-downwards while the next table is less than twice as long as all above it, so each byte is
-rewritten O(log n) times.
+Small tables on top are merged again and again, large ones below rarely: a run is
+extended downwards while the next table is less than twice as long as all above it, so
+each byte is rewritten O(log n) times.
 
 Source: P. O'Neil et al., "The Log-Structured Merge-Tree" (1996), size-tiered merging.
 """

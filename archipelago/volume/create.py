@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Create: one header comes into being.  The CREATE of the header is the commit point."""
+"""Create: one header comes into being, and its CREATE is the commit point."""
 
 from __future__ import annotations
 

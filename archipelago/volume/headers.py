@@ -77,7 +77,8 @@ class Headers:
         header = self.find(name)
         if header is None:
             raise VolumeNotFound(
-                f'there is no volume or snapshot "{name}": "vlmc list" shows what there is'
+                f'there is no volume or snapshot "{name}": "vlmc list" shows what '
+                "there is"
             )
         return header
 

@@ -3,7 +3,8 @@
 
 A lease is held once per volume and counted: an open volume holds it, and so does every
 change while it runs.  A thread renews all of them at a third of their life; one that
-cannot be renewed in time is lost, and whoever depends on it is told before it can expire.
+cannot be renewed in time is lost, and whoever depends on it is told before it can
+expire.
 
 Source: C. Gray and D. Cheriton, "Leases" (SOSP 1989); the rules of granting are the
 blocker's (``docs/design/0001-core.md``).
@@ -11,6 +12,7 @@ blocker's (``docs/design/0001-core.md``).
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import logging
 import os
@@ -18,7 +20,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -100,8 +101,8 @@ class Leases:
     def stop(self) -> None:
         """Stop renewing.
 
-        Leases of volumes that are still open stay: this instance takes them back when it
-        comes again, others when they see that its process is gone.
+        Leases of volumes that are still open stay: this instance takes them back when
+        it comes again, others when they see that its process is gone.
         """
         self._stop.set()
         if self._thread is not None:
@@ -114,7 +115,7 @@ class Leases:
         for uuid, held in todo:
             self._renew(uuid, held)
 
-    @contextmanager
+    @contextlib.contextmanager
     def hold(self, uuid: bytes, name: str) -> Iterator[Lease]:
         """Hold a volume's lease for the time of a ``with`` block.
 
@@ -205,10 +206,8 @@ class Leases:
 
     def break_(self, uuid: bytes) -> None:
         """Break whoever's lease it is.  Its holder can change nothing from now on."""
-        try:
+        with contextlib.suppress(BlockNotFound):
             self._store.release(lease_id(uuid), self._ask, force=True)
-        except BlockNotFound:
-            pass
 
     def peek(self, uuid: bytes) -> Lease | None:
         """Read who holds a volume's lease; None if nobody does."""

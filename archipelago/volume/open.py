@@ -161,10 +161,9 @@ def _make_ready(change: Change, careful: bool) -> None:
     settle_tail(change)
     if careful:
         roll_epoch(change)
-    elif _torn(change):
+    elif _torn(change) and not freeze(change):
         # The next append must follow whole records: start another journal.
-        if not freeze(change):
-            _skip_journal(change)
+        _skip_journal(change)
 
 
 def _torn(change: Change) -> bool:

@@ -2,14 +2,15 @@
 """Give back the storage of what was removed, as soon as nobody refers to it.
 
 Removing a map leaves *candidates*: layers, journals and sealed extents that it shared.
-From time to time all headers are read; candidates that none of them refers to are deleted.
+From time to time all headers are read; candidates that none of them refers to are
+deleted.
 
 Why that is safe while others go on: a header gets a reference only by copying it from
-another header whose name is locked meanwhile, so that one is not removed before the copy
-is stored.  Hence during a scan at least one of the two can be seen, or the copy is stored
-while the scan runs, and then `Headers.written` tells us (a write barrier, as in
-incremental garbage collectors).  Another instance has no such barrier here: while one holds
-a lease on the store (every running instance holds one), nothing is deleted.
+another header whose name is locked meanwhile, so that one is not removed before the
+copy is stored.  Hence during a scan at least one of the two can be seen, or the copy is
+stored while the scan runs, and then `Headers.written` tells us (a write barrier, as in
+incremental garbage collectors).  Another instance has no such barrier here: while one
+holds a lease on the store (every running instance holds one), nothing is deleted.
 
 Source: H. Yuasa, "Real-time garbage collection on general-purpose machines" (1990).
 """

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rename: exactly one of the two names is valid at any instant.
 
-    UPDATE old: moving_to = new   CREATE new (commit point): moved_from = old   DELETE old
+    UPDATE old: moving_to = new
+    CREATE new: moved_from = old      (the commit point)
+    DELETE old
 
-A crash after the first step leaves the old name valid, after the second the new one; the dead
-header is removed before the new one changes (`Headers.settle`) or when its name is wanted
-again (`archipelago.volume.create.bury`).
+A crash after the first step leaves the old name valid, after the second the new one;
+the dead header is removed before the new one changes (`Headers.settle`) or when its
+name is wanted again (`archipelago.volume.create.bury`).
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Resize: growing writes a header; shrinking also starts a new epoch.
 
-Shrinking lowers the limit of every entry of the stack, so that nothing behind the new end
-can come back when the volume grows again.  What lies behind the end inside the last
-sector is zeroed after the commit; until then the header carries TAIL, and whoever opens the
-volume for writing finishes that first (`settle_tail`).
+Shrinking lowers the limit of every entry of the stack, so that nothing behind the new
+end can come back when the volume grows again.  What lies behind the end inside the last
+sector is zeroed after the commit; until then the header carries TAIL, and whoever opens
+the volume for writing finishes that first (`settle_tail`).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Snapshot: freeze what a volume holds now under a name of its own, in O(1).
 
-Writes go to a new epoch's extent from the first commit on; that alone changes nothing that
-anyone can read.  The snapshot exists with the second: the CREATE of its header.  Whoever
-asks has drained and flushed the volume (vlmcd).
+Writes go to a new epoch's extent from the first commit on; that alone changes nothing
+that anyone can read.  The snapshot exists with the second: the CREATE of its header.
+Whoever asks has drained and flushed the volume (vlmcd).
 """
 
 from __future__ import annotations

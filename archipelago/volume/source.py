@@ -20,7 +20,7 @@ from typing import Protocol
 
 from archipelago.errors import UsageError
 
-#: First bytes of formats that qemu-img is asked to read: (offset, bytes, its name there).
+#: First bytes of formats that qemu-img is asked to read: (offset, bytes, its name).
 #: Sources: QEMU docs/interop/qcow2.rst, VMware VMDK 5.0, [MS-VHDX], Microsoft's VHD
 #: specification 1.0 (also as a footer), VirtualBox VDICore.h.
 _FORMATS = (
@@ -257,8 +257,8 @@ def _qemu_img(*arguments: str) -> str:
         )
     except FileNotFoundError:
         raise UsageError(
-            "this image format needs qemu-img: apt install qemu-utils, or convert it to "
-            "raw elsewhere"
+            "this image format needs qemu-img: apt install qemu-utils, or convert it "
+            "to raw elsewhere"
         ) from None
     if done.returncode:
         lines = done.stderr.strip().splitlines() or ["it failed"]

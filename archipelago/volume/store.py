@@ -55,7 +55,8 @@ class Store:
         messenger: sends the requests.
 
     Attributes:
-        stepped: called after every completed change with its op and object.  Crash tests
+        stepped: called after every completed change with its op and object.  Crash
+        tests
             raise from it to stop an operation after that step.
     """
 
