@@ -133,7 +133,6 @@ cdef extern from "xseg/xseg.h" nogil:
         pass
 
 
-
 def c_values():
     """Every public number by its C name, and the sizes of the public structs [bytes].
 

@@ -129,8 +129,8 @@ cdef class Native:
     def run(self):
         """Serve until `stop`, then drain and stop the peers.
 
-        Blocks without the interpreter's lock, so Python signal handlers of this thread do
-        not run meanwhile.
+        Blocks without the interpreter's lock, so Python signal handlers of this thread
+        do not run meanwhile.
 
         Raises:
             BusyError: Another thread runs it.

@@ -5,7 +5,7 @@ A port belongs to one thread at a time.  Only the calls that wait let other thre
 (`enter` ... `leave`); everything else is one step under the interpreter's lock.
 
 Waiting is cut into slices so that Ctrl-C is noticed, and so that a server that died is:
-the first waiter to see it reaps the segment, which ends its own request with EOWNERDEAD.
+the first waiter to see it reaps the segment, which ends its request with EOWNERDEAD.
 """
 
 import collections as _collections
@@ -264,7 +264,7 @@ cdef class Port(PortHandle):
     # ---- serving -------------------------------------------------------------------
 
     def accept(self):
-        """Take the next request sent to this port, or None.  Answer it by `complete`."""
+        """Take the next request sent here, or None.  Answer it by `complete`."""
         cdef xseg_port *port = self.get()
         cdef xseg_request *rq
         if self.kept_requests:
@@ -382,7 +382,7 @@ cdef class Port(PortHandle):
     # ---- sleeping in a loop ----------------------------------------------------------
 
     def fileno(self):
-        """An eventfd that is readable after a ring of the armed bell; the port's own."""
+        """An eventfd of the port that is readable after a ring of the armed bell."""
         return check(xseg_bell_fd(self.get()), f"doorbell of port {self.id}")
 
     def arm(self):

@@ -113,8 +113,8 @@ cdef Request new_request(PortHandle port, xseg_request *rq, request_place place)
 cdef class Request:
     """One thing a peer asks another.
 
-    Made by `Port.request` (to send) or `Port.accept` (to serve).  Numbers that come from
-    the other side are read as they are: check them before use.
+    Made by `Port.request` (to send) or `Port.accept` (to serve).  Numbers that come
+    from the other side are read as they are: check them before use.
 
     Attributes:
         port: The port it was made by.
@@ -261,7 +261,9 @@ cdef class Request:
         cdef uint64_t length = rq.arg[NAME_ARG]
         cdef bytes raw
         if length > LONGEST_NAME:
-            raise _invalid(f"name of {length} bytes, at most {LONGEST_NAME} are allowed")
+            raise _invalid(
+                f"name of {length} bytes, at most {LONGEST_NAME} are allowed"
+            )
         raw = (<const char *>rq.inline_data)[:length]
         try:
             return raw.decode("utf-8")
