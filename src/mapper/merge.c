@@ -56,8 +56,6 @@ int map_merge(struct map_source *sources, uint32_t nr, uint32_t block_bytes,
         uint64_t end = b.end < end_block ? b.end : end_block;
         if (map_block_is_whole(&b)) {
             const struct map_ref *ref = &b.pieces[0].ref;
-            if (ref->kind == XSEG_REF_CONTENT)
-                end = block + 1;
             if (ref->kind != XSEG_REF_ZERO || !drop_zeros) {
                 rc = layer_writer_run(out, block, end - block, ref);
                 count(statistics, ref->kind, (end - block) * b.sectors);

@@ -189,8 +189,6 @@ static int view_make(struct map *map, const struct view **out)
     view->map = map;
     view->block = b->block;
     view->end = b->end;
-    if (nr == 1 && runs[0].kind == XSEG_REF_CONTENT)
-        view->end = b->block + 1;
     view->bytes = bytes;
     view->nr = nr;
     memcpy(view->runs, runs, nr * sizeof *runs);

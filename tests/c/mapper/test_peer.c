@@ -626,6 +626,30 @@ static void test_a_checkpoint_keeps_what_is_owned(void)
     end();
 }
 
+/** Marks that wait for a flush are in nobody's journal: a table that is shared has
+ * none. */
+static void test_a_checkpoint_does_not_share_what_is_not_flushed(void)
+{
+    struct xseg_journal_info info;
+    begin();
+    uint64_t h = open_map(0);
+    CHECK_EQ(rig_mark(&rig, h, 0, 8, 0, 1), 0);
+    CHECK_EQ(rig_flush(&rig, h, 1), 0);
+    CHECK_EQ(rig_mark(&rig, h, 20, 8, 0, 2), 0);
+    CHECK_EQ(rig_hold(&rig, h, &info), 0);
+    freeze_header(&info, false);
+    CHECK_EQ(rig_update(&rig, h, &header), 0);
+    uint64_t other = open_map(XSEG_F_RDONLY);
+    CHECK_EQ(only_run(h, 20, 8).kind, XSEG_REF_EXTENT);
+    CHECK_EQ(only_run(other, 0, 8).kind, XSEG_REF_EXTENT);
+    CHECK_EQ(only_run(other, 20, 8).flags, XSEG_RUN_HOLE);
+    CHECK_EQ(rig_flush(&rig, h, 2), 0);
+    rig_restart_mapper(&rig, NULL);
+    h = open_map(0);
+    CHECK_EQ(only_run(h, 20, 8).flags, XSEG_RUN_OWNED);
+    end();
+}
+
 /* ---- deaths and stops ---- */
 
 static void test_blockerm_dies_and_comes_back(void)
@@ -741,6 +765,36 @@ static void test_a_hole_of_tebibytes_is_one_run(void)
     end();
 }
 
+/** Two blocks of the same content are two runs: an object offset never runs on. */
+static void test_content_ends_with_its_block(void)
+{
+    struct blob blob = {0};
+    struct layer_writer *w;
+    struct xseg_run *runs;
+    begin();
+    struct map_entry *e = header_push(&header, MAP_ENTRY_LAYER);
+    struct map_ref ref = map_ref_content((const uint8_t[32]){1, 2, 3});
+    e->id[0] = 1;
+    CHECK_EQ(layer_writer_create(e->id, header.block_bytes, blob_write, &blob, &w), 0);
+    CHECK_EQ(layer_writer_run(w, 4, 1, &ref), 0);
+    CHECK_EQ(layer_writer_run(w, 5, 1, &ref), 0);
+    CHECK_EQ(layer_writer_finish(w), blob.size);
+    layer_writer_destroy(w);
+    struct xseg_object name = fake_layer_name(e->id);
+    fake_put(&rig.fake, &name, 0, blob.bytes, blob.size);
+    e->length_bytes = blob.size;
+    blob_fini(&blob);
+    uint64_t h = open_map(0);
+    CHECK_EQ(rig_runs(&rig, h, 4 * 16 + 3, 20, 10, &runs), 2);
+    CHECK_EQ(runs[0].object_off, 3 * 4096);
+    CHECK_EQ(runs[0].size, 13 * 4096);
+    CHECK_EQ(runs[1].object_off, 0);
+    CHECK_EQ(runs[1].size, 7 * 4096);
+    CHECK(memcmp(runs[0].id, ref.id, 32) == 0 && memcmp(runs[1].id, ref.id, 32) == 0);
+    free(runs);
+    end();
+}
+
 int main(void)
 {
     check_seed();
@@ -764,9 +818,11 @@ int main(void)
     test_an_update_changes_all_or_nothing();
     test_a_new_epoch_owns_nothing();
     test_a_checkpoint_keeps_what_is_owned();
+    test_a_checkpoint_does_not_share_what_is_not_flushed();
     test_blockerm_dies_and_comes_back();
     test_close_answers_what_waits();
     test_stop_answers_what_waits();
     test_a_hole_of_tebibytes_is_one_run();
+    test_content_ends_with_its_block();
     return 0;
 }
