@@ -112,7 +112,9 @@ struct file_store {
     /* file_io.c */
     struct list free_ops;
     struct file_op_slab *op_slabs;
-    uint64_t inline_off_until_ns; /* CLOCK_MONOTONIC; see file_inline.c */
+    /* file_inline.c, CLOCK_MONOTONIC */
+    uint64_t inline_off_until_ns;   /* writes go to the engine */
+    uint64_t inline_watch_until_ns; /* slow writes are looked at closely */
 
     /* file_lease.c: ios that wait for a lock, by their scratch */
     struct list lease_waiting;
