@@ -19,6 +19,8 @@
 #include "mapper/internal.h"
 
 #define GIVE_UP_NS UINT64_C(30000000000)
+/** Longest row of marks that is sorted: longer ones would hold the loop up for ms. */
+#define SORT_MAX 8192u
 
 static void append_send(struct map *map);
 static void recover_info(struct map *map, void (*done)(struct map_io *io));
@@ -66,7 +68,9 @@ static uint32_t tidy(struct journal_mark *marks, uint32_t nr)
         uint32_t end = at + 1;
         while (end < nr && marks[end].kind == marks[at].kind)
             end++;
-        uint32_t left = merge_marks(marks + at, end - at);
+        uint32_t left = end - at;
+        if (left <= SORT_MAX)
+            left = merge_marks(marks + at, left);
         memmove(marks + out, marks + at, left * sizeof *marks);
         out += left;
         at = end;
