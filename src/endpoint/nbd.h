@@ -12,6 +12,7 @@ struct nbd_options {
     const int *listen_fds; /* listening, non-blocking; owned by the caller, kept open */
     uint32_t nr_listen_fds;
     uint32_t max_connections; /* 0 means 1024 */
+    uint32_t handshake_ms;    /* a handshake that takes longer ends; 0 means 30,000 */
 };
 
 int nbd_create(struct reactor *r, const struct nbd_options *options, struct peer **out,

@@ -297,7 +297,7 @@ int nbd_conn_create(struct nbd_peer *peer, int fd)
         goto fail_conn;
     list_push_back(&peer->conns, &conn->link);
     peer->nr_conns++;
-    reactor_arm_timer(peer->reactor, &conn->timer, NBD_HANDSHAKE_TIMEOUT_NS);
+    reactor_arm_timer(peer->reactor, &conn->timer, peer->handshake_ns);
     if (nbd_handshake_greet(conn))
         nbd_conn_close(conn);
     return 0;

@@ -4,7 +4,7 @@
  *
  * Called by nbd_conn.c; each handler is named after its state.  What the options mean
  * is in nbd_options.c.  Limits: MAX_OPTIONS options, OPTION_MAX_BYTES each, all
- * within NBD_HANDSHAKE_TIMEOUT_NS.
+ * within the time of nbd_options.handshake_ms.
  */
 #include "endpoint/nbd_handshake.h"
 

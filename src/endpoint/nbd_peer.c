@@ -14,7 +14,8 @@
 
 #include "endpoint/nbd_conn.h"
 
-#define DEFAULT_CONNECTIONS 1024u
+#define DEFAULT_CONNECTIONS  1024u
+#define DEFAULT_HANDSHAKE_MS 30000u
 /* Descriptors kept for us alone: OPEN, CLOSE and a few requests get through when others
  * have taken all the rest. */
 #define RESERVED_REQUESTS 64u
@@ -149,6 +150,9 @@ int nbd_create(struct reactor *r, const struct nbd_options *options, struct peer
     peer->reactor = r;
     peer->max_conns =
         options->max_connections ? options->max_connections : DEFAULT_CONNECTIONS;
+    peer->handshake_ns =
+        (options->handshake_ms ? options->handshake_ms : DEFAULT_HANDSHAKE_MS) *
+        UINT64_C(1000000);
     peer->turn.fn = on_turn;
     peer->retry.on_fire = on_retry;
     list_init(&peer->conns);

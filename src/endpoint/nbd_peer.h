@@ -14,7 +14,6 @@
 #include "endpoint/nbd.h"
 #include "endpoint/nbd_pool.h"
 
-#define NBD_HANDSHAKE_TIMEOUT_NS UINT64_C(30000000000)
 /** How long a connection that ends may take to accept its last replies. */
 #define NBD_DRAIN_TIMEOUT_NS UINT64_C(10000000000)
 /** How long stop() waits for clients to take their replies. */
@@ -38,7 +37,8 @@ struct nbd_peer {
     uint32_t nr_listeners;
     uint32_t nr_conns; /* in `conns` */
     uint32_t max_conns;
-    uint32_t nr_pages; /* pages of LIST under way */
+    uint64_t handshake_ns; /* how long a handshake may take */
+    uint32_t nr_pages;     /* pages of LIST under way */
 
     struct list conns;        /* every living connection */
     struct list dirty;        /* those with replies to send this turn */

@@ -60,6 +60,7 @@ void server_start(struct server *s, const struct server_options *options)
     if (options) {
         segment.nr_requests = options->nr_requests;
         nbd.max_connections = options->max_connections;
+        nbd.handshake_ms = options->handshake_ms;
     }
     CHECK_EQ(xseg_segment_create(s->segment, &segment, &s->seg), 0);
     CHECK_EQ(reactor_create(s->seg, NULL, &s->reactor), 0);

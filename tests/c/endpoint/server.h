@@ -31,6 +31,7 @@ struct server_options {
     uint64_t heap_bytes;
     uint32_t nr_requests;
     uint32_t max_connections;
+    uint32_t handshake_ms;
 };
 
 /** Start; NULL takes defaults.  Fails the test if it cannot. */

@@ -416,6 +416,20 @@ static void a_handshake_may_come_byte_by_byte(void)
     client_disconnect(fd);
 }
 
+static void a_handshake_that_takes_too_long_ends(void)
+{
+    static struct server hasty;
+    uint8_t head[NBD_OPTION_HEAD_BYTES] = {0};
+    int fd;
+
+    server_start(&hasty, &(struct server_options){.handshake_ms = 1});
+    fd = client_connect(&hasty);
+    client_recv(fd, head, 16);
+    client_recv(fd, head, 2);
+    client_expect_eof(fd);
+    server_stop(&hasty);
+}
+
 int main(void)
 {
     server_start(&s, NULL);
@@ -442,5 +456,6 @@ int main(void)
     leaving_anywhere_is_harmless();
     a_handshake_may_come_byte_by_byte();
     server_stop(&s);
+    a_handshake_that_takes_too_long_ends();
     return 0;
 }
