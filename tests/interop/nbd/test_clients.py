@@ -156,6 +156,7 @@ def test_qemu_io_of_any_alignment(export: Export) -> None:
     assert "failed" not in done and "error" not in done
 
 
+@pytest.mark.requires_nbd
 @pytest.mark.requires_qemu
 def test_a_size_that_is_no_multiple_of_anything(
     make_export: Callable[[int], Export],
