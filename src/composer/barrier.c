@@ -143,7 +143,7 @@ static void client_flushed(struct flush_wait *w, int64_t result)
     volume_leave(v);
 }
 
-void vol_flush_serve(struct composer *c, struct volume *v, struct xseg_request *rq)
+void vol_serve_flush(struct composer *c, struct volume *v, struct xseg_request *rq)
 {
     struct client_flush *f = malloc(sizeof *f);
     if (!f) {

@@ -201,9 +201,9 @@ static void io_serve(struct composer *c, struct xseg_request *rq)
     else if (rq->op == XSEG_OP_READ)
         vol_serve_read(c, v, rq);
     else if (rq->op == XSEG_OP_FLUSH)
-        vol_flush_serve(c, v, rq);
+        vol_serve_flush(c, v, rq);
     else
-        vol_mapr_serve(c, v, rq);
+        vol_serve_mapr(c, v, rq);
 }
 
 void composer_serve(struct composer *c, struct xseg_request *rq)
@@ -222,7 +222,7 @@ void composer_serve(struct composer *c, struct xseg_request *rq)
         io_serve(c, rq);
         break;
     case XSEG_OP_OPEN:
-        vol_open_serve(c, rq);
+        vol_serve_open(c, rq);
         break;
     case XSEG_OP_CLOSE:
         vol_serve_close(c, rq);

@@ -181,7 +181,7 @@ void volume_update(struct volume *v, const struct xseg_request *reply);
 
 /* ---- open.c -------------------------------------------------------------------- */
 
-void vol_open_serve(struct composer *c, struct xseg_request *rq);
+void vol_serve_open(struct composer *c, struct xseg_request *rq);
 void vol_serve_close(struct composer *c, struct xseg_request *rq);
 /**
  * Open the volume that `rq` names for the composer itself (a change of a volume).
@@ -219,7 +219,7 @@ struct reader {
 void reader_start(struct reader *r, struct volume *v, uint64_t offset, uint64_t size,
                   uint64_t data_off, void (*done)(struct reader *self));
 void vol_serve_read(struct composer *c, struct volume *v, struct xseg_request *rq);
-void vol_mapr_serve(struct composer *c, struct volume *v, struct xseg_request *rq);
+void vol_serve_mapr(struct composer *c, struct volume *v, struct xseg_request *rq);
 
 /* ---- mutate.c ------------------------------------------------------------------ */
 
@@ -269,7 +269,7 @@ void barrier_flush(struct volume *v, struct flush_wait *w);
 /** Count a MAPW in and out of the generation it belongs to. */
 uint64_t barrier_mark_begin(struct volume *v);
 void barrier_mark_end(struct volume *v, uint64_t generation);
-void vol_flush_serve(struct composer *c, struct volume *v, struct xseg_request *rq);
+void vol_serve_flush(struct composer *c, struct volume *v, struct xseg_request *rq);
 
 /* ---- change.c ------------------------------------------------------------------ */
 

@@ -362,7 +362,7 @@ void vol_serve_mutate(struct composer *c, struct volume *v, struct xseg_request 
     }
     if (size == 0) {
         if (rq->flags & (XSEG_F_FUA | XSEG_F_FLUSH)) {
-            vol_flush_serve(c, v, rq);
+            vol_serve_flush(c, v, rq);
             return;
         }
         composer_reply(c, rq, 0);

@@ -384,7 +384,7 @@ static struct open_op *open_op_new(struct xseg_request *rq)
     return op;
 }
 
-void vol_open_serve(struct composer *c, struct xseg_request *rq)
+void vol_serve_open(struct composer *c, struct xseg_request *rq)
 {
     struct open_op *op = open_op_new(rq);
     if (!op) {

@@ -249,7 +249,7 @@ static void client_map_try(struct client_map *m)
     composer_send(m->v->c, child, XSEG_PORT_MAPPERD, client_mapped, m);
 }
 
-void vol_mapr_serve(struct composer *c, struct volume *v, struct xseg_request *rq)
+void vol_serve_mapr(struct composer *c, struct volume *v, struct xseg_request *rq)
 {
     struct client_map *m = malloc(sizeof *m);
     if (!m) {
