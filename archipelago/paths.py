@@ -81,7 +81,9 @@ def _home(home: Path) -> Locations:
         kind="home",
         home=home,
         config_file=home / "etc" / "archipelago.toml",
-        legacy_file=defaults if defaults.is_file() else defaults / "archipelago",
+        legacy_file=(
+            defaults if os.path.isfile(defaults) else defaults / "archipelago"
+        ),
         state_dir=home / "store",
         run_dir=home / "run",
         log_dir=home / "log",

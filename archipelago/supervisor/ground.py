@@ -48,6 +48,8 @@ def make_directories(settings: Settings) -> None:
     wanted = [("run_dir", private), ("log_dir", private), ("state_dir", private)]
     if settings.backend == "file":
         wanted += [("data_path", store), ("maps_path", store)]
+    if settings.locations.home is not None:
+        _make(settings.locations.home, private, settings, "home")
     for key, mode in wanted:
         _make(getattr(settings, key), mode, settings, key)
     if settings.socket_dir != settings.run_dir:
@@ -69,7 +71,7 @@ def _make(path: Path, mode: int, settings: Settings, key: str) -> None:
             os.chown(path, -1, settings.gid)
         path.chmod(mode)
     except OSError as error:
-        origin = settings.origins.get(key, "default")
+        origin = settings.origins.get(key, "instance")
         raise ConfigError(
             f"{origin}: {key} = '{path}': cannot make the directory: "
             f"{error.strerror}; name another, or set ARCHIPELAGO_HOME to a directory "
@@ -202,6 +204,8 @@ def listen(settings: Settings) -> list[socket.socket]:
         if settings.nbd.listen:
             sockets.extend(_listen_tcp(settings.nbd.listen, settings.nbd.port))
     except OSError as error:
+        if sockets:  # the first of them is the unix socket
+            settings.nbd_socket.unlink()
         for sock in sockets:
             sock.close()
         raise StartError(
