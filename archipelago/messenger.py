@@ -12,24 +12,63 @@ import errno
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from archipelago.errors import NotRunning
+from archipelago.errors import ArchipelagoError, BackendUnavailable, NotRunning
 from xseg import Port, Request, Segment
-from xseg.constants import PORT_ANY, Op
+from xseg.constants import NR_ARGS, PORT_ANY, Op
+from xseg.errors import PortUnbound, SegmentFull, WouldBlock
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
     from archipelago.ids import ObjectId
 
-__all__ = ["Messenger", "Reply", "SerialMessenger"]
+__all__ = ["Call", "Messenger", "Reply", "SerialMessenger"]
 
 #: First and longest pause between two tries to reach a peer that restarts [s].
 _RETRY_FIRST = 0.001
 _RETRY_MOST = 0.1
+#: Most requests of one `Messenger.send_many` under way.
+_DEPTH = 16
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request, as data.
+
+    Attributes:
+        dst: port of the receiver.
+        op: what is asked.
+        name: name of a volume, sent inline.
+        target: the stored object that is meant.
+        offset: [bytes].
+        size: [bytes]; None means the length of `data`, or `room` without data.
+        data: bytes to send, copied into a buffer of the segment.
+        room: least size of that buffer [bytes].
+        flags: flags of the request.
+        handle: open volume or map.
+        args: numbered arguments.
+        inline: bytes to send inline.
+        take: says from the answered request and its result how many bytes of the
+            buffer to return [bytes].
+    """
+
+    dst: int
+    op: Op
+    name: str | None = None
+    target: ObjectId | None = None
+    offset: int = 0
+    size: int | None = None
+    data: ReadableBuffer = b""
+    room: int = 0
+    flags: int = 0
+    handle: int = 0
+    args: Sequence[int] = ()
+    inline: bytes = b""
+    take: Callable[[Request, int], int] | None = None
 
 
 @dataclass(frozen=True)
@@ -124,125 +163,186 @@ class Messenger:
         inline: bytes = b"",
         take: Callable[[Request, int], int] | None = None,
     ) -> Reply:
-        """Send one request and wait for its answer.
-
-        Args:
-            dst: port of the receiver.
-            op: what is asked.
-            name: name of a volume, sent inline.
-            target: the stored object that is meant.
-            offset: [bytes].
-            size: [bytes]; None means the length of `data`, or `room` without data.
-            data: bytes to send, copied into a buffer of the segment.
-            room: least size of that buffer [bytes].
-            flags: flags of the request.
-            handle: open volume or map.
-            args: numbered arguments.
-            inline: bytes to send inline.
-            take: says from the answered request and its result how many bytes of
-                the buffer to return [bytes].
+        """Send one request and wait for its answer.  See `Call` for the arguments.
 
         Returns:
             The reply; a negative result is the caller's to judge.
 
         Raises:
             NotRunning: nobody is bound to `dst`, not even after `patience`.
+            BackendUnavailable: the segment has had no room for the request as long.
         """
-        pause = _RETRY_FIRST
-        started = time.monotonic()
-        view = memoryview(data).cast("B")
-        length = max(len(view), room)
-        while True:
-            reply = self._call_once(
+        return self.send(
+            Call(
                 dst,
                 op,
                 name=name,
                 target=target,
                 offset=offset,
-                size=(len(view) or room) if size is None else size,
-                view=view,
-                length=length,
+                size=size,
+                data=data,
+                room=room,
                 flags=flags,
                 handle=handle,
                 args=args,
                 inline=inline,
                 take=take,
             )
-            if reply is not None:
-                return reply
+        )
+
+    def send(self, call: Call) -> Reply:
+        """Send one request and wait for its answer; as `call`."""
+        return self._send(call)
+
+    def send_many(self, calls: Iterable[Call]) -> list[Reply]:
+        """Send many requests, several of them under way at once.
+
+        They are answered in any order, so none may depend on another.
+
+        Returns:
+            The replies in the order of the requests.
+        """
+        return self._send_many(calls)
+
+    def _send(self, call: Call) -> Reply:
+        pause = _RETRY_FIRST
+        started = time.monotonic()
+        while True:
+            port = self.port
+            flight = None
+            try:
+                flight = _Flight(self.segment, port, call)
+                reply = flight.land(port.call(flight.request, call.dst))
+                if reply.result != -errno.EPIPE:
+                    return reply
+                refused: OSError | None = None
+            except (PortUnbound, SegmentFull, WouldBlock) as error:
+                refused = error
+            finally:
+                if flight is not None:
+                    flight.free()
             if time.monotonic() - started >= self.patience:
-                raise NotRunning(
-                    f"nobody serves port {dst} of segment {self.segment.name}: "
-                    'start the instance with "archipelago start"'
-                )
+                raise self._gave_up(call, refused)
             time.sleep(pause)
             pause = min(2 * pause, _RETRY_MOST)
 
-    def _call_once(
-        self,
-        dst: int,
-        op: Op,
-        *,
-        name: str | None,
-        target: ObjectId | None,
-        offset: int,
-        size: int,
-        view: memoryview,
-        length: int,
-        flags: int,
-        handle: int,
-        args: Sequence[int],
-        inline: bytes,
-        take: Callable[[Request, int], int] | None,
-    ) -> Reply | None:
-        """Send it; None if nobody is bound to the receiver's port."""
+    def _gave_up(self, call: Call, refused: OSError | None) -> ArchipelagoError:
+        if refused is None or isinstance(refused, PortUnbound):
+            return NotRunning(
+                f"nobody serves port {call.dst} of segment {self.segment.name}: "
+                'start the instance with "archipelago start"'
+            )
+        return BackendUnavailable(
+            f"segment {self.segment.name} has no room for a request: try again later"
+        )
+
+    def _send_many(self, calls: Iterable[Call]) -> list[Reply]:
+        todo = list(calls)
+        replies: dict[int, Reply] = {}
         port = self.port
-        buffer = self.segment.alloc(length) if length else None
+        #: by index of the request: which call it is
+        under_way: dict[int, tuple[int, _Flight]] = {}
+        next_call = 0
         try:
-            rq = port.request()
-            try:
-                rq.op = op
-                rq.offset = offset
-                rq.size = size
-                rq.flags = flags
-                rq.handle = handle
-                for index, value in enumerate(args):
-                    rq.set_arg(index, value)
-                if name is not None:
-                    rq.target = name
-                if inline:
-                    rq.inline[: len(inline)] = inline
-                if target is not None:
-                    rq.set_object(target.kind, target.id)
-                if buffer is not None:
-                    with memoryview(buffer) as whole:
-                        whole[: len(view)] = view
-                    rq.set_data(buffer, 0, length)
-                try:
-                    result = port.call(rq, dst)
-                except OSError as error:
-                    if error.errno == errno.EPIPE:
-                        return None
-                    raise
-                if result == -errno.EPIPE:
-                    return None
-                taken = b""
-                if take is not None and buffer is not None:
-                    wanted = max(0, min(take(rq, result), length))
-                    with memoryview(buffer) as whole:
-                        taken = bytes(whole[:wanted])
-                return Reply(
-                    result,
-                    taken,
-                    bytes(rq.inline),
-                    tuple(rq.arg(index) for index in range(5)),
-                    rq.handle,
-                )
-            finally:
-                rq.free()
+            while next_call < len(todo) or under_way:
+                while next_call < len(todo) and len(under_way) < _DEPTH:
+                    flight = _Flight(self.segment, port, todo[next_call])
+                    try:
+                        port.submit(flight.request, todo[next_call].dst)
+                    except BaseException:
+                        flight.free()
+                        raise
+                    under_way[flight.request.index] = next_call, flight
+                    next_call += 1
+                self._land_one(port, under_way, replies)
+        except (PortUnbound, SegmentFull, WouldBlock):
+            pass  # the patient way, below
         finally:
-            if buffer is not None:
-                buffer.free()
+            while under_way:
+                self._land_one(port, under_way, replies)
+        return [
+            replies[i]
+            if i in replies and replies[i].result != -errno.EPIPE
+            else self._send(call)
+            for i, call in enumerate(todo)
+        ]
+
+    def _land_one(
+        self,
+        port: Port,
+        under_way: dict[int, tuple[int, _Flight]],
+        replies: dict[int, Reply],
+    ) -> None:
+        while (rq := port.reap()) is None:
+            port.wait()
+        number, flight = under_way.pop(rq.index)
+        try:
+            replies[number] = flight.land(rq.result)
+        finally:
+            flight.free()
+
+
+class _Flight:
+    """A request that is filled from a call, with its buffer."""
+
+    def __init__(self, segment: Segment, port: Port, call: Call) -> None:
+        view = memoryview(call.data).cast("B")
+        self._call = call
+        self._length = max(len(view), call.room)
+        self._buffer = segment.alloc(self._length) if self._length else None
+        try:
+            self.request = port.request()
+        except BaseException:
+            if self._buffer is not None:
+                self._buffer.free()
+            raise
+        try:
+            self._fill(view)
+        except BaseException:
+            self.free()
+            raise
+
+    def _fill(self, view: memoryview) -> None:
+        rq, call = self.request, self._call
+        rq.op = call.op
+        rq.offset = call.offset
+        rq.size = (len(view) or call.room) if call.size is None else call.size
+        rq.flags = call.flags
+        rq.handle = call.handle
+        for index, value in enumerate(call.args):
+            rq.set_arg(index, value)
+        if call.name is not None:
+            rq.target = call.name
+        if call.inline:
+            rq.inline[: len(call.inline)] = call.inline
+        if call.target is not None:
+            rq.set_object(call.target.kind, call.target.id)
+        if self._buffer is not None:
+            with memoryview(self._buffer) as whole:
+                whole[: len(view)] = view
+            rq.set_data(self._buffer, 0, self._length)
+
+    def land(self, result: int) -> Reply:
+        """Copy out what came back."""
+        rq = self.request
+        taken = b""
+        if self._call.take is not None and self._buffer is not None:
+            wanted = max(0, min(self._call.take(rq, result), self._length))
+            with memoryview(self._buffer) as whole:
+                taken = bytes(whole[:wanted])
+        return Reply(
+            result,
+            taken,
+            bytes(rq.inline),
+            tuple(rq.arg(index) for index in range(NR_ARGS)),
+            rq.handle,
+        )
+
+    def free(self) -> None:
+        """Give request and buffer back."""
+        self.request.free()
+        if self._buffer is not None:
+            self._buffer.free()
 
 
 class SerialMessenger(Messenger):
@@ -266,10 +366,15 @@ class SerialMessenger(Messenger):
             self._only = self.segment.bind(PORT_ANY, self.role)
         return self._only
 
-    def call(self, dst: int, op: Op, **options: Any) -> Reply:
-        """As `Messenger.call`, when it is the calling thread's turn."""
+    def send(self, call: Call) -> Reply:
+        """As `Messenger.send`, when it is the calling thread's turn."""
         with self._turn:
-            return super().call(dst, op, **options)
+            return self._send(call)
+
+    def send_many(self, calls: Iterable[Call]) -> list[Reply]:
+        """As `Messenger.send_many`, when it is the calling thread's turn."""
+        with self._turn:
+            return self._send_many(calls)
 
     def close(self) -> None:
         """Unbind the port."""

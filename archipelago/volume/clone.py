@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from archipelago._map import Header
-from archipelago.errors import ArchipelagoError, NotSnapshot, UsageError, VolumeExists
+from archipelago.errors import ArchipelagoError, NotSnapshot, UsageError
 from archipelago.ids import check_name
 from archipelago.volume.change import change_of, shared
 from archipelago.volume.compact import compact_to
@@ -85,10 +85,8 @@ def _origin(ctx: Context, name: str) -> Header:
 
 
 def _put_all(ctx: Context, origin: Header, names: list[str], size: int) -> Cloned:
-    done = Cloned()
-    many = len(names) > 1
-    for name in names:
-        header = fresh(
+    headers = [
+        fresh(
             name,
             size=size,
             block_size=origin.block_size,
@@ -96,16 +94,21 @@ def _put_all(ctx: Context, origin: Header, names: list[str], size: int) -> Clone
             parent=origin.name,
             stack=origin.stack,
         )
+        for name in names
+    ]
+    done = Cloned()
+    # One alone is made durable by itself; many share one flush of the store.
+    many = len(headers) > 1
+    results = ctx.headers.create_all(headers) if many else [False]
+    for header, result in zip(headers, results, strict=True):
         try:
-            put(ctx, header, deferred=many)
-            done.created.append(name)
-        except VolumeExists as error:
-            done.failed[name] = error
+            if isinstance(result, ArchipelagoError):
+                raise result
+            if not result:
+                put(ctx, header)
+            done.created.append(header.name)
         except ArchipelagoError as error:
-            if not done.created:
-                raise
-            done.failed[name] = error
-            break
-    if many and done.created:
+            done.failed[header.name] = error
+    if many:
         ctx.store.flush_all(ObjectKind.HEADER)
     return done

@@ -98,18 +98,18 @@ def fresh(
     )
 
 
-def put(ctx: Context, header: Header, *, deferred: bool = False) -> None:
+def put(ctx: Context, header: Header) -> None:
     """Store a new header; the caller holds the lock of its name.
 
     Raises:
         VolumeExists: the name is taken.
     """
     try:
-        ctx.headers.create(header, deferred=deferred)
+        ctx.headers.create(header)
     except VolumeExists:
         if not bury(ctx, header.name):
             raise
-        ctx.headers.create(header, deferred=deferred)
+        ctx.headers.create(header)
 
 
 def bury(ctx: Context, name: str) -> bool:

@@ -12,7 +12,7 @@ Any thread.  Who changes a header holds its name's lock and its lease (`changing
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from archipelago._map import Header, MapFormatError, pack_header, unpack_header
 from archipelago.errors import (
@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 #: Longest header [bytes].
 HEADER_MAX_BYTES = 65536
+#: Headers that a scan reads at a time.
+_SCAN = 256
 
 
 class Headers:
@@ -87,7 +89,7 @@ class Headers:
         if self.find(name) is not None:
             raise taken(name)
 
-    def create(self, header: Header, *, deferred: bool = False) -> None:
+    def create(self, header: Header) -> None:
         """Store a new header.
 
         Raises:
@@ -95,11 +97,24 @@ class Headers:
         """
         target = header_id(header.name)
         try:
-            fresh = self._store.create(target, pack_header(header), deferred=deferred)
+            fresh = self._store.create(target, pack_header(header))
         finally:
             self.written(header)
         if not fresh:
             raise taken(header.name)
+
+    def create_all(self, headers: Sequence[Header]) -> list[bool | ArchipelagoError]:
+        """Store many new headers, durable after a flush of the store.
+
+        Returns:
+            For each: false if its name is taken, or why it could not be stored.
+        """
+        objects = [(header_id(h.name), pack_header(h)) for h in headers]
+        try:
+            return self._store.create_all(objects)
+        finally:
+            for header in headers:
+                self.written(header)
 
     def replace(self, header: Header) -> None:
         """Store the successor of a header; its version is the stored one plus one.
@@ -135,19 +150,24 @@ class Headers:
             strict: raise for a damaged header instead of leaving it out.
         """
         seen: set[bytes] = set()
+        targets: list[ObjectId] = []
         for entry in self._store.list(ObjectKind.HEADER):
-            if entry.object.id in seen:
-                continue
-            seen.add(entry.object.id)
-            try:
-                header = self._load(ObjectId(ObjectKind.HEADER, entry.object.id))
-            except ArchipelagoError as error:
-                if strict:
-                    raise
-                log.error("left out of the listing: %s", error)
-                continue
-            if header is not None:
-                yield header
+            if entry.object.id not in seen:
+                seen.add(entry.object.id)
+                targets.append(ObjectId(ObjectKind.HEADER, entry.object.id))
+        for start in range(0, len(targets), _SCAN):
+            page = targets[start : start + _SCAN]
+            raws = self._store.read_all(page, HEADER_MAX_BYTES)
+            for target, raw in zip(page, raws, strict=True):
+                try:
+                    header = self._load(target) if raw == b"" else _decode(target, raw)
+                except ArchipelagoError as error:
+                    if strict:
+                        raise
+                    log.error("left out of the listing: %s", error)
+                    continue
+                if header is not None:
+                    yield header
 
     def live(self, header: Header) -> bool:
         """True if a header that `scan` gave is the valid one of its name."""
@@ -165,10 +185,16 @@ class Headers:
             data = self._store.read(target, 0, HEADER_MAX_BYTES)
         except BlockNotFound:
             return None
-        try:
-            return unpack_header(data)
-        except MapFormatError as error:
-            raise MapCorrupt(f"{target} is damaged: {error}") from error
+        return _decode(target, data)
+
+
+def _decode(target: ObjectId, data: bytes | None) -> Header | None:
+    if data is None:
+        return None
+    try:
+        return unpack_header(data)
+    except MapFormatError as error:
+        raise MapCorrupt(f"{target} is damaged: {error}") from error
 
 
 def taken(name: str) -> VolumeExists:

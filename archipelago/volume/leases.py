@@ -19,7 +19,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from archipelago.errors import (
     LeaseHeld,
     LeaseLost,
 )
-from archipelago.ids import lease_id
+from archipelago.ids import ObjectId, lease_id
 from archipelago.info import LeaseInfo
 from archipelago.volume.store import Store
 from xseg.constants import LeaseFlag, ObjectKind
@@ -153,14 +153,19 @@ class Leases:
             # It expires by itself; what was to be done under it is done.
             log.warning('the lease of "%s" was not given back: %s', held.name, error)
 
-    def forget(self, uuid: bytes) -> None:
-        """Remove the lease object of a volume that is removed."""
+    def forget(self, uuid: bytes, others: Sequence[ObjectId] = ()) -> None:
+        """Delete the lease object of a volume that is removed, held or not.
+
+        Args:
+            uuid: of the volume.
+            others: objects to delete along with it.
+        """
         with self._guard:
             held = self._held.pop(uuid, None)
-        if held is not None:
-            with held.guard:
+        with held.guard if held is not None else contextlib.nullcontext():
+            if held is not None:
                 held.gone = True
-                self._store.delete(lease_id(uuid))
+            self._store.delete_all([*others, lease_id(uuid)])
 
     def lock(self, uuid: bytes, name: str) -> None:
         """Take the lease for the administrator: it outlives this process.

@@ -103,7 +103,7 @@ class Reclaimer:
         for target in free:
             if target.kind is ObjectKind.LAYER:
                 self.add(self._layer_extents(target))
-        deleted = sum(self._store.delete(target) for target in free)
+        deleted = self._store.delete_all(list(free))
         with self._guard:
             self._candidates -= todo
         for target in free:

@@ -48,8 +48,6 @@ def _give_back(ctx: Context, header: Header) -> None:
         if not header.flags & VolumeFlag.READONLY:
             own += [own_extent(header), journal_id(header.uuid, header.journal)]
         ctx.reclaimer.add(own)
-        for target in own:
-            ctx.store.delete(target)
-        ctx.leases.forget(header.uuid)
+        ctx.leases.forget(header.uuid, own)
     except ArchipelagoError as error:
         log.warning('storage of "%s" is given back later: %s', header.name, error)

@@ -7,7 +7,7 @@ Any thread.  Data and content go to blockerb, everything else to blockerm.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from archipelago.errors import (
@@ -18,7 +18,8 @@ from archipelago.errors import (
     from_errno,
 )
 from archipelago.ids import ObjectId
-from archipelago.messenger import Messenger, Reply
+from archipelago.messenger import Call, Messenger, Reply
+from xseg import Request
 from xseg.constants import (
     BUFFER_MAX_BYTES,
     PORT_BLOCKERB,
@@ -78,7 +79,7 @@ class Store:
                 target,
                 offset=offset,
                 room=length,
-                take=lambda rq, result: result,
+                take=_result,
             )
             pieces.append(reply.data)
             if reply.result < length:
@@ -118,6 +119,36 @@ class Store:
         self._step(Op.CREATE, target)
         return True
 
+    def create_all(
+        self, objects: Sequence[tuple[ObjectId, bytes]]
+    ) -> list[bool | ArchipelagoError]:
+        """Put many objects unless they are there; durable after `flush_all`.
+
+        Returns:
+            For each: false if it was there, or why it could not be put.
+        """
+        calls = [
+            Call(
+                port_of(target.kind),
+                Op.CREATE,
+                target=target,
+                data=data,
+                flags=Flag.NOSYNC,
+            )
+            for target, data in objects
+        ]
+        fresh: list[bool | ArchipelagoError] = []
+        for (target, _), reply in zip(
+            objects, self._messenger.send_many(calls), strict=True
+        ):
+            if reply.result < 0 and reply.result != -errno.EEXIST:
+                fresh.append(_failure(Op.CREATE, target, reply.result))
+            else:
+                fresh.append(reply.result >= 0)
+        for target, _ in objects:
+            self._step(Op.CREATE, target)
+        return fresh
+
     def replace(self, target: ObjectId, data: ReadableBuffer, version: int) -> None:
         """Replace a header whose version is `version`.
 
@@ -151,6 +182,38 @@ class Store:
             return False
         self._step(Op.DELETE, target)
         return True
+
+    def delete_all(self, targets: Sequence[ObjectId]) -> int:
+        """Remove many objects durably.
+
+        Returns:
+            How many were there.
+        """
+        calls = [Call(port_of(t.kind), Op.DELETE, target=t) for t in targets]
+        deleted = 0
+        for target, reply in zip(
+            targets, self._messenger.send_many(calls), strict=True
+        ):
+            if reply.result < 0 and reply.result != -errno.ENOENT:
+                raise _failure(Op.DELETE, target, reply.result)
+            if reply.result >= 0:
+                deleted += 1
+                self._step(Op.DELETE, target)
+        return deleted
+
+    def read_all(self, targets: Sequence[ObjectId], size: int) -> list[bytes | None]:
+        """Read the first `size` bytes of many objects; None for one that is not there.
+
+        One that cannot be read is an empty piece: reading it alone says why.
+        """
+        calls = [
+            Call(port_of(t.kind), Op.READ, target=t, room=size, take=_result)
+            for t in targets
+        ]
+        return [
+            None if reply.result == -errno.ENOENT else reply.data
+            for reply in self._messenger.send_many(calls)
+        ]
 
     def stat(self, target: ObjectId) -> ObjectInfo | None:
         """Describe an object; None if it is not there."""
@@ -228,7 +291,7 @@ class Store:
         args: tuple[int, ...] = (),
         inline: bytes = b"",
         ok: int = 0,
-        take: Callable[[object, int], int] | None = None,
+        take: Callable[[Request, int], int] | None = None,
     ) -> Reply:
         for tries_left in (1, 0):
             reply = self._messenger.call(
@@ -250,6 +313,10 @@ class Store:
         if reply.result < 0 and -reply.result != ok:
             raise _failure(op, target, reply.result)
         return reply
+
+
+def _result(rq: Request, result: int) -> int:
+    return result
 
 
 def _failure(op: Op, target: ObjectId, result: int) -> ArchipelagoError:
