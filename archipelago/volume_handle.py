@@ -139,6 +139,11 @@ class Volume:
         """
         if size < 0:
             raise UsageError(f"cannot read {size} bytes")
+        if 0 < size <= _PIECE_BYTES:
+            with self.buffer(size) as buffer:
+                self._whole(Op.READ, buffer, offset, size)
+                with memoryview(buffer) as view:
+                    return bytes(view[:size])
         into = bytearray(size)
         self.pread_into(into, offset)
         return bytes(into)
@@ -317,6 +322,8 @@ class Volume:
 
     def _whole(self, op: Op, buffer: Buffer, offset: int, length: int | None) -> int:
         size = len(buffer) if length is None else length
+        if offset < 0:
+            raise UsageError(f"a volume has no offset {offset}")
         for handle in self._handles():
             with self._client.messenger.port.request() as rq:
                 _fill(rq, op, handle, offset, size, Flag(0))

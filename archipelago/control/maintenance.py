@@ -10,7 +10,7 @@ import logging
 import threading
 
 from archipelago.errors import ArchipelagoError, VolumeNotFound
-from archipelago.volume.checkpoint import checkpoint
+from archipelago.volume.checkpoint import checkpoint, mend
 from archipelago.volume.compact import compact
 from archipelago.volume.context import Context, Life
 from archipelago.volume.open import close_stale
@@ -53,9 +53,9 @@ class Maintenance:
     def round(self) -> None:
         """Do what there is to do now."""
         for step in (
+            self._reclaim,
             self._checkpoints,
             self._compactions,
-            self._reclaim,
             self._stale,
         ):
             try:
@@ -74,9 +74,11 @@ class Maintenance:
                 continue
             name = opened.header.name
             try:
-                journal = ctx.maps.info(opened.handle).journal
-                if journal.length_bytes > ctx.limits.checkpoint_bytes:
+                info = ctx.maps.info(opened.handle)
+                if info.journal.length_bytes > ctx.limits.checkpoint_bytes:
                     checkpoint(ctx, name)
+                elif info.dirty_marks:
+                    mend(ctx, name)
             except ArchipelagoError as error:
                 # It may have been closed or renamed just now.
                 log.info('no checkpoint of "%s": %s', name, error)
@@ -94,6 +96,8 @@ class Maintenance:
                 log.warning('the tables of "%s" are not merged: %s', name, error)
 
     def _reclaim(self) -> None:
+        # First: what rests was left by a round before this one.
+        self._ctx.reclaimer.ripen()
         if self._ctx.reclaimer.wanted and not self._stopping.is_set():
             self._ctx.reclaimer.run()
 

@@ -133,6 +133,7 @@ def _unlock(ctx: Context, call: Call) -> Json:
 
 def _sync(ctx: Context, call: Call) -> Json:
     if call.arguments.flag("reclaim"):
+        ctx.reclaimer.ripen()
         return {"reclaimed": ctx.reclaimer.run()}
     return store_usage(ctx).to_json()
 

@@ -6,9 +6,16 @@ Appends are held back for the time of one header update; reads and writes go on.
 
 from __future__ import annotations
 
+import logging
+from dataclasses import replace
+
+from archipelago._map import Header
+from archipelago.ids import journal_id
 from archipelago.volume.change import Change, changing, frozen
 from archipelago.volume.context import Context
 from xseg.constants import VolumeFlag
+
+log = logging.getLogger(__name__)
 
 
 def checkpoint(ctx: Context, name: str) -> bool:
@@ -25,6 +32,47 @@ def checkpoint(ctx: Context, name: str) -> bool:
         done = freeze(change)
     ctx.compact_soon(change.header)
     return done
+
+
+def mend(ctx: Context, name: str) -> bool:
+    """Start another journal if the present one ends in bytes that are no record.
+
+    An append that failed half way leaves such bytes; until then flushes fail.
+
+    Returns:
+        False if the journal is whole.
+    """
+    opened = ctx.table.get(name)
+    if (
+        opened is None
+        or opened.read_only
+        or not _torn(ctx, opened.header, opened.handle)
+    ):
+        return False
+    with changing(ctx, name) as change:
+        return change.opened is opened and freeze_torn(change)
+
+
+def freeze_torn(change: Change) -> bool:
+    """Leave a torn journal behind; false if it is whole."""
+    header = change.header
+    journal = change.hold()
+    if not _torn(change.ctx, header, change.handle):
+        return False
+    if journal.length_bytes:
+        change.commit(frozen(header, journal, new_epoch=False))
+    else:
+        change.commit(replace(header, journal=header.journal + 1))
+        change.ctx.reclaimer.add((journal_id(header.uuid, header.journal),))
+    log.warning('"%s": journal %d was torn', header.name, header.journal)
+    return True
+
+
+def _torn(ctx: Context, header: Header, handle: int) -> bool:
+    """True if the stored journal is not as long as the map in memory knows it."""
+    stored = ctx.store.stat(journal_id(header.uuid, header.journal))
+    known = ctx.maps.info(handle).journal.length_bytes
+    return stored is not None and stored.size_bytes != known
 
 
 def freeze(change: Change) -> bool:

@@ -92,7 +92,10 @@ def compact(ctx: Context, name: str, most: int) -> bool:
     except ArchipelagoError:
         ctx.reclaimer.add_entries([layer])
         raise
-    ctx.reclaimer.add_entries(old if exchanged else [layer])
+    if exchanged:
+        ctx.reclaimer.add_resting(old)
+    else:
+        ctx.reclaimer.add_entries([layer])
     return exchanged
 
 

@@ -151,7 +151,7 @@ class Leases:
             self._drop(uuid, held)
         except ArchipelagoError as error:
             # It expires by itself; what was to be done under it is done.
-            log.warning('the lease of "%s" was not given back: %s', held.name, error)
+            log.info('the lease of "%s" was not given back: %s', held.name, error)
 
     def forget(self, uuid: bytes, others: Sequence[ObjectId] = ()) -> None:
         """Delete the lease object of a volume that is removed, held or not.

@@ -10,13 +10,11 @@ that holder cannot reach anything that is read.
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 
 from archipelago._map import Header, pack_header
 from archipelago.errors import ArchipelagoError, UsageError
-from archipelago.ids import journal_id
 from archipelago.volume.change import Change, change_of, own_extent
-from archipelago.volume.checkpoint import freeze
+from archipelago.volume.checkpoint import freeze_torn
 from archipelago.volume.context import Context, OpenMap
 from archipelago.volume.resize import settle_tail
 from archipelago.volume.snapshot import roll_epoch
@@ -161,24 +159,9 @@ def _make_ready(change: Change, careful: bool) -> None:
     settle_tail(change)
     if careful:
         roll_epoch(change)
-    elif _torn(change) and not freeze(change):
-        # The next append must follow whole records: start another journal.
-        _skip_journal(change)
-
-
-def _torn(change: Change) -> bool:
-    """True if the stored journal has bytes behind its last whole record."""
-    info = change.ctx.maps.info(change.handle)
-    target = journal_id(change.header.uuid, change.header.journal)
-    stored = change.ctx.store.stat(target)
-    return stored is not None and stored.size_bytes != info.journal.length_bytes
-
-
-def _skip_journal(change: Change) -> None:
-    """Leave a journal behind whose only record is torn."""
-    before = change.header
-    change.commit(replace(before, journal=before.journal + 1))
-    change.ctx.reclaimer.add((journal_id(before.uuid, before.journal),))
+    else:
+        # The next append must follow whole records.
+        freeze_torn(change)
 
 
 def _forget(ctx: Context, handle: int) -> None:

@@ -21,8 +21,14 @@ import logging
 import threading
 from collections.abc import Iterable, Iterator
 
-from archipelago._map import JOURNAL, Header, StackEntry, layer_extents
-from archipelago.errors import ArchipelagoError
+from archipelago._map import (
+    JOURNAL,
+    Header,
+    MapFormatError,
+    StackEntry,
+    layer_extents,
+)
+from archipelago.errors import ArchipelagoError, MapCorrupt
 from archipelago.ids import ObjectId, extent_id, journal_id, layer_id
 from archipelago.volume.headers import Headers
 from archipelago.volume.leases import Leases
@@ -48,6 +54,7 @@ class Reclaimer:
         self._guard = threading.Lock()
         self._running = threading.Lock()
         self._candidates: set[ObjectId] = set()
+        self._resting: set[ObjectId] = set()
         self._wanted = False
         self._born: list[Header] | None = None
         self._extents: dict[bytes, frozenset[ObjectId]] = {}
@@ -63,6 +70,22 @@ class Reclaimer:
     def add_entries(self, entries: Iterable[StackEntry]) -> None:
         """Note stack entries that a header does not have any more."""
         self.add(target for entry in entries for target in self._references_of(entry))
+
+    def add_resting(self, entries: Iterable[StackEntry]) -> None:
+        """Note entries that a map in memory had until just now.
+
+        A read that began before may still want them: they are looked at only after
+        the next `ripen`.
+        """
+        found = [target for entry in entries for target in self._references_of(entry)]
+        with self._guard:
+            self._resting.update(found)
+
+    def ripen(self) -> None:
+        """Look at what rested from now on; at least a second must lie between."""
+        with self._guard:
+            resting, self._resting = self._resting, set()
+        self.add(resting)
 
     @property
     def wanted(self) -> bool:
@@ -137,7 +160,12 @@ class Reclaimer:
         """The extents that a layer refers to; layers never change."""
         found = self._extents.get(layer.id)
         if found is None:
-            pairs = layer_extents(lambda off, size: self._store.read(layer, off, size))
+            try:
+                pairs = layer_extents(
+                    lambda off, size: self._store.read(layer, off, size)
+                )
+            except MapFormatError as error:
+                raise MapCorrupt(f"{layer} is damaged: {error}") from error
             found = frozenset(extent_id(uuid, epoch) for uuid, epoch in pairs)
             self._extents[layer.id] = found
         return found

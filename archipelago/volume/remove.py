@@ -44,6 +44,9 @@ def _give_back(ctx: Context, header: Header) -> None:
     """Delete what the removed map owned; a failure here loses storage, not data."""
     try:
         ctx.reclaimer.add_entries(header.stack)
+    except ArchipelagoError as error:
+        log.warning('a table of removed "%s" cannot be read: %s', header.name, error)
+    try:
         own = [entry_object(entry) for entry in header.stack if entry.owned]
         if not header.flags & VolumeFlag.READONLY:
             own += [own_extent(header), journal_id(header.uuid, header.journal)]

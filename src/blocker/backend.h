@@ -31,13 +31,13 @@ struct blk_backend;
  *  the backend while it is in flight. */
 struct blk_io {
     struct xseg_object object;
-    uint64_t offset; /* [bytes]; LIST: cursor, in and out */
-    uint64_t size;   /* [bytes] */
-    void *data;      /* READ, LIST: to fill; WRITE, CREATE, UPDATE, APPEND: to store */
-    uint32_t flags;  /* XSEG_F_FUA, XSEG_F_NOSYNC, XSEG_F_FORCE */
+    uint64_t offset;  /* [bytes]; LIST: cursor, in and out */
+    uint64_t size;    /* [bytes] */
+    void *data;       /* READ, LIST: to fill; WRITE, CREATE, UPDATE, APPEND: to store */
+    uint32_t flags;   /* XSEG_F_FUA, XSEG_F_NOSYNC, XSEG_F_FORCE */
     uint64_t version; /* UPDATE: version to replace */
     uint64_t fence;   /* APPEND */
-    struct xseg_lease lease;      /* ACQUIRE, RELEASE: in; out: granted, or the holder's */
+    struct xseg_lease lease; /* ACQUIRE, RELEASE: in; out: granted, or the holder's */
     struct xseg_object_info info; /* INFO: out */
     int64_t result;
     void (*done)(struct blk_io *io);
@@ -56,11 +56,11 @@ struct blk_capabilities {
 };
 
 struct blk_options {
-    const char *path;   /* file: root directory of this blocker */
-    const char *engine; /* "auto", "io_uring", "threads" */
-    bool direct;        /* file: O_DIRECT for extents and content */
+    const char *path;     /* file: root directory of this blocker */
+    const char *engine;   /* "auto", "io_uring", "threads" */
+    bool direct;          /* file: O_DIRECT for extents and content */
     uint32_t queue_depth; /* ios in flight per engine; 0 means 256 */
-    mode_t file_mode;   /* 0 means 0660 */
+    mode_t file_mode;     /* 0 means 0660 */
 };
 
 struct blk_backend_ops {

@@ -10,7 +10,8 @@
 
 #define CRC_AT offsetof(struct journal_record, crc32c)
 #define ALIGN                                                                          \
-    sizeof(struct journal_mark) /* every record starts on a multiple of it             \
+    sizeof(                                                                            \
+        struct journal_mark) /* every record starts on a multiple of it             \
                                  */
 
 static_assert(sizeof(struct journal_record) % sizeof(struct journal_mark) == 0,

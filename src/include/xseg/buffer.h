@@ -33,7 +33,7 @@ int xseg_buffer_free(struct xseg_segment *seg, uint64_t off);
 struct xseg_heap_usage {
     uint64_t total_bytes;
     uint64_t used_bytes;
-    uint32_t nr_buffers;      /* in all classes */
+    uint32_t nr_buffers; /* in all classes */
     uint32_t nr_used_buffers;
 };
 void xseg_heap_usage(const struct xseg_segment *seg, struct xseg_heap_usage *usage);

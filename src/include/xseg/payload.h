@@ -90,7 +90,7 @@
 #include "xseg/request.h"
 
 /** Unit of presence: a volume is mapped in sectors of this many bytes. */
-#define XSEG_SECTOR_BYTES 4096u
+#define XSEG_SECTOR_BYTES    4096u
 #define XSEG_BLOCK_MIN_BYTES (64u << 10)
 #define XSEG_BLOCK_MAX_BYTES (4u << 20)
 
@@ -123,8 +123,9 @@ static_assert(sizeof(struct xseg_run) == 64, "run");
 
 enum xseg_volume_flag {
     XSEG_VOL_READONLY = 1u << 0, /* a snapshot */
-    XSEG_VOL_TAIL = 1u << 1,     /* shrunk inside a sector: zero its tail on open for write */
-    XSEG_VOL_HELD = 1u << 2,     /* open by the administrator (vlmc open) */
+    XSEG_VOL_TAIL =
+        1u << 1, /* shrunk inside a sector: zero its tail on open for write */
+    XSEG_VOL_HELD = 1u << 2, /* open by the administrator (vlmc open) */
     XSEG_VOL_RDONLY_OPEN = 1u << 3,
 };
 
@@ -132,7 +133,7 @@ enum xseg_volume_flag {
 struct xseg_volume_info {
     uint8_t uuid[16];
     uint64_t size_bytes;
-    uint64_t epoch;      /* writes go to EXTENT(uuid, epoch) */
+    uint64_t epoch; /* writes go to EXTENT(uuid, epoch) */
     uint64_t fence;
     uint64_t map_handle; /* mapper's handle; 0 if the volume is not open there */
     uint32_t block_bytes;
@@ -171,9 +172,10 @@ struct xseg_lease {
     uint32_t pid;        /* of the holder */
     uint32_t flags;      /* XSEG_LEASE_* */
     uint64_t pid_start;
-    char boot_id[40];    /* /proc/sys/kernel/random/boot_id: a dead pid counts on this boot only */
-    char owner[64];      /* instance uuid in hex, NUL padded */
-    char host[64];       /* for people, NUL padded */
+    char boot_id
+        [40]; /* /proc/sys/kernel/random/boot_id: a dead pid counts on this boot only */
+    char owner[64]; /* instance uuid in hex, NUL padded */
+    char host[64];  /* for people, NUL padded */
 };
 static_assert(sizeof(struct xseg_lease) == 208, "lease");
 /** Taken by an administrator (vlmc lock): does not expire with the process. */
@@ -205,7 +207,7 @@ struct xseg_versioned {
     uint64_t magic;
     uint64_t version; /* UPDATE stores old + 1 */
     uint64_t fence;
-    uint64_t length;  /* [bytes] of the whole object */
+    uint64_t length; /* [bytes] of the whole object */
 };
 static_assert(sizeof(struct xseg_versioned) == 32, "versioned prefix");
 

@@ -54,9 +54,10 @@ enum xseg_op {
 
 /** Request flags. */
 enum xseg_flag {
-    XSEG_F_FUA = 1u << 0,    /* answer after the data of this request is durable */
-    XSEG_F_FLUSH = 1u << 1,  /* flush what came before, first */
-    XSEG_F_NOSYNC = 1u << 2, /* do not wait: ACQUIRE fails at once, CREATE may defer sync */
+    XSEG_F_FUA = 1u << 0,   /* answer after the data of this request is durable */
+    XSEG_F_FLUSH = 1u << 1, /* flush what came before, first */
+    XSEG_F_NOSYNC =
+        1u << 2, /* do not wait: ACQUIRE fails at once, CREATE may defer sync */
     XSEG_F_FORCE = 1u << 3,  /* RELEASE breaks another's lease; CLOSE ignores users */
     XSEG_F_RDONLY = 1u << 4, /* OPEN without the lease */
     XSEG_F_HOLD = 1u << 5,   /* OPEN/CLOSE of the administrator, idempotent */
@@ -105,13 +106,13 @@ struct xseg_request {
     uint32_t dst_port;   /* who serves */
     uint32_t owner_pid;  /* process of src_port */
     uint64_t owner_start;
-    int64_t result;      /* bytes or count, or -errno */
-    uint64_t handle;     /* open volume, from OPEN's reply */
-    uint64_t offset;     /* [bytes] in the volume or object */
-    uint64_t size;       /* [bytes] asked */
-    uint64_t data_off;   /* segment offset of the data, 0 if none */
-    uint64_t data_len;   /* [bytes] lent there */
-    uint64_t arg[5];     /* per op, see payload.h */
+    int64_t result;        /* bytes or count, or -errno */
+    uint64_t handle;       /* open volume, from OPEN's reply */
+    uint64_t offset;       /* [bytes] in the volume or object */
+    uint64_t size;         /* [bytes] asked */
+    uint64_t data_off;     /* segment offset of the data, 0 if none */
+    uint64_t data_len;     /* [bytes] lent there */
+    uint64_t arg[5];       /* per op, see payload.h */
     uint64_t submitted_ns; /* CLOCK_MONOTONIC at submit, for queue age */
     struct xseg_object object;
     uint8_t inline_data[XSEG_INLINE_BYTES]; /* name on the way in, small results out */
