@@ -31,7 +31,7 @@ setup:
 lint:
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	find src tests/c benchmarks \( -name '*.c' -o -name '*.h' \) -print0 | \
+	find src tests benchmarks \( -name '*.c' -o -name '*.h' \) -print0 | \
 		xargs -0 clang-format --dry-run -Werror
 
 types:

@@ -29,7 +29,13 @@ SECTOR = 4096
 class Peers:
     """Native peers on a thread of their own."""
 
-    def __init__(self, segment: str, roles: Role, path: Path | None = None) -> None:
+    def __init__(
+        self,
+        segment: str,
+        roles: Role,
+        path: Path | None = None,
+        engine: str = "auto",
+    ) -> None:
         if path is None:
             self._native = Native(segment, roles, backend="mem")
         else:
@@ -39,6 +45,7 @@ class Peers:
                 backend="file",
                 data_path=path / "data",
                 maps_path=path / "maps",
+                engine=engine,
             )
         self._thread = threading.Thread(target=self._native.run, name="reactor")
         self._thread.start()
@@ -73,12 +80,13 @@ def running(
     store: Path | None = None,
     lease_ttl: float = 10.0,
     host: str = "testhost",
+    engine: str = "auto",
 ) -> Iterator[Running]:
     """Run an instance; with `store` on files there, otherwise in memory."""
     name = unique_name("control")
     segment = Segment.create(name, requests=1024, heap_bytes=64 * MIB)
     try:
-        peers = Peers(name, ALL, store)
+        peers = Peers(name, ALL, store, engine)
         try:
             control = ControlService(
                 name,
