@@ -204,4 +204,23 @@ class BuildExt(build_ext):
 if sys.platform != "linux":
     raise SetupError("archipelago runs on Linux only: it needs futex and io_uring")
 
-setup(ext_modules=extensions(), cmdclass={"build_ext": BuildExt})
+def manual_pages() -> list[tuple[str, list[str]]]:
+    """Turn docs/man into pages for share/man; returns setuptools' data_files."""
+    out = ROOT / "build" / "man"
+    out.mkdir(parents=True, exist_ok=True)
+    sources = sorted((ROOT / "docs" / "man").glob("*.[1-8].md"))
+    converter = ROOT / "docs" / "man" / "md2man.py"
+    subprocess.run([sys.executable, converter, *sources, out], check=True)
+    sections: dict[str, list[str]] = {}
+    for source in sources:
+        page = out / source.stem
+        section = f"share/man/man{page.suffix[1:]}"
+        sections.setdefault(section, []).append(str(page.relative_to(ROOT)))
+    return sorted(sections.items())
+
+
+setup(
+    ext_modules=extensions(),
+    cmdclass={"build_ext": BuildExt},
+    data_files=manual_pages(),
+)

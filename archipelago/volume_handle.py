@@ -2,9 +2,9 @@
 """An open volume: reading and writing through the segment.
 
 Any number of threads may use one `Volume`.  Large transfers are cut into pieces of
-which several are under way at once.  If vlmcd restarts, the volume is opened again and
-what was under way is repeated; if writes of that time were not flushed, the next
-`flush` fails once, because they may be lost.
+which several are under way at once.  If a peer restarts, what was under way is
+repeated.  If that was vlmcd, the volume is opened again, and if writes of that time
+were not flushed, the next `flush` fails once, because they may be lost.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ from archipelago.errors import (
     UsageError,
     from_errno,
 )
+from archipelago.messenger import Reply
 from xseg import Buffer, Port, Request
 from xseg.constants import (
     BUFFER_MAX_BYTES,
@@ -283,30 +284,36 @@ class Volume:
     # ---- how -------------------------------------------------------------------------
 
     def _record(self) -> VolumeInfo:
-        for handle in self._handles():
-            reply = self._client.messenger.call(PORT_VLMCD, Op.INFO, handle=handle)
-            if not _lost(reply.result):
-                break
+        reply = self._ask(Op.INFO)
         if reply.result < 0:
             raise self._failure(Op.INFO, 0, 0, reply.result)
         return VolumeInfo.unpack(reply.inline)
 
     def _runs(self, offset: int, size: int) -> list[Run]:
-        for handle in self._handles():
-            reply = self._client.messenger.call(
-                PORT_VLMCD,
-                Op.MAPR,
-                handle=handle,
-                offset=offset,
-                size=size,
-                room=_RUNS_ROOM,
-                take=lambda rq, result: result * Run.LAYOUT.size,
-            )
-            if not _lost(reply.result):
-                break
+        reply = self._ask(Op.MAPR, offset, size, _RUNS_ROOM)
         if reply.result <= 0:
             raise self._failure(Op.MAPR, offset, size, reply.result or -errno.EIO)
         return unpack_runs(reply.data, reply.result)
+
+    def _ask(self, op: Op, offset: int = 0, size: int = 0, room: int = 0) -> Reply:
+        """Send one small request."""
+        replies: list[Reply] = []
+
+        def attempt(handle: int) -> int:
+            reply = self._client.messenger.call(
+                PORT_VLMCD,
+                op,
+                handle=handle,
+                offset=offset,
+                size=size,
+                room=room,
+                take=lambda rq, result: result * Run.LAYOUT.size,
+            )
+            replies.append(reply)
+            return reply.result
+
+        self._persist(attempt)
+        return replies[-1]
 
     def _change(self) -> None:
         """Note that something will be unflushed, before it is sent."""
@@ -324,13 +331,14 @@ class Volume:
         size = len(buffer) if length is None else length
         if offset < 0:
             raise UsageError(f"a volume has no offset {offset}")
-        for handle in self._handles():
+
+        def attempt(handle: int) -> int:
             with self._client.messenger.port.request() as rq:
                 _fill(rq, op, handle, offset, size, Flag(0))
                 rq.set_data(buffer, 0, size)
-                result = self._call(rq)
-            if not _lost(result):
-                break
+                return self._call(rq)
+
+        result = self._persist(attempt)
         if result < 0:
             raise self._failure(op, offset, size, result)
         return result
@@ -343,12 +351,12 @@ class Volume:
             raise UsageError(f"a volume has no offset {offset}")
         if size == 0 and op is not Op.FLUSH:
             return
-        result = 0
-        for handle in self._handles():
-            transfer = _Transfer(self._client, handle, op, view, offset, size, flags)
-            result = transfer.run()
-            if not _lost(result):
-                break
+
+        def attempt(handle: int) -> int:
+            client = self._client
+            return _Transfer(client, handle, op, view, offset, size, flags).run()
+
+        result = self._persist(attempt)
         if result < 0:
             raise self._failure(op, offset, size, result)
 
@@ -358,18 +366,26 @@ class Volume:
         except PortUnbound:
             return -errno.EPIPE
 
-    def _handles(self) -> Iterator[int]:
-        """The handle, and for a while new ones if vlmcd does not know it any more."""
+    def _persist(self, attempt: Callable[[int], int]) -> int:
+        """Try with the handle, and for a while again if a peer died meanwhile.
+
+        What is repeated is the same bytes at the same place.  A volume that vlmcd
+        knows and that is stale all the same has lost its map, and perhaps writes that
+        were not flushed: that is not for us to gloss over.
+        """
         started = time.monotonic()
         pause = 0.001
         handle = self.handle
         while True:
-            yield handle
-            # The caller came back: the handle is stale, or nobody was there.
-            if time.monotonic() - started > _PATIENCE or self._known(handle):
-                return
+            result = attempt(handle)
+            if not _lost(result) or time.monotonic() - started > _PATIENCE:
+                return result
             time.sleep(pause)
             pause = min(2 * pause, 0.1)
+            if self._known(handle):
+                if result == -errno.ESTALE:
+                    return result
+                continue
             try:
                 handle = self._reopen(handle)
             except NotRunning:

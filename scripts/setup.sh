@@ -81,5 +81,9 @@ fi
 if sources_changed; then
     say "building (C library, Cython extensions)"
     .venv/bin/pip install -q --disable-pip-version-check -e '.[dev]'
+    # an editable install leaves the manual pages out that a wheel carries
+    for page in build/man/*.[1-8]; do
+        install -D -m 644 -t ".venv/share/man/man${page##*.}" "$page"
+    done
     touch .venv/built
 fi
