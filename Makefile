@@ -5,13 +5,14 @@
 PY := .venv/bin/python
 CTEST := ctest --output-on-failure --no-tests=error -j2
 
-.PHONY: help demo check bench setup lint types test test-c test-asan test-tsan \
+.PHONY: help demo check bench soak setup lint types test test-c test-asan test-tsan \
 	test-python test-wheel clean
 
 help:
 	@echo "make demo   import an image, clone it 1,000 times, use two clones over NBD"
 	@echo "make check  all tests, lint and types"
 	@echo "make bench  the benchmarks, against qemu-nbd and nbdkit"
+	@echo "make soak   the random tests for much longer"
 	@echo "make clean  remove what was built here"
 
 demo:
@@ -21,6 +22,9 @@ demo:
 bench:
 	@scripts/setup.sh check
 	@$(PY) -m benchmarks.run
+
+soak: setup
+	CRASH_STATES=$${CRASH_STATES:-500000} $(PY) -m pytest -q -s tests/crash
 
 check: setup lint types test
 	@echo "check: all passed"

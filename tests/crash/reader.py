@@ -24,6 +24,7 @@ from archipelago._map import (
     layer_records,
     unpack_header,
 )
+from tests.crash.lease import fence_of
 from xseg.constants import VolumeFlag
 
 SECTOR = 4096
@@ -82,6 +83,7 @@ class Reader:
             if header.uuid in uuids:
                 raise BrokenStore(f"{name} and {uuids[header.uuid]} are one volume")
             uuids[header.uuid] = name
+            _check_fence(state, header)
             found[name] = self._volume(state, path, header)
         return found
 
@@ -204,6 +206,19 @@ class Reader:
         runs = list(_journal_runs(whole[:valid], _extent_path(*extent)))
         self._runs[key] = runs
         return runs
+
+
+def _check_fence(state: State, header: Header) -> None:
+    """A fence never goes back, else the next holder could not change the header."""
+    path = f"maps/leases/{header.uuid.hex()}"
+    data = state.get(path)
+    fence = 0 if data is None else fence_of(data)
+    if fence is None:
+        raise BrokenStore(f"{path} has no whole slot")
+    if fence < header.fence:
+        raise BrokenStore(
+            f"{path} has fence {fence}, the header of {header.name} {header.fence}"
+        )
 
 
 def _is_dead(header: Header, stored: dict[str, tuple[str, Header]]) -> bool:

@@ -246,9 +246,8 @@ static uint64_t begin_sync(int fd)
     uint64_t inode = inode_of(fd, &is_dir, path);
     if (!inode)
         return 0;
-    if (is_dir)
-        return put(KIND_SYNCDIR, 0, inode, 0, 0, below(path), NULL, NULL, 0);
-    return put(KIND_SYNC, 0, inode, 0, 0, NULL, NULL, NULL, 0);
+    return put(is_dir ? KIND_SYNCDIR : KIND_SYNC, 0, inode, 0, 0, below(path), NULL,
+               NULL, 0);
 }
 
 EXPORT int fsync(int fd)

@@ -90,6 +90,7 @@ class Worker:
     def run(self, client: Client, steps: int) -> None:
         """Do so many steps, then close everything."""
         with ThreadPoolExecutor(1) as flusher:
+            self._import(client)
             for _ in range(steps):
                 self._step(client, flusher)
             self._settle()
@@ -115,7 +116,7 @@ class Worker:
             self._change(client, known, choice)
 
     def _change(self, client: Client, known: Known, choice: int) -> None:
-        if choice < 84 and len(self._known) >= VOLUMES_MOST:
+        while choice < 84 and len(self._known) >= VOLUMES_MOST:
             others = [k for k in self._known if k is not known]
             self._remove(client, self._rng.choice(others))
         if choice < 79:
