@@ -109,7 +109,7 @@ def replay(
     rng = random.Random(seed)
     cuts = Counter(rng.choices(range(1, len(events) + 1), k=-(-states // TRIES)))
     if only is not None:
-        cuts = Counter({only[0]: 1})
+        cuts = Counter({only[0]: only[1] // TRIES + 1})
     disk, model, reader, checker = (
         Disk(("data", "maps")),
         Model(workload_seed),
