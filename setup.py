@@ -204,6 +204,7 @@ class BuildExt(build_ext):
 if sys.platform != "linux":
     raise SetupError("archipelago runs on Linux only: it needs futex and io_uring")
 
+
 def manual_pages() -> list[tuple[str, list[str]]]:
     """Turn docs/man into pages for share/man; returns setuptools' data_files."""
     out = ROOT / "build" / "man"
