@@ -13,9 +13,10 @@ from archipelago.errors import ArchipelagoError, from_errno, from_reply, to_repl
 
 
 def every_class() -> list[type[ArchipelagoError]]:
+    """All of `archipelago.errors`; other modules may add kinds that stay local."""
     found = [ArchipelagoError]
     for kind in found:
-        found += kind.__subclasses__()
+        found += [k for k in kind.__subclasses__() if k.__module__ == errors.__name__]
     return found
 
 
