@@ -59,7 +59,6 @@ struct composer {
     struct list edge_waiters; /* struct waiter: no edge buffer was free */
     uint64_t edges[64];       /* free edge buffers, two sectors each */
     uint32_t nr_edges;
-    uint32_t nr_edges_total;
     struct reactor_timer reap_timer;
     bool stopping;
     void (*stopped)(void *arg);
@@ -128,7 +127,6 @@ struct volume {
     struct list flush_now;  /* served by the one that runs */
     uint64_t flush_generation;
     struct waiter flush_waiter;
-    int64_t flush_result;
 };
 
 /* ---- composer.c ---------------------------------------------------------------- */
