@@ -58,6 +58,7 @@ cdef extern from "xseg/xseg.h" nogil:
     const uint64_t XSEG_F_HOLD
     const uint64_t XSEG_F_ZERO
     const uint64_t XSEG_F_MORE
+    const uint64_t XSEG_F_LIVE
     const uint64_t XSEG_RS_FREE
     const uint64_t XSEG_RS_ALLOCATED
     const uint64_t XSEG_RS_SUBMITTED
@@ -194,6 +195,7 @@ def c_values():
         "XSEG_F_HOLD": XSEG_F_HOLD,
         "XSEG_F_ZERO": XSEG_F_ZERO,
         "XSEG_F_MORE": XSEG_F_MORE,
+        "XSEG_F_LIVE": XSEG_F_LIVE,
         "XSEG_RS_FREE": XSEG_RS_FREE,
         "XSEG_RS_ALLOCATED": XSEG_RS_ALLOCATED,
         "XSEG_RS_SUBMITTED": XSEG_RS_SUBMITTED,

@@ -93,6 +93,8 @@ class Flag(IntFlag):
     """MAPW: the range becomes zeros."""
     MORE = 1 << 7
     """UPDATE of the mapper: first half of a two-step change."""
+    LIVE = 1 << 8
+    """READ of an extent that may still change its file."""
 
 
 class RequestState(IntEnum):

@@ -10,13 +10,14 @@
  * the target; -EINVAL for a kind it does not serve):
  *
  *  op       in                                     out
- *  READ     object, offset, size, data >= size     result = bytes.  CONTENT and EXTENT
- *                                                  answer `size`, zero-filled past the
+ *  READ     object, offset, size, data >= size,    result = bytes.  CONTENT and EXTENT
+ *           [LIVE: an extent's epoch is current]   answer `size`, zero-filled past the
  *                                                  end; others stop at the end. -ENOENT
  *  WRITE    EXTENT or LAYER, offset, size, data,   result = size.  FUA: durable.
- *           [FUA]                                  Creates the object.
- *  ZERO,    EXTENT, offset, size                   space given back; absent is fine
- *   DISCARD
+ *           [FUA]                                  Creates the object.  -ESTALE: a
+ *                                                  sealed extent
+ *  ZERO,    EXTENT, offset, size, [FORCE: sealed   space given back; absent is fine.
+ *   DISCARD or not, without a hold]                -ESTALE as WRITE
  *  FLUSH    object (EXTENT: all of that epoch;     all acknowledged before is durable,
  *           LAYER; NONE: everything)               the object's name too
  *  CREATE   object, data (size bytes)              put if absent, whole and durable
@@ -24,7 +25,8 @@
  *  UPDATE   HEADER, data, arg[0] = version it      replaced, whole and durable.
  *           must replace                           -ESTALE if version or fence is older
  *  APPEND   JOURNAL, data, offset = its length     appended and durable; creates it at
- *           now, arg[0] = fence                    offset 0.  -ESTALE
+ *           now, arg[0] = fence                    offset 0.  -ESTALE.  Size 0: only
+ *                                                  the fence is compared
  *  INFO     object                                 inline struct xseg_object_info
  *  LIST     object.kind, offset = cursor (0        result = entries in data (struct
  *           starts), data                          xseg_list_entry); arg[0] = next
@@ -35,6 +37,17 @@
  *                                                  holder: renewed, same fence
  *  RELEASE  LEASE, inline struct xseg_lease,       -ESTALE if not the holder's.  FORCE
  *           [FORCE]                                breaks it; the fence never goes back
+ *  RELEASE  EXTENT                                 this blocker's hold and open files are
+ *                                                  given up; none is fine
+ *  RELEASE  EXTENT, FORCE                          sealed, durably: what holders of old
+ *                                                  write from now on, nobody reads
+ *  NOTIFY   LEASE (any)                            answered when a lease that was granted
+ *                                                  through this port is another's or
+ *                                                  broken: object = which, inline struct
+ *                                                  xseg_lease as it is now.  Not for
+ *                                                  what was released or deleted through
+ *                                                  this port.  One may wait; a second one
+ *                                                  ends the first with -ECANCELED
  *  PING                                            0
  *
  * To MAPPERD (native; handle from its OPEN):
@@ -52,8 +65,12 @@
  *                                                  XSEG_INLINE_RUNS): in order, without
  *                                                  gaps, a prefix of the range if short
  *  MAPW     handle, offset, size (whole sectors),  range now present in the current
- *           arg[0] = flush generation, [ZERO]      extent (or ZERO)
- *  FLUSH    handle, arg[0] = generation            marks up to and with it are durable
+ *           arg[0] = flush generation, [ZERO]      extent (or ZERO).  -EAGAIN: the mark
+ *                                                  log is full: flush, then again
+ *  FLUSH    handle, arg[0] = generation            marks up to and with it are durable,
+ *                                                  and the fence was the newest after
+ *                                                  this was sent.  -ESTALE.  -EAGAIN:
+ *                                                  waits for a checkpoint, again later
  *  INFO     handle                                 inline struct xseg_map_info
  *  PING                                            0
  *
@@ -72,6 +89,9 @@
  *                                                  result = open volumes
  *  SNAPSHOT, TRUNCATE, RENAME, DELETE              forwarded to CONTROL with the volume
  *                                                  drained and flushed; as there
+ *  ACQUIRE  object LEASE(uuid), arg[1]             from CONTROL: the lease is renewed,
+ *           = deadline                             deadline as in its answer to OPEN
+ *  RELEASE  object LEASE(uuid)                     from CONTROL: the lease is lost
  *  PING                                            0
  *
  * To CONTROL: name = the volume; data holds a JSON object of arguments in its first
@@ -79,7 +99,8 @@
  * a negative result it is {"msgid", "message", ...}.  docs/format/control.md lists the
  * members.  OPEN, SNAPSHOT, TRUNCATE and RENAME also give inline struct
  * xseg_volume_info of the open volume as it now is, even when they fail after changing
- * the epoch (inline_valid != 0).
+ * the epoch (inline_valid != 0).  OPEN also gives arg[1] = CLOCK_BOOTTIME [ns] until
+ * which the lease may be counted on, 0 if the volume needs none.
  */
 #ifndef XSEG_PAYLOAD_H
 #define XSEG_PAYLOAD_H

@@ -63,6 +63,7 @@ enum xseg_flag {
     XSEG_F_HOLD = 1u << 5,   /* OPEN/CLOSE of the administrator, idempotent */
     XSEG_F_ZERO = 1u << 6,   /* MAPW: the range becomes zeros */
     XSEG_F_MORE = 1u << 7,   /* UPDATE of the mapper: first half of a two-step change */
+    XSEG_F_LIVE = 1u << 8,   /* READ of an extent that may still change its file */
 };
 
 enum xseg_request_state {
