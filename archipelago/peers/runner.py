@@ -47,6 +47,7 @@ class PeerConfig:
     engine: str
     direct: bool
     listen_fds: list[int]
+    marks_fd: int
     log_level: int
     lease_ttl: float
     instance_file: str
@@ -131,6 +132,7 @@ class PeerRunner:
                 engine=config.engine,
                 direct=config.direct,
                 listen_fds=config.listen_fds,
+                marks_fd=config.marks_fd,
                 log_level=config.log_level,
             )
             self._native = native

@@ -61,6 +61,7 @@ class Supervisor:
         self._busy = asyncio.Lock()
         self._segment: Segment | None = None
         self._sockets: list[socket.socket] = []
+        self._marks_fd = -1
         self.processes: list[PeerProcess] = []
 
     # Start and stop
@@ -75,6 +76,7 @@ class Supervisor:
             try:
                 self._segment = ground.create_segment(self.settings)
                 self._sockets = ground.listen(self.settings)
+                self._marks_fd = ground.make_mark_log()
                 self.processes = [
                     PeerProcess(
                         plan,
@@ -109,6 +111,9 @@ class Supervisor:
         if self._sockets:
             self.settings.nbd_socket.unlink(missing_ok=True)
         self._sockets = []
+        if self._marks_fd >= 0:
+            os.close(self._marks_fd)
+            self._marks_fd = -1
         if self._segment is not None:
             self._segment.close()
             self._segment = None
@@ -198,7 +203,9 @@ class Supervisor:
 
     def _configure(self, roles: tuple[str, ...]) -> tuple[dict[str, Any], list[int]]:
         fds = [s.fileno() for s in self._sockets] if "vlmcd" in roles else []
-        return process_config(self.settings, roles, fds), fds
+        marks_fd = self._marks_fd if "mapperd" in roles else -1
+        config = process_config(self.settings, roles, fds, marks_fd)
+        return config, fds if marks_fd < 0 else [*fds, marks_fd]
 
     def _reap(self) -> None:
         if self._segment is None:

@@ -8,6 +8,7 @@ restarted finds its segment, and clients their socket, where they were.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 import os
 import select
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 
 #: How long peers of a supervisor that died may take to end [s].
 ORPHAN_PATIENCE = 20.0
+#: Size of the memory in which marks survive mapperd [bytes].
+MARK_LOG_BYTES = 4 << 20
 
 
 class StartError(ArchipelagoError):
@@ -190,6 +193,24 @@ def _orphans(segment: Segment) -> Iterator[tuple[int, int]]:
 
 
 # Listening sockets
+
+
+def make_mark_log() -> int:
+    """Make the memory in which the mapper's marks outlive it.
+
+    Nobody can shrink it: whoever maps it may rely on its size.
+
+    Returns:
+        A memfd; the caller closes it.
+    """
+    fd = os.memfd_create("archipelago-marks", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(fd, MARK_LOG_BYTES)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
 
 
 def listen(settings: Settings) -> list[socket.socket]:

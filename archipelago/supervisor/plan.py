@@ -26,7 +26,10 @@ def plan_processes(settings: Settings) -> list[ProcessPlan]:
 
 
 def process_config(
-    settings: Settings, roles: tuple[str, ...], listen_fds: list[int]
+    settings: Settings,
+    roles: tuple[str, ...],
+    listen_fds: list[int],
+    marks_fd: int = -1,
 ) -> dict[str, object]:
     """What a peer process is told on its standard input (`archipelago.peers`)."""
     return {
@@ -38,6 +41,7 @@ def process_config(
         "engine": settings.engine,
         "direct": settings.direct,
         "listen_fds": listen_fds,
+        "marks_fd": marks_fd,
         "log_level": max(settings.log_level(role) for role in roles),
         "lease_ttl": settings.lease_ttl,
         "instance_file": str(settings.instance_file),

@@ -72,8 +72,9 @@ static int create_blockerm(struct reactor *r, const struct native_options *optio
 static int create_mapperd(struct reactor *r, const struct native_options *options,
                           struct peer **out, const char **why)
 {
-    (void)options;
-    return mapper_create(r, &(struct mapper_options){0}, out, why);
+    const struct mapper_options mapper = {.marks_fd = options->marks_fd};
+
+    return mapper_create(r, &mapper, out, why);
 }
 
 static int create_vlmcd(struct reactor *r, const struct native_options *options,

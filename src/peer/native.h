@@ -29,6 +29,8 @@ struct native_options {
     bool direct;           /* O_DIRECT */
     const int *listen_fds; /* NBD */
     uint32_t nr_listen_fds;
+    int marks_fd;       /* MAPPERD: memfd of the mark log, needed only during the call;
+                           -1: none, marks that are not flushed end with this process */
     uint32_t log_level; /* 0 error, 1 warning, 2 info, 3 debug; to stderr */
 };
 

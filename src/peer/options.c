@@ -111,6 +111,8 @@ int native_options_check(const struct native_options *options, const char **why)
     if (options->log_level > LOG_DEBUG)
         return refuse(why,
                       native_reason("log level %u is not 0 to 3", options->log_level));
+    if (options->marks_fd >= 0 && !(options->roles & NATIVE_MAPPERD))
+        return refuse(why, "marks_fd is given, but not the role mapperd");
     rc = check_roles(options, why);
     if (!rc)
         rc = check_store(options, why);

@@ -22,6 +22,7 @@ cdef extern from "peer/native.h" nogil:
         bint direct
         const int *listen_fds
         uint32_t nr_listen_fds
+        int marks_fd
         uint32_t log_level
 
     int native_create(

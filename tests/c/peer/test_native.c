@@ -24,6 +24,7 @@ static struct native_options good_options(uint32_t roles)
         .roles = roles,
         .backend = "mem",
         .engine = "threads",
+        .marks_fd = -1,
     };
 }
 
@@ -73,6 +74,9 @@ static void test_bad_options_are_named(void)
     o.backend = "file";
     o.maps_path = "";
     check_refused(&o, -EINVAL, "maps_path");
+    o = good_options(NATIVE_BLOCKERB);
+    o.marks_fd = STDIN_FILENO;
+    check_refused(&o, -EINVAL, "marks_fd");
     o = good_options(NATIVE_BLOCKERB);
     o.log_level = 4;
     check_refused(&o, -EINVAL, "log level");

@@ -151,3 +151,15 @@ def test_a_client_of_the_old_segment_is_let_be(settings: Settings) -> None:
         port = old.bind(PORT_DYNAMIC, "client")
         ground.create_segment(settings).close()
         port.unbind()
+
+
+def test_the_mark_log_keeps_its_size() -> None:
+    fd = ground.make_mark_log()
+    try:
+        assert os.fstat(fd).st_size == ground.MARK_LOG_BYTES
+        assert not os.get_inheritable(fd)
+        for size in (0, 2 * ground.MARK_LOG_BYTES):
+            with pytest.raises(PermissionError):
+                os.ftruncate(fd, size)
+    finally:
+        os.close(fd)

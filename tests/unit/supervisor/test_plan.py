@@ -37,6 +37,9 @@ def test_the_peer_process_understands_what_it_is_told(tmp_path: Path) -> None:
     assert Role.NBD in config.native_roles
     config = PeerConfig(**process_config(settings, ("mapperd",), []))  # type: ignore[arg-type]
     assert config.native_roles == Role.MAPPERD
+    assert config.marks_fd == -1
+    config = PeerConfig(**process_config(settings, ROLES, [7], 8))  # type: ignore[arg-type]
+    assert config.marks_fd == 8
 
 
 def test_the_status_says_that_io_uring_is_missing(tmp_path: Path) -> None:
