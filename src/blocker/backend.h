@@ -35,7 +35,7 @@ struct blk_io {
     uint64_t size;    /* [bytes] */
     void *data;       /* READ, LIST: to fill; WRITE, CREATE, UPDATE, APPEND: to store */
     uint32_t flags;   /* XSEG_F_FUA, XSEG_F_NOSYNC, XSEG_F_FORCE */
-    uint64_t version; /* UPDATE: version to replace */
+    uint64_t version; /* UPDATE: version to replace; DELETE: to remove, 0: any */
     uint64_t fence;   /* APPEND */
     struct xseg_lease lease; /* ACQUIRE, RELEASE: in; out: granted, or the holder's */
     struct xseg_object_info info; /* INFO: out */

@@ -122,7 +122,10 @@ void file_put_if_absent(struct blk_backend *be, struct blk_io *io)
 
 /* ---- UPDATE ------------------------------------------------------------- */
 
-/** Is the stored header the one that io may replace?  Its directory is locked. */
+/**
+ * Is the stored header the one that io may replace, or remove if it brings no data?  Its
+ * directory is locked.
+ */
 static int check_stored(struct file_store *store, const char *path,
                         const struct blk_io *io)
 {
@@ -143,6 +146,8 @@ static int check_stored(struct file_store *store, const char *path,
         return rc;
     if (call.moved < sizeof prefix)
         return -EBADMSG;
+    if (!io->data)
+        return versioned_may_remove(&prefix, (uint64_t)st.st_size, io->version);
     return versioned_may_replace(&prefix, (uint64_t)st.st_size, io->data, io->size,
                                  io->version);
 }
@@ -350,19 +355,21 @@ static int remove_extent(struct file_store *store, const struct xseg_object *obj
     return rc < 0 ? rc : file_dirs_sync(store->dirs, dir);
 }
 
-static int remove_file(struct file_store *store, const struct xseg_object *object)
+static int remove_file(struct file_store *store, const struct blk_io *io)
 {
     char path[FILE_PATH_MAX], dir[FILE_PATH_MAX];
-    int lock = -1, rc;
+    int lock = -1, rc = 0;
 
-    split(path, dir, object);
+    split(path, dir, &io->object);
     /* Else a replacement under way would bring the header back. */
-    if (object->kind == XSEG_OBJ_HEADER) {
+    if (io->object.kind == XSEG_OBJ_HEADER) {
         lock = lock_header_dir(store, dir);
         if (lock < 0)
             return lock;
+        rc = io->version ? check_stored(store, path, io) : 0;
     }
-    rc = unlinkat(store->root_fd, path, 0) < 0 ? -errno : 0;
+    if (rc == 0)
+        rc = unlinkat(store->root_fd, path, 0) < 0 ? -errno : 0;
     if (lock >= 0)
         close(lock);
     if (rc == 0)
@@ -384,7 +391,7 @@ static void remove_run(struct reactor_job *job)
     if (io->object.kind == XSEG_OBJ_EXTENT)
         io->result = remove_extent(store, &io->object);
     else
-        io->result = remove_file(store, &io->object);
+        io->result = remove_file(store, io);
     /* Frees the blocks, which takes its time for a large file. */
     file_fd_close_detached(closing_of(io));
 }

@@ -65,6 +65,9 @@ int lease_acquire(struct xseg_lease *stored, const struct xseg_lease *ask,
     }
     if (!mine && stored->fence == UINT64_MAX)
         return -EBUSY;
+    /* A renewal must not take back what was broken a moment before. */
+    if (ask->fence != 0 && (!mine || ask->fence != stored->fence))
+        return -ESTALE;
 
     struct xseg_lease next = *ask;
     next.fence = mine ? stored->fence : stored->fence + 1;
@@ -126,4 +129,13 @@ int versioned_may_replace(const void *stored, uint64_t stored_bytes, const void 
         return -EBADMSG;
     struct xseg_versioned old = load(stored);
     return old.version == version && new.fence >= old.fence ? 0 : -ESTALE;
+}
+
+int versioned_may_remove(const void *stored, uint64_t stored_bytes, uint64_t version)
+{
+    if (version == 0)
+        return 0;
+    if (!versioned_valid(stored, stored_bytes))
+        return -EBADMSG;
+    return load(stored).version == version ? 0 : -ESTALE;
 }

@@ -27,10 +27,12 @@ enum lease_change {
  * Acquire or renew.
  *
  * @param stored  in: the record, all zeros if there was none; out: the record to store.
- * @param ask     owner, host, pid, boot_id, flags and ttl_ns of the asker.
+ * @param ask     owner, host, pid, boot_id, flags and ttl_ns of the asker; a fence other
+ *                than 0 asks to renew the lease of that fence only.
  * @param now_ns  CLOCK_REALTIME.
  * @param change  out on success.
- * Returns 0; -EBUSY and *stored unchanged but for ttl_ns = what is left; -EINVAL.
+ * Returns 0; -EBUSY and *stored unchanged but for ttl_ns = what is left; -ESTALE and
+ * *stored unchanged if there is nothing to renew; -EINVAL.
  */
 int lease_acquire(struct xseg_lease *stored, const struct xseg_lease *ask,
                   uint64_t now_ns, enum lease_change *change);
@@ -48,6 +50,9 @@ int lease_release(struct xseg_lease *stored, const struct xseg_lease *ask, bool 
  */
 int versioned_may_replace(const void *stored, uint64_t stored_bytes, const void *next,
                           uint64_t next_bytes, uint64_t version);
+
+/** May a stored header be removed by who knows this version of it (0: any)? */
+int versioned_may_remove(const void *stored, uint64_t stored_bytes, uint64_t version);
 
 /** True if data is a versioned object of just that length. */
 bool versioned_valid(const void *data, uint64_t bytes);

@@ -391,16 +391,25 @@ static void mem_list(struct blk_backend *be, struct blk_io *io)
     answer(io, rc < 0 ? rc : do_list(store_of(be), io));
 }
 
+static int do_remove(struct mem_store *store, const struct blk_io *io)
+{
+    struct mem_object *object = find(store, &io->object);
+    uint8_t prefix[sizeof(struct xseg_versioned)];
+
+    if (!object)
+        return -ENOENT;
+    mem_object_read(object, 0, prefix, sizeof prefix);
+    int rc = versioned_may_remove(prefix, object->size_bytes, io->version);
+    if (rc == 0)
+        forget(store, object);
+    return rc;
+}
+
 static void mem_remove(struct blk_backend *be, struct blk_io *io)
 {
     uint64_t torn;
     int rc = fault_strikes(MEM_REMOVE, io, &torn);
-    struct mem_object *object = find(store_of(be), &io->object);
-    if (rc == 0 && !object)
-        rc = -ENOENT;
-    else if (rc == 0)
-        forget(store_of(be), object);
-    answer(io, rc);
+    answer(io, rc < 0 ? rc : do_remove(store_of(be), io));
 }
 
 /* ---- leases ------------------------------------------------------------- */
@@ -417,7 +426,7 @@ static int do_acquire(struct mem_store *store, struct blk_io *io)
         rc = find_or_create(store, &io->object, &object);
     if (rc == 0)
         rc = mem_object_write(object, 0, &lease, sizeof lease);
-    if (rc == 0 || rc == -EBUSY)
+    if (rc == 0 || rc == -EBUSY || rc == -ESTALE)
         io->lease = lease;
     return rc;
 }

@@ -109,7 +109,9 @@ int request_decode(struct xseg_segment *seg, uint32_t port, uint32_t align,
     io->offset = LOAD(rq->offset);
     io->size = LOAD(rq->size);
     io->data = NULL;
-    io->version = op == XSEG_OP_UPDATE ? LOAD(rq->arg[0]) : 0;
+    bool versioned = op == XSEG_OP_UPDATE ||
+                     (op == XSEG_OP_DELETE && io->object.kind == XSEG_OBJ_HEADER);
+    io->version = versioned ? LOAD(rq->arg[0]) : 0;
     io->fence = op == XSEG_OP_APPEND ? LOAD(rq->arg[0]) : 0;
     io->result = 0;
 

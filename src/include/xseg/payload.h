@@ -31,10 +31,12 @@
  *  LIST     object.kind, offset = cursor (0        result = entries in data (struct
  *           starts), data                          xseg_list_entry); arg[0] = next
  *                                                  cursor, 0 at the end
- *  DELETE   object                                 durable.  -ENOENT
+ *  DELETE   object; HEADER: arg[0] = its version,  durable.  -ENOENT.  -ESTALE: another
+ *           or 0                                   version
  *  ACQUIRE  LEASE; inline struct xseg_lease with   inline struct xseg_lease granted, or
- *           owner, host and ttl_ns                 the holder's with -EBUSY.  By its
- *                                                  holder: renewed, same fence
+ *           owner, host and ttl_ns [fence: only    the holder's with -EBUSY.  By its
+ *           to renew the one of that fence]        holder: renewed, same fence.  -ESTALE:
+ *                                                  nothing to renew
  *  RELEASE  LEASE, inline struct xseg_lease,       -ESTALE if not the holder's.  FORCE
  *           [FORCE]                                breaks it; the fence never goes back
  *  RELEASE  EXTENT                                 this blocker's hold and open files are

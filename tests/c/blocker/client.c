@@ -205,7 +205,15 @@ int64_t do_info(struct server *s, const struct xseg_object *o,
 
 int64_t do_delete(struct server *s, const struct xseg_object *o)
 {
-    return answer_of(s, ask(s, XSEG_OP_DELETE, o), NULL);
+    return do_delete_version(s, o, 0);
+}
+
+int64_t do_delete_version(struct server *s, const struct xseg_object *o,
+                          uint64_t version)
+{
+    struct xseg_request *rq = ask(s, XSEG_OP_DELETE, o);
+    rq->arg[0] = version;
+    return answer_of(s, rq, NULL);
 }
 
 int64_t do_list(struct server *s, uint32_t kind, uint64_t *cursor,

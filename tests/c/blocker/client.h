@@ -64,6 +64,8 @@ int64_t do_append(struct server *s, const struct xseg_object *o, uint64_t off,
 int64_t do_info(struct server *s, const struct xseg_object *o,
                 struct xseg_object_info *info);
 int64_t do_delete(struct server *s, const struct xseg_object *o);
+int64_t do_delete_version(struct server *s, const struct xseg_object *o,
+                          uint64_t version);
 int64_t do_list(struct server *s, uint32_t kind, uint64_t *cursor,
                 struct xseg_list_entry *out, uint64_t nr);
 int64_t do_lease(struct server *s, uint32_t op, const struct xseg_object *o,

@@ -229,6 +229,11 @@ static void test_header_is_replaced_by_version_and_fence(void)
     CHECK_EQ(do_read(s, &h, 6000, got, 10), 0);
     CHECK_EQ(do_update(s, &h, 2, a, sizeof a), 0);
     CHECK_EQ(do_read(s, &h, 0, got, 1 << 20), sizeof a);
+    /* whoever removes it says which one */
+    CHECK_EQ(do_delete_version(s, &h, 2), -ESTALE);
+    CHECK_EQ(do_delete_version(s, &h, 3), 0);
+    CHECK_EQ(do_delete_version(s, &h, 3), -ENOENT);
+    CHECK_EQ(do_create(s, &h, a, sizeof a, 0), 0);
     CHECK_EQ(do_delete(s, &h), 0);
     CHECK_EQ(do_delete(s, &h), -ENOENT);
     CHECK_EQ(do_info(s, &h, &info), -ENOENT);
@@ -345,8 +350,16 @@ static void test_lease_is_broken_by_force(void)
     x = b;
     CHECK_EQ(do_lease(s, XSEG_OP_RELEASE, &l, &x, XSEG_F_FORCE), 0);
     CHECK_EQ(do_append(s, &j, 10, a.fence, page, 10), -ESTALE);
+    /* a renewal that was under way meanwhile does not take it back */
+    x = lease_of("a", long_ns);
+    x.fence = a.fence;
+    CHECK_EQ(do_lease(s, XSEG_OP_ACQUIRE, &l, &x, 0), -ESTALE);
+    CHECK_EQ(x.expires_ns, 0);
     CHECK_EQ(do_lease(s, XSEG_OP_ACQUIRE, &l, &b, 0), 0);
     CHECK(b.fence > a.fence + 1);
+    x = b;
+    CHECK_EQ(do_lease(s, XSEG_OP_ACQUIRE, &l, &x, 0), 0);
+    CHECK_EQ(x.fence, b.fence);
     CHECK_EQ(do_append(s, &j, 10, a.fence, page, 10), -ESTALE);
     CHECK_EQ(do_append(s, &j, 10, b.fence, page, 10), 0);
     CHECK_EQ(do_delete(s, &l), 0);
