@@ -9,6 +9,8 @@
 
 #include <errno.h>
 
+#include "common/log.h"
+
 /* vlmcd gets a large ZERO or DISCARD in parts, so that others have their turn. */
 #define ZERO_PIECE_BYTES (64u << 20)
 #define ZERO_WINDOW      4u
@@ -30,9 +32,6 @@ uint32_t nbd_error_from(int64_t result)
         return NBD_ENOMEM;
     case EOPNOTSUPP:
         return NBD_ENOTSUP;
-    case ESHUTDOWN:
-    case ECANCELED:
-        return NBD_ESHUTDOWN;
     default:
         return NBD_EIO;
     }
@@ -78,6 +77,8 @@ static void put(struct nbd_command *cmd)
     conn->nr_commands--;
     nbd_pool_put_command(&conn->peer->pool, cmd);
     wake_stalled(conn->peer);
+    if (conn->state == NBD_CONN_DRAINING && !conn->nr_commands)
+        nbd_conn_dirty(conn); /* closes it */
     nbd_conn_settle(conn);
 }
 
@@ -190,7 +191,7 @@ void nbd_command_drop_piece(struct nbd_piece *piece)
 /** Nothing is in flight and nothing will be. */
 static void finish(struct nbd_command *cmd)
 {
-    if (cmd->conn->state == NBD_CONN_CLOSED)
+    if (cmd->abandoned)
         nbd_command_answered(cmd);
     else if (cmd->type == NBD_CMD_READ)
         nbd_read_finish(cmd);
@@ -219,7 +220,12 @@ static void returned(void *arg, struct xseg_request *rq)
         nbd_command_fail(cmd, result < 0 ? nbd_error_from(result) : NBD_EIO, NULL);
 
     cmd->refs++; /* what follows may let go of the rest */
-    if (cmd->conn->state == NBD_CONN_CLOSED)
+    if (nbd_is_gone(result) && cmd->conn->state != NBD_CONN_CLOSED) {
+        log_line(LOG_INFO, "nbd", "closing a connection to be made again: %s",
+                 strerror((int)-result));
+        nbd_conn_close(cmd->conn);
+    }
+    if (cmd->abandoned)
         nbd_command_drop_piece(piece);
     else if (cmd->type == NBD_CMD_READ)
         nbd_read_arrived(piece, failed);
@@ -252,6 +258,7 @@ void nbd_piece_submit(struct nbd_piece *piece, uint32_t op, uint32_t flags,
 void nbd_command_abandon(struct nbd_command *cmd)
 {
     cmd->refs++;
+    cmd->abandoned = true;
     cmd->issued_all = true;
     list_remove(&cmd->wait_link);
     if (cmd->filling) {

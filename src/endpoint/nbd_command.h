@@ -56,6 +56,7 @@ struct nbd_command {
     uint32_t nr_pieces; /* alive: in flight, waiting or being sent */
     bool issued_all;
     bool answered;             /* its last reply is sent or dropped */
+    bool abandoned;            /* nobody waits for its reply */
     bool last_queued;          /* a read: its last chunk is queued */
     bool ordered;              /* its data leaves as a stream */
     bool head_queued;          /* ordered: the reply's head is queued */
@@ -80,7 +81,7 @@ bool nbd_command_issue(struct nbd_command *cmd);
 /** Answer with an error; nothing of it was issued. */
 void nbd_command_refuse(struct nbd_command *cmd, uint32_t error, const char *message);
 
-/** The connection is gone: keep only what is in flight. */
+/** There will be no reply: keep only what is in flight. */
 void nbd_command_abandon(struct nbd_command *cmd);
 
 /** A piece with a descriptor, counted in the command; NULL when it has to wait. */

@@ -47,7 +47,7 @@ static enum nbd_step (*const handlers[NBD_NR_CONN_STATES])(struct nbd_conn *) = 
     [NBD_CONN_REQUEST] = nbd_on_request,
     [NBD_CONN_PAYLOAD] = nbd_on_payload,
     [NBD_CONN_PAYLOAD_SKIP] = nbd_on_payload_skip,
-    [NBD_CONN_DRAINING] = on_nothing,
+    [NBD_CONN_DRAINING] = nbd_on_draining,
     [NBD_CONN_CLOSED] = on_nothing,
 };
 
@@ -134,18 +134,10 @@ static int read_once(struct nbd_conn *conn)
  *  sending side. */
 static void end_of_input(struct nbd_conn *conn)
 {
-    struct nbd_command *cmd = conn->incoming;
-
-    if (in_handshake(conn)) {
+    if (in_handshake(conn))
         nbd_conn_close(conn);
-        return;
-    }
-    conn->incoming = NULL;
-    if (cmd) {
-        nbd_command_fail(cmd, NBD_EIO, NULL);
-        nbd_command_abandon(cmd);
-    }
-    nbd_conn_drain(conn);
+    else
+        nbd_conn_drain(conn);
 }
 
 static void receive(struct nbd_conn *conn)
@@ -217,11 +209,10 @@ void nbd_conn_dirty(struct nbd_conn *conn)
     nbd_peer_arm(conn->peer);
 }
 
-/** Nothing is left to answer: a WRITE whose data does not come counts for nothing. */
+/** Nothing is left to answer. */
 static bool idle(const struct nbd_conn *conn)
 {
-    return list_empty(&conn->out) && conn->nr_commands == (conn->incoming ? 1u : 0u) &&
-           !conn->volume_asked;
+    return list_empty(&conn->out) && !conn->nr_commands && !conn->volume_asked;
 }
 
 void nbd_conn_flush(struct nbd_conn *conn)
@@ -241,7 +232,7 @@ void nbd_conn_flush(struct nbd_conn *conn)
         set_interest(conn, conn->io.events & EPOLLIN);
     if (rc > 0 || conn->io.fd < 0)
         return;
-    if ((conn->state == NBD_CONN_DRAINING || conn->peer->stopping) && idle(conn))
+    if (conn->state == NBD_CONN_DRAINING && idle(conn))
         nbd_conn_close(conn);
     else if (conn->exports)
         nbd_exports_continue(conn);
@@ -311,6 +302,11 @@ fail_fd:
 
 void nbd_conn_drain(struct nbd_conn *conn)
 {
+    struct nbd_command *cmd = conn->incoming;
+
+    conn->incoming = NULL;
+    if (cmd)
+        nbd_command_abandon(cmd);
     conn->state = NBD_CONN_DRAINING;
     conn->waiting = true;
     set_interest(conn, false);
@@ -327,6 +323,7 @@ void nbd_conn_close(struct nbd_conn *conn)
     conn->state = NBD_CONN_CLOSED;
     conn->waiting = true;
     reactor_disarm_timer(conn->peer->reactor, &conn->timer);
+    reactor_disarm_timer(conn->peer->reactor, &conn->volume_timer);
     reactor_del_fd(conn->peer->reactor, &conn->io);
     close(conn->io.fd);
     conn->io.fd = -1;

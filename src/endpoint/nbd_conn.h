@@ -5,6 +5,7 @@
 #ifndef ENDPOINT_NBD_CONN_H
 #define ENDPOINT_NBD_CONN_H
 
+#include <errno.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -72,8 +73,9 @@ struct nbd_conn {
     struct nbd_exports *exports;      /* a LIST under way */
 
     /* the open volume */
-    enum nbd_volume_step volume_step; /* asked, or to be asked */
-    bool volume_asked;                /* the request is on its way */
+    enum nbd_volume_step volume_step;  /* asked, or to be asked */
+    bool volume_asked;                 /* the request is on its way */
+    struct reactor_timer volume_timer; /* asks again */
     bool volume_open;
     bool snapshot;
     bool info_only; /* opened for INFO: closed again before the answer */
@@ -117,7 +119,10 @@ int nbd_conn_create(struct nbd_peer *peer, int fd);
  */
 void nbd_conn_close(struct nbd_conn *conn);
 
-/** Take no more from the client; close when all replies are sent. */
+/**
+ * Take no more from the client; close when all replies are sent.  A WRITE whose data is
+ * not all here is dropped without a reply.
+ */
 void nbd_conn_drain(struct nbd_conn *conn);
 
 /** Something the connection waited for may be there: go on. */
@@ -138,6 +143,15 @@ void nbd_conn_settle(struct nbd_conn *conn);
 /** Free the record.  Only from the peer's end-of-turn work. */
 void nbd_conn_free(struct nbd_conn *conn);
 
+/**
+ * True if who was asked, or somebody it needs, is ending or has died.  The same may be
+ * asked again soon; a client gets no error for it, but has to connect again.
+ */
+static inline bool nbd_is_gone(int64_t result)
+{
+    return result == -EPIPE || result == -EOWNERDEAD || result == -ECANCELED;
+}
+
 static inline uint32_t nbd_conn_buffered(const struct nbd_conn *conn)
 {
     return conn->in_len - conn->in_pos;
@@ -150,5 +164,6 @@ enum nbd_step nbd_on_option_skip(struct nbd_conn *conn);
 enum nbd_step nbd_on_request(struct nbd_conn *conn);
 enum nbd_step nbd_on_payload(struct nbd_conn *conn);
 enum nbd_step nbd_on_payload_skip(struct nbd_conn *conn);
+enum nbd_step nbd_on_draining(struct nbd_conn *conn);
 
 #endif

@@ -90,6 +90,10 @@ static void listed(void *arg, struct xseg_request *rq)
         nbd_conn_settle(conn);
         return;
     }
+    if (nbd_is_gone(result)) {
+        nbd_volume_ask_later(conn, NBD_VOLUME_LIST);
+        return;
+    }
     if (result < 0)
         log_line(LOG_WARNING, "nbd", "cannot list volumes: %s", strerror((int)-result));
     if (result < 0 || !exports->more) {

@@ -164,10 +164,6 @@ static int refuse_open(struct nbd_conn *conn, int64_t result)
     case EINVAL:
     case ENAMETOOLONG:
         return nbd_option_error(conn, NBD_REP_ERR_INVALID, "not a volume's name");
-    case ESHUTDOWN:
-    case ECANCELED:
-        return nbd_option_error(conn, NBD_REP_ERR_SHUTDOWN,
-                                "the server is being shut down");
     default:
         return nbd_option_error(conn, NBD_REP_ERR_PLATFORM,
                                 "the volume cannot be opened: see the server's log");
@@ -287,11 +283,6 @@ static enum nbd_step abort_handshake(struct nbd_conn *conn)
 
 enum nbd_step nbd_option_serve(struct nbd_conn *conn, const uint8_t *data, uint32_t len)
 {
-    if (conn->peer->stopping && conn->option != NBD_OPT_ABORT)
-        return conn->option == NBD_OPT_EXPORT_NAME
-                   ? NBD_STEP_CLOSE
-                   : refuse(conn, NBD_REP_ERR_SHUTDOWN,
-                            "the server is being shut down");
     switch (conn->option) {
     case NBD_OPT_EXPORT_NAME:
         return export_name(conn, data, len);

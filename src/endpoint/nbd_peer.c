@@ -109,10 +109,12 @@ static void stop(struct peer *base, void (*stopped)(void *arg), void *arg)
     LIST_FOR_EACH(it, next, &peer->conns)
     {
         struct nbd_conn *conn = LIST_ENTRY(it, struct nbd_conn, link);
+        /* A client that asks on and on must not keep us: what it is not answered it
+         * asks again of whoever serves the socket next. */
         if (conn->state < NBD_CONN_REQUEST)
             nbd_conn_close(conn);
-        else
-            nbd_conn_dirty(conn); /* closes it as soon as nothing is unanswered */
+        else if (conn->state < NBD_CONN_DRAINING)
+            nbd_conn_drain(conn);
     }
     peer->stop_timer.on_fire = on_stop_timeout;
     reactor_arm_timer(peer->reactor, &peer->stop_timer, NBD_STOP_TIMEOUT_NS);

@@ -17,10 +17,12 @@
 /** How long a connection that ends may take to accept its last replies. */
 #define NBD_DRAIN_TIMEOUT_NS UINT64_C(10000000000)
 /** How long stop() waits for clients to take their replies. */
-#define NBD_STOP_TIMEOUT_NS UINT64_C(3000000000)
+#define NBD_STOP_TIMEOUT_NS UINT64_C(500000000)
 /** When to look again for memory that others may have given back. */
 #define NBD_RETRY_NS        UINT64_C(2000000)
 #define NBD_ACCEPT_RETRY_NS UINT64_C(100000000)
+/** When to ask again for a volume or a list, of a peer that is being restarted. */
+#define NBD_VOLUME_RETRY_NS UINT64_C(10000000)
 
 struct nbd_listener {
     struct reactor_fd io;

@@ -41,10 +41,6 @@ static uint32_t check(const struct nbd_command *cmd, const char **message)
     const struct nbd_conn *conn = cmd->conn;
 
     *message = NULL;
-    if (conn->peer->stopping) {
-        *message = "the server is being shut down";
-        return NBD_ESHUTDOWN;
-    }
     if (cmd->type > NBD_CMD_BLOCK_STATUS) {
         *message = "unknown command";
         return NBD_EINVAL;
@@ -117,6 +113,14 @@ static bool issue_pending(struct nbd_conn *conn)
         return false;
     conn->issuing = NULL;
     return true;
+}
+
+/** What was taken is issued to its end, so that it can be answered. */
+enum nbd_step nbd_on_draining(struct nbd_conn *conn)
+{
+    if (!issue_pending(conn))
+        nbd_conn_stall(conn);
+    return NBD_STEP_WAIT;
 }
 
 enum nbd_step nbd_on_request(struct nbd_conn *conn)

@@ -45,6 +45,10 @@ static void open_replied(struct nbd_conn *conn, enum nbd_volume_step step,
         nbd_conn_settle(conn);
         return;
     }
+    if (nbd_is_gone(result)) {
+        nbd_volume_ask_later(conn, step);
+        return;
+    }
     if (result == -EROFS && step == NBD_VOLUME_OPEN) {
         conn->volume_step = NBD_VOLUME_OPEN_READONLY;
         nbd_volume_ask(conn);
@@ -104,4 +108,16 @@ void nbd_volume_ask(struct nbd_conn *conn)
 {
     if (!ask(conn))
         nbd_conn_stall(conn);
+}
+
+static void on_volume_timer(struct reactor_timer *self)
+{
+    nbd_volume_ask(LIST_ENTRY(self, struct nbd_conn, volume_timer));
+}
+
+void nbd_volume_ask_later(struct nbd_conn *conn, enum nbd_volume_step step)
+{
+    conn->volume_step = step;
+    conn->volume_timer.on_fire = on_volume_timer;
+    reactor_arm_timer(conn->peer->reactor, &conn->volume_timer, NBD_VOLUME_RETRY_NS);
 }

@@ -16,6 +16,12 @@
  */
 void nbd_volume_ask(struct nbd_conn *conn);
 
+/**
+ * Ask for `step` a little later: who is needed is not there.  It ends, at the latest,
+ * with the time for a handshake.
+ */
+void nbd_volume_ask_later(struct nbd_conn *conn, enum nbd_volume_step step);
+
 /* Called with the answers (nbd_options.c). */
 
 /** The volume is open (0), or not (-errno). */

@@ -41,10 +41,22 @@ static uint8_t *contents(struct fake_vlmcd *fake, uint64_t index)
     }
 }
 
+/** True while requests find nobody. */
+static bool is_gone(struct fake_vlmcd *fake)
+{
+    if (!atomic_load(&fake->nr_gone_opens))
+        return false;
+    atomic_fetch_sub(&fake->nr_gone_opens, 1);
+    return true;
+}
+
 static int64_t serve_open(struct fake_vlmcd *fake, struct xseg_request *rq)
 {
     struct xseg_volume_info info = {.inline_valid = 1, .block_bytes = 4u << 20};
     size_t len = rq->arg[XSEG_ARG_NAME_LEN];
+
+    if (is_gone(fake))
+        return -EPIPE;
 
     for (size_t i = 0; i < NR_VOLUMES; i++) {
         const struct fake_volume *v = &volumes[i];
@@ -232,6 +244,11 @@ static void on_control(void *ctx, struct xseg_request *rq)
     size_t len = 0;
     const char *at;
 
+    if (is_gone(fake)) {
+        xseg_request_complete(fake->control, rq, -EOWNERDEAD);
+        free(names);
+        return;
+    }
     if (rq->op != XSEG_OP_LIST || !json || rq->size >= sizeof(request)) {
         xseg_request_complete(fake->control, rq, -EINVAL);
         free(names);

@@ -42,6 +42,7 @@ struct fake_vlmcd {
     /* Set by a test while the server runs. */
     _Atomic int64_t fail_offset; /* requests that cover it fail; -1: none */
     _Atomic int64_t fail_result;
+    atomic_uint nr_gone_opens; /* so many OPEN and LIST find nobody */
     atomic_bool hold; /* keep data requests unanswered; then answer in reverse order */
 
     /* Read by a test. */

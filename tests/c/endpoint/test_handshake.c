@@ -285,6 +285,41 @@ static void list_names_every_volume_in_order(void)
     expect_usable(fd);
 }
 
+static void who_is_needed_is_waited_for(void)
+{
+    uint8_t reply[512];
+    uint32_t type;
+    int fd;
+
+    atomic_store(&s.fake.nr_gone_opens, 5);
+    fd = client_go(&s, "disk", CLIENT_SIMPLE, NULL, NULL);
+    client_check_alive(fd, CLIENT_SIMPLE);
+    client_disconnect(fd);
+    atomic_store(&s.fake.nr_gone_opens, 5);
+    fd = client_greet(&s, FLAGS);
+    client_option(fd, NBD_OPT_LIST, NULL, 0);
+    do
+        type = client_reply(fd, NBD_OPT_LIST, reply, sizeof(reply), NULL);
+    while (type == NBD_REP_SERVER);
+    CHECK_EQ(type, NBD_REP_ACK);
+    CHECK_EQ(atomic_load(&s.fake.nr_gone_opens), 0);
+    close(fd);
+}
+
+static void leaving_while_somebody_is_waited_for_is_harmless(void)
+{
+    static const char name[] = "\0\0\0\4disk\0";
+
+    for (int i = 0; i < 20; i++) {
+        int fd = client_greet(&s, FLAGS);
+        atomic_store(&s.fake.nr_gone_opens, 3);
+        client_option(fd, i % 2 ? NBD_OPT_LIST : NBD_OPT_GO, name,
+                      i % 2 ? 0 : sizeof(name));
+        close(fd);
+    }
+    atomic_store(&s.fake.nr_gone_opens, 0);
+}
+
 static void leaving_in_the_middle_of_a_list_is_harmless(void)
 {
     for (int i = 0; i < 20; i++) {
@@ -450,6 +485,8 @@ int main(void)
     info_of_a_busy_volume_works();
     list_names_every_volume_in_order();
     leaving_in_the_middle_of_a_list_is_harmless();
+    who_is_needed_is_waited_for();
+    leaving_while_somebody_is_waited_for_is_harmless();
     meta_contexts_are_listed_and_set();
     contexts_hold_for_the_export_they_were_set_for();
     abort_is_acknowledged();

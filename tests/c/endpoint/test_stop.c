@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Stopping: what is in flight is answered, what comes later is refused, all is closed.
+/* Stopping: what is in flight is answered, what comes later is not taken, all is closed.
  */
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "server.h"
@@ -33,7 +34,7 @@ static void idle_clients_are_disconnected(void)
     server_stop(&s);
 }
 
-static void requests_in_flight_are_answered_and_new_ones_refused(void)
+static void requests_in_flight_are_answered_and_new_ones_not_taken(void)
 {
     static struct server s;
     uint64_t cookie;
@@ -45,12 +46,50 @@ static void requests_in_flight_are_answered_and_new_ones_refused(void)
     client_request(fd, NBD_CMD_READ, 0, 1, 0, sizeof(data));
     wait_until(&s.fake.nr_held_now, 1);
     server_begin_stop(&s);
-    CHECK_EQ(client_do(fd, NBD_CMD_READ, 0, 0, 4096), NBD_ESHUTDOWN);
-    CHECK_EQ(client_do(fd, NBD_CMD_FLUSH, 0, 0, 0), NBD_ESHUTDOWN);
+    client_request(fd, NBD_CMD_READ, 0, 2, 0, 4096);
+    client_request(fd, NBD_CMD_FLUSH, 0, 3, 0, 0);
     server_release(&s);
     CHECK_EQ(client_simple(fd, &cookie), NBD_OK);
     CHECK_EQ(cookie, 1);
     client_recv(fd, data, sizeof(data));
+    client_expect_eof(fd);
+    server_stop(&s);
+}
+
+static void a_client_that_asks_on_does_not_keep_it(void)
+{
+    static struct server s;
+    uint64_t cookie, nr = 0;
+    int fd;
+
+    server_start(&s, NULL);
+    fd = client_go(&s, "disk", CLIENT_SIMPLE, NULL, NULL);
+    for (; nr < 64; nr++)
+        client_request(fd, NBD_CMD_READ, 0, nr, 0, 512);
+    server_begin_stop(&s);
+    /* In order, each whole, as many as it took: then the end. */
+    for (uint64_t i = 0; recv(fd, data, 1, MSG_PEEK) == 1; i++) {
+        CHECK_EQ(client_simple(fd, &cookie), NBD_OK);
+        CHECK_EQ(cookie, i);
+        client_recv(fd, data, 512);
+    }
+    server_stop(&s);
+    close(fd);
+}
+
+static void a_write_that_is_half_there_gets_no_reply(void)
+{
+    static struct server s;
+    int fd;
+
+    server_start(&s, NULL);
+    fd = client_go(&s, "disk", CLIENT_SIMPLE, NULL, NULL);
+    atomic_store(&s.fake.hold, true);
+    client_request(fd, NBD_CMD_WRITE, 0, 1, 0, 2 * sizeof(data));
+    client_send(fd, data, sizeof(data));
+    wait_until(&s.fake.nr_held_now, 1); /* its first piece is on its way */
+    server_begin_stop(&s);
+    server_release(&s);
     client_expect_eof(fd);
     server_stop(&s);
 }
@@ -88,7 +127,9 @@ int main(void)
 {
     an_idle_server_stops();
     idle_clients_are_disconnected();
-    requests_in_flight_are_answered_and_new_ones_refused();
+    requests_in_flight_are_answered_and_new_ones_not_taken();
+    a_client_that_asks_on_does_not_keep_it();
+    a_write_that_is_half_there_gets_no_reply();
     clients_that_do_not_read_hold_nobody_up_for_ever();
     a_write_whose_data_never_comes_does_not_count();
     return 0;
