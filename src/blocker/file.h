@@ -13,6 +13,7 @@
  *   file_inline.c  small transfers at once
  *   file_io.c      READ, WRITE, ZERO, FLUSH
  *   file_append.c  APPEND
+ *   file_fence.c   comparing the fence of an APPEND
  *   file_meta.c    CREATE, UPDATE, INFO, DELETE
  *   file_list.c    LIST
  *   file_lease.c   ACQUIRE, RELEASE
@@ -197,7 +198,6 @@ struct file_fd {
     struct list next_sync_waiters; /* of the next one */
 
     /* file_append.c */
-    int lease_fd; /* of the journal's lease, -1 if none is known */
     bool appending;
     bool appended;            /* first append done: inode and name are durable */
     struct list append_queue; /* struct file_op */
@@ -278,8 +278,10 @@ struct file_op {
     void *bounce;         /* aligned copy of the data, for O_DIRECT */
     uint64_t bounce_skip; /* [bytes] of it before the wanted range */
     uint64_t old_length;  /* APPEND: of the journal */
-    uint64_t wanted;      /* [bytes] the io wants of this piece */
-    uint8_t *data;        /* where they go to or come from */
+    uint64_t newest_fence;
+    void (*compared)(struct file_op *op, int rc); /* file_fence.c */
+    uint64_t wanted; /* [bytes] the io wants of this piece */
+    uint8_t *data;   /* where they go to or come from */
 };
 
 struct file_op *file_op_get(struct file_store *store, struct blk_io *io);
@@ -325,11 +327,17 @@ void file_lease_release(struct blk_backend *be, struct blk_io *io);
 
 /* ---- file_lease.c: for INFO, READ, DELETE and APPEND -------------------- */
 
-/** Stored lease; -ENOENT if there is none.  Blocks. */
+/** Stored lease; -ENOENT if there is none.  Takes no lock.  Blocks. */
 int file_lease_read(struct file_store *store, const struct xseg_object *object,
                     struct xseg_lease *out);
-/** The record behind an open, locked lease file.  -ESTALE if it was deleted. */
+/** The record behind an open lease file.  -ESTALE if it was deleted. */
 int file_lease_load_fd(int fd, struct xseg_lease *out);
+
+/* ---- file_fence.c ------------------------------------------------------- */
+
+/** Look at the lease of the journal that op's io appends to: op->compared(op, rc), maybe
+ *  at once, with 0, -ESTALE if it has a newer fence, or -errno. */
+void file_fence_compare(struct file_op *op);
 
 /* ---- file_meta.c -------------------------------------------------------- */
 

@@ -1,23 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * APPEND to a journal: fence, length, one durable write.
+ * APPEND to a journal: fence, length, one durable write, and the fence again.
  *
- * It is on the way of every flush, so it costs two cached descriptors, a few
- * system calls that never wait and one write with RWF_DSYNC (for the tail of a file the
- * same as write + fdatasync, with one submission).
+ *   1. the fence of the lease must not be above ours
+ *   2. the journal's length must be the offset
+ *   3. the write, with RWF_DSYNC (for the tail of a file the same as write + fdatasync,
+ *      with one submission); if it fails, the journal is cut back to its old length
+ *   4. the fence once more: if it is still ours, whoever takes the volume over later
+ *      reads the journal later and finds the record.  If not, -ESTALE: the record may be
+ *      there, behind the length that the new holder's header freezes
  *
- *   1. shared flock on the lease file, so that a lease cannot move while we write
- *   2. its fence must not be above ours, the journal's length must be the offset
- *   3. the write; if it fails, the journal is cut back to its old length
- *   4. unlock
+ * No lock: a process that is paused between two steps would keep it from the others.
+ * Step 1 spares the journal of a holder that is known late; only step 4 decides.
  *
- * Appends to one journal go one at a time.  The first of this process in a journal, any
- * whose lock is taken, and the cutting back run as blocking jobs.
+ * It is on the way of every flush, so it costs two cached descriptors and a few
+ * system calls that never wait besides the write.  Appends to one journal go one at a
+ * time.  The first of this process in a journal and the cutting back run as blocking
+ * jobs.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -32,8 +34,6 @@ static void finish(struct file_op *op, int rc)
     struct file_fd *file = op->file;
 
     if (file) {
-        if (file->lease_fd >= 0)
-            (void)flock(file->lease_fd, LOCK_UN);
         file->appending = false;
         file->refs++;
     }
@@ -45,50 +45,28 @@ static void finish(struct file_op *op, int rc)
     }
 }
 
-/* ---- the checks --------------------------------------------------------- */
+/** The record is durable: was the fence still ours? */
+static void finish_if_newest(struct file_op *op)
+{
+    op->compared = finish;
+    file_fence_compare(op);
+}
 
-/** With the lease locked: may this append go on?  0 or -errno. */
+/** May this append go on?  0 or -errno. */
 static int check(struct file_op *op)
 {
     const struct blk_io *io = op->io;
     struct file_fd *file = op->file;
-    struct xseg_lease lease;
     struct stat st;
 
     if (file->sync_error != 0)
         return file->sync_error;
-    if (file->lease_fd >= 0) {
-        int rc = file_lease_load_fd(file->lease_fd, &lease);
-        if (rc < 0)
-            return rc;
-        if (io->fence < lease.fence)
-            return -ESTALE;
-    }
     if (fstat(file->fd, &st) < 0)
         return -errno;
     if (st.st_nlink == 0 || (uint64_t)st.st_size != io->offset)
         return -ESTALE;
     op->old_length = io->offset;
     return 0;
-}
-
-static int open_lease(struct file_op *op)
-{
-    struct xseg_object lease = blk_object_lease_of(&op->io->object);
-    struct file_fd *file = op->file;
-    char path[FILE_PATH_MAX];
-    struct stat st;
-
-    if (file->lease_fd >= 0 && (fstat(file->lease_fd, &st) < 0 || st.st_nlink == 0)) {
-        close(file->lease_fd);
-        file->lease_fd = -1;
-    }
-    if (file->lease_fd >= 0)
-        return 0;
-    file_path(path, &lease, 0);
-    file->lease_fd =
-        openat(op->store->root_fd, path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-    return file->lease_fd < 0 && errno != ENOENT ? -errno : 0;
 }
 
 /* ---- the blocking form -------------------------------------------------- */
@@ -114,13 +92,7 @@ static int append_blocking(struct file_op *op)
     struct file_fd *file = op->file;
     char dir[FILE_PATH_MAX];
 
-    int rc = open_lease(op);
-    if (rc < 0)
-        return rc;
-    while (file->lease_fd >= 0 && flock(file->lease_fd, LOCK_SH) < 0)
-        if (errno != EINTR)
-            return -errno;
-    rc = check(op);
+    int rc = check(op);
     if (rc < 0)
         return rc;
     op->call.moved = 0;
@@ -155,9 +127,12 @@ static void append_run(struct reactor_job *job)
 static void append_done(struct reactor_job *job)
 {
     struct file_op *op = LIST_ENTRY(job, struct file_op, job);
-    if (op->call.result == 0)
+    if (op->call.result == 0) {
         op->file->appended = true;
-    else if (is_unborn(op->file))
+        finish_if_newest(op);
+        return;
+    }
+    if (is_unborn(op->file))
         file_fd_detach(op->store, &op->io->object, NULL);
     finish(op, op->call.result);
 }
@@ -182,7 +157,7 @@ static void called(struct file_call *call)
 {
     struct file_op *op = LIST_ENTRY(call, struct file_op, call);
     if (call->result == 0)
-        finish(op, 0);
+        finish_if_newest(op);
     else
         offload(op, cut_back_run);
 }
@@ -190,12 +165,9 @@ static void called(struct file_call *call)
 static void start(struct file_op *op)
 {
     struct file_fd *file = op->file;
-    struct stat st;
 
     file->appending = true;
-    /* Without a lease file only a job can tell that there is still none. */
-    if (!file->appended || file->lease_fd < 0 || fstat(file->lease_fd, &st) < 0 ||
-        st.st_nlink == 0 || flock(file->lease_fd, LOCK_SH | LOCK_NB) < 0) {
+    if (!file->appended) {
         offload(op, append_run);
         return;
     }
@@ -222,9 +194,7 @@ static void opened(struct file_fd_wait *wait, struct file_fd *file, int rc)
     if (rc == -ENOENT)
         rc = -ESTALE; /* the journal it means is gone */
     if (rc < 0) {
-        struct blk_io *io = op->io;
-        file_op_put(op);
-        file_answer(io, rc);
+        finish(op, rc);
         return;
     }
     op->call.fd = file->fd;
@@ -232,13 +202,13 @@ static void opened(struct file_fd_wait *wait, struct file_fd *file, int rc)
     start_next(file);
 }
 
-void file_append_if(struct blk_backend *be, struct blk_io *io)
+/** The fence of the lease was not above ours a moment ago. */
+static void compared(struct file_op *op, int rc)
 {
-    struct file_store *store = file_store_of(be);
-    struct file_op *op = file_op_get(store, io);
+    struct blk_io *io = op->io;
 
-    if (!op) {
-        file_answer(io, -ENOMEM);
+    if (rc < 0 || io->size == 0) {
+        finish(op, rc);
         return;
     }
     op->call = (struct file_call){.verb = FILE_WRITE_DSYNC,
@@ -248,5 +218,17 @@ void file_append_if(struct blk_backend *be, struct blk_io *io)
                                   .done = called};
     op->open.create = io->offset == 0;
     op->open.ready = opened;
-    file_fd_get(store, &io->object, 0, &op->open);
+    file_fd_get(op->store, &io->object, 0, &op->open);
+}
+
+void file_append_if(struct blk_backend *be, struct blk_io *io)
+{
+    struct file_op *op = file_op_get(file_store_of(be), io);
+
+    if (!op) {
+        file_answer(io, -ENOMEM);
+        return;
+    }
+    op->compared = compared;
+    file_fence_compare(op);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Cache of open files: extents, content, layers, journals.
+ * Cache of open files: extents, content, layers, journals, and leases to compare with.
  *
  * A file stays open while it is referenced, while it has writes that are not durable
  * (closing it could lose the only report of a failed writeback) and after a failed
@@ -43,8 +43,6 @@ static void close_and_free(struct file_fd *file)
 {
     if (file->fd >= 0)
         close(file->fd);
-    if (file->lease_fd >= 0)
-        close(file->lease_fd);
     free(file);
 }
 
@@ -153,7 +151,8 @@ static int open_flags(const struct file_fd *file)
     uint32_t kind = file->object.kind;
     int flags = O_CLOEXEC | O_NOFOLLOW;
 
-    flags |= kind == XSEG_OBJ_CONTENT ? O_RDONLY : O_RDWR;
+    /* A lease is changed by file_lease.c, through a descriptor of its own. */
+    flags |= kind == XSEG_OBJ_CONTENT || kind == XSEG_OBJ_LEASE ? O_RDONLY : O_RDWR;
     if (file->store->direct && (kind == XSEG_OBJ_CONTENT || kind == XSEG_OBJ_EXTENT))
         flags |= O_DIRECT;
     return flags;
@@ -294,7 +293,6 @@ static struct file_fd *new_file(struct file_store *store,
     file->object = *object;
     file->part = part;
     file->fd = -1;
-    file->lease_fd = -1;
     list_init(&file->link);
     list_init(&file->waiters);
     list_init(&file->sync_waiters);

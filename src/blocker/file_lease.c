@@ -3,9 +3,9 @@
  * Leases in files: ACQUIRE, RELEASE, and reading them.
  *
  * A lease file never moves, so that flock(2) on it orders everybody, in any process:
- * exclusive to change it, shared to read it and while a journal append relies on it. It
- * has two slots, written in turn; the valid one with the higher sequence counts.  A
- * change that must last syncs the other slot first, then writes, then syncs: at every
+ * exclusive to change it.  It has two slots, written in turn; the valid one with the
+ * higher sequence counts.  Readers take no lock: while one slot is written, the other is
+ * whole, and so they see the record before the change or after it.  A change that must last syncs the other slot first, then writes, then syncs: at every
  * instant one durable slot has the newest fence that was ever granted.  A renewal
  * changes no fence and is not synced: a power cut ends its holder anyway.
  *
@@ -61,8 +61,12 @@ static uint64_t realtime_ns(void)
 
 /* ---- slots -------------------------------------------------------------- */
 
-/** The newest valid slot of a locked file and where it lies (0 or 1). */
-static int load(int fd, struct lease_slot *out, int *index)
+/** Both slots are read in turn; so often a writer may overtake a reader without its
+ *  lock.  He needs the time of two changes for that, each with an open and a lock. */
+#define MAX_OVERTAKEN 8
+
+/** The newest valid slot of a file and where it lies (0 or 1). */
+static int load_once(int fd, struct lease_slot *out, int *index)
 {
     struct lease_slot slot;
     struct stat st;
@@ -88,6 +92,14 @@ static int load(int fd, struct lease_slot *out, int *index)
             rc = 0;
         }
     }
+    return rc;
+}
+
+static int load(int fd, struct lease_slot *out, int *index)
+{
+    int rc = -EBADMSG;
+    for (int i = 0; i < MAX_OVERTAKEN && rc == -EBADMSG; i++)
+        rc = load_once(fd, out, index);
     return rc;
 }
 
@@ -264,17 +276,12 @@ int file_lease_read(struct file_store *store, const struct xseg_object *object,
                     struct xseg_lease *out)
 {
     char path[FILE_PATH_MAX];
-    int rc;
 
     file_path(path, object, 0);
     int fd = openat(store->root_fd, path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
         return -errno;
-    do {
-        rc = flock(fd, LOCK_SH) < 0 ? -errno : 0;
-    } while (rc == -EINTR);
-    if (rc == 0)
-        rc = file_lease_load_fd(fd, out);
+    int rc = file_lease_load_fd(fd, out);
     if (rc == -ESTALE)
         rc = -ENOENT;
     close(fd);

@@ -264,6 +264,8 @@ static int do_append(struct mem_store *store, struct blk_io *io, uint64_t size)
     load_lease(find(store, &lease_name), &lease);
     if (io->fence < lease.fence)
         return -ESTALE;
+    if (io->size == 0)
+        return 0;
     uint64_t length = journal ? journal->size_bytes : 0;
     if (io->offset != length)
         return -ESTALE;

@@ -25,6 +25,7 @@ enum need {
     NEED_LEASE = 1u << 2,   /* an inline struct xseg_lease */
     NEED_ENTRIES = 1u << 3, /* data for at least one list entry */
     NEED_ALIGNED = 1u << 4, /* the backend's alignment, for extents */
+    MAY_BE_EMPTY = 1u << 5, /* `size` 0 is an op of its own, without data */
 };
 
 struct rule {
@@ -47,7 +48,7 @@ static const struct rule rules[XSEG_NR_OPS] = {
                             KIND(XSEG_OBJ_LAYER),
                         NEED_DATA, CALL(put_if_absent)},
     [XSEG_OP_UPDATE] = {KIND(XSEG_OBJ_HEADER), NEED_DATA, CALL(replace_if)},
-    [XSEG_OP_APPEND] = {KIND(XSEG_OBJ_JOURNAL), NEED_DATA | NEED_RANGE,
+    [XSEG_OP_APPEND] = {KIND(XSEG_OBJ_JOURNAL), NEED_DATA | NEED_RANGE | MAY_BE_EMPTY,
                         CALL(append_if)},
     [XSEG_OP_INFO] = {STORE | ANY_KIND, 0, CALL(stat)},
     [XSEG_OP_LIST] = {ANY_KIND, NEED_ENTRIES, CALL(list)},
@@ -93,6 +94,7 @@ int request_decode(struct xseg_segment *seg, uint32_t port, uint32_t align,
                    request_call_fn *call)
 {
     uint32_t kinds = STORE | (port == XSEG_PORT_BLOCKERB ? DATA_KINDS : MAP_KINDS);
+    uint32_t needs;
     int rc = 0;
 
     *call = NULL;
@@ -118,22 +120,24 @@ int request_decode(struct xseg_segment *seg, uint32_t port, uint32_t align,
     if (!blk_object_valid(&io->object) ||
         (rule->kinds & kinds & KIND(io->object.kind)) == 0)
         return -EINVAL;
-    if ((rule->needs & NEED_RANGE) &&
-        (io->size == 0 || io->offset > (uint64_t)INT64_MAX ||
-         io->size > (uint64_t)INT64_MAX - io->offset))
+    needs = rule->needs;
+    if (io->size == 0 && (needs & MAY_BE_EMPTY))
+        needs &= ~(uint32_t)(NEED_DATA | NEED_RANGE);
+    if ((needs & NEED_RANGE) && (io->size == 0 || io->offset > (uint64_t)INT64_MAX ||
+                                 io->size > (uint64_t)INT64_MAX - io->offset))
         return -EINVAL;
-    if ((rule->needs & NEED_ALIGNED) && io->object.kind == XSEG_OBJ_EXTENT &&
+    if ((needs & NEED_ALIGNED) && io->object.kind == XSEG_OBJ_EXTENT &&
         ((io->offset | io->size) & (align - 1)) != 0)
         return -EINVAL;
-    if (rule->needs & NEED_ENTRIES) {
+    if (needs & NEED_ENTRIES) {
         if (io->size == 0)
             io->size = LOAD(rq->data_len);
         if (io->size < sizeof(struct xseg_list_entry))
             return -EINVAL;
     }
-    if (rule->needs & (NEED_DATA | NEED_ENTRIES))
+    if (needs & (NEED_DATA | NEED_ENTRIES))
         rc = decode_data(seg, rq, io);
-    else if (rule->needs & NEED_LEASE)
+    else if (needs & NEED_LEASE)
         rc = decode_lease(rq, io);
     if (rc == 0)
         *call = call_of(ops, rule->call);

@@ -340,6 +340,41 @@ static void test_lease_is_granted_renewed_and_released(void)
     CHECK_EQ(do_lease(s, XSEG_OP_RELEASE, &l, &x, 0), -ESTALE);
 }
 
+static void test_append_of_nothing_compares_the_fence(void)
+{
+    struct xseg_object l = lease_name(7), j = journal_name(7, 1);
+    struct xseg_lease a = lease_of("a", long_ns), b = lease_of("b", long_ns), x = b;
+    struct xseg_object_info info;
+
+    /* neither lease nor journal is needed, and none is made */
+    CHECK_EQ(do_append(s, &j, 0, 0, page, 0), 0);
+    CHECK_EQ(do_append(s, &j, 1 << 20, 7, page, 0), 0);
+    CHECK_EQ(do_info(s, &j, &info), -ENOENT);
+    CHECK_EQ(do_lease(s, XSEG_OP_ACQUIRE, &l, &a, 0), 0);
+    for (int i = 0; i < 3; i++) {
+        CHECK_EQ(do_append(s, &j, 0, 0, page, 0), -ESTALE);
+        CHECK_EQ(do_append(s, &j, 5, a.fence, page, 0), 0);
+        CHECK_EQ(do_append(s, &j, 5, a.fence + 1, page, 0), 0);
+    }
+    CHECK_EQ(do_info(s, &j, &info), -ENOENT);
+    CHECK_EQ(do_append(s, &j, 0, a.fence, page, 10), 0);
+    CHECK_EQ(do_append(s, &j, 0, a.fence, page, 0), 0);
+    CHECK_EQ(do_lease(s, XSEG_OP_RELEASE, &l, &x, XSEG_F_FORCE), 0);
+    CHECK_EQ(do_append(s, &j, 10, a.fence, page, 0), -ESTALE);
+    CHECK_EQ(do_lease(s, XSEG_OP_ACQUIRE, &l, &b, 0), 0);
+    CHECK_EQ(do_append(s, &j, 10, a.fence, page, 0), -ESTALE);
+    CHECK_EQ(do_append(s, &j, 10, b.fence, page, 0), 0);
+    /* a lease that was deleted and made anew is another file */
+    CHECK_EQ(do_delete(s, &l), 0);
+    CHECK_EQ(do_append(s, &j, 10, 0, page, 0), 0);
+    a = lease_of("a", long_ns);
+    CHECK_EQ(do_lease(s, XSEG_OP_ACQUIRE, &l, &a, 0), 0);
+    CHECK_EQ(do_append(s, &j, 10, 0, page, 0), -ESTALE);
+    CHECK_EQ(do_append(s, &j, 10, a.fence, page, 0), 0);
+    CHECK_EQ(do_info(s, &j, &info), 0);
+    CHECK_EQ(info.size_bytes, 10);
+}
+
 static void test_lease_is_broken_by_force(void)
 {
     struct xseg_object l = lease_name(2), j = journal_name(2, 1);
@@ -762,6 +797,7 @@ int main(int argc, char **argv)
     test_layer_is_written_then_flushed();
     test_journal_grows_only_at_its_end();
     test_lease_is_granted_renewed_and_released();
+    test_append_of_nothing_compares_the_fence();
     test_lease_is_broken_by_force();
     test_lease_of_the_dead_and_the_late_is_taken_over();
     test_list_finds_everything_once();
