@@ -6,6 +6,10 @@
  * its last change and the one up to which a finished fsync covered it.  A directory
  * that is not in the table was never synced by this process. Any thread; one lock,
  * never held over a system call.
+ *
+ * A directory is a name itself and needs a sync of the one above, but only up to the
+ * change that made it: if a later sync of that fails, which sticks, those that were
+ * durable before go on.
  */
 #include "blocker/file.h"
 
@@ -25,7 +29,8 @@ struct dir {
     struct hashtab_node node;
     uint64_t changed;
     uint64_t durable;
-    int error; /* of a failed sync: sticks, the kernel tells it only once */
+    uint64_t name; /* change of the directory above that covers this one's name */
+    int error;     /* of a failed sync: sticks, the kernel tells it only once */
     char path[];
 };
 
@@ -80,41 +85,48 @@ static struct dir *find_locked(struct file_dirs *dirs, const char *path)
     return NULL;
 }
 
-static int note_locked(struct file_dirs *dirs, const char *path, bool changed)
+/** Note a change, or only that it is relied upon; `*fresh` if it was not known. */
+static struct dir *note_locked(struct file_dirs *dirs, const char *path, bool changed,
+                               bool *fresh)
 {
     struct dir *dir = find_locked(dirs, path);
 
+    *fresh = !dir;
     if (dir && !changed)
-        return 0;
+        return dir;
     if (!dir) {
         size_t len = strlen(path);
         dir = calloc(1, sizeof *dir + len + 1);
         if (!dir)
-            return -ENOMEM;
+            return NULL;
         memcpy(dir->path, path, len + 1);
         hashtab_insert(&dirs->table, &dir->node, hash_bytes(path, len));
     }
     if (dir->durable == dir->changed)
         dirs->nr_pending++;
     dir->changed = ++dirs->sequence;
-    return 0;
+    return dir;
 }
 
 int file_dirs_note(struct file_dirs *dirs, const char *dir, bool changed)
 {
     char path[FILE_PATH_MAX];
-    int rc;
+    bool fresh, above_is_fresh;
 
     memcpy(path, dir, strlen(dir) + 1);
     pthread_mutex_lock(&dirs->lock);
-    rc = note_locked(dirs, path, changed);
+    struct dir *at = note_locked(dirs, path, changed, &fresh);
     /* The directory itself is a name in the one above. */
-    while (rc == 0 && strcmp(path, ".") != 0) {
+    while (at && strcmp(path, ".") != 0) {
         file_path_parent(path);
-        rc = note_locked(dirs, path, false);
+        struct dir *above = note_locked(dirs, path, false, &above_is_fresh);
+        if (above && fresh)
+            at->name = above->changed;
+        at = above;
+        fresh = above_is_fresh;
     }
     pthread_mutex_unlock(&dirs->lock);
-    return rc;
+    return at ? 0 : -ENOMEM;
 }
 
 static bool pending_locked(const struct dir *dir)
@@ -122,16 +134,41 @@ static bool pending_locked(const struct dir *dir)
     return dir && dir->durable < dir->changed;
 }
 
+/**
+ * Go one directory up.
+ * @param path  becomes the one above; "." is the top
+ * @param need  in: unused; out: up to which change the one above must be durable, so
+ *              that this one's name is
+ * Returns false at the top.
+ */
+static bool ascend_locked(struct file_dirs *dirs, char path[FILE_PATH_MAX],
+                          uint64_t *need)
+{
+    const struct dir *dir = find_locked(dirs, path);
+    if (strcmp(path, ".") == 0)
+        return false;
+    *need = dir ? dir->name : UINT64_MAX;
+    file_path_parent(path);
+    return true;
+}
+
+/** Is a change up to `need` not durable?  All ones: any change. */
+static bool short_of_locked(const struct dir *dir, uint64_t need)
+{
+    return pending_locked(dir) && dir->durable < need;
+}
+
 bool file_dirs_pending(struct file_dirs *dirs, const char *dir)
 {
     char path[FILE_PATH_MAX];
+    uint64_t need = UINT64_MAX;
+    bool pending;
+
     memcpy(path, dir, strlen(dir) + 1);
     pthread_mutex_lock(&dirs->lock);
-    bool pending = pending_locked(find_locked(dirs, path));
-    while (!pending && strcmp(path, ".") != 0) {
-        file_path_parent(path);
-        pending = pending_locked(find_locked(dirs, path));
-    }
+    do {
+        pending = short_of_locked(find_locked(dirs, path), need);
+    } while (!pending && ascend_locked(dirs, path, &need));
     pthread_mutex_unlock(&dirs->lock);
     return pending;
 }
@@ -155,15 +192,18 @@ static void mark_durable_locked(struct file_dirs *dirs, struct dir *dir, uint64_
         dirs->nr_pending--;
 }
 
-static int sync_one(struct file_dirs *dirs, const char *path)
+/** Sync one directory if a change up to `need` is not durable. */
+static int sync_one(struct file_dirs *dirs, const char *path, uint64_t need)
 {
     pthread_mutex_lock(&dirs->lock);
     struct dir *dir = find_locked(dirs, path);
-    bool pending = pending_locked(dir);
+    bool pending = short_of_locked(dir, need);
     uint64_t upto = dir ? dir->changed : 0;
     int rc = dir ? dir->error : 0;
     pthread_mutex_unlock(&dirs->lock);
-    if (rc < 0 || !pending)
+    if (!pending)
+        return 0;
+    if (rc < 0)
         return rc;
 
     int fd = openat(dirs->root_fd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -186,11 +226,16 @@ static int sync_one(struct file_dirs *dirs, const char *path)
 int file_dirs_sync(struct file_dirs *dirs, const char *dir)
 {
     char path[FILE_PATH_MAX];
+    uint64_t need = UINT64_MAX;
+    bool more = true;
+    int rc = 0;
+
     memcpy(path, dir, strlen(dir) + 1);
-    int rc = sync_one(dirs, path);
-    while (rc == 0 && strcmp(path, ".") != 0) {
-        file_path_parent(path);
-        rc = sync_one(dirs, path);
+    while (rc == 0 && more) {
+        rc = sync_one(dirs, path, need);
+        pthread_mutex_lock(&dirs->lock);
+        more = ascend_locked(dirs, path, &need);
+        pthread_mutex_unlock(&dirs->lock);
     }
     return rc;
 }
@@ -233,15 +278,17 @@ int file_dirs_sync_all(struct file_dirs *dirs)
         if (syncfs(dirs->root_fd) < 0)
             rc = -errno;
         pthread_mutex_lock(&dirs->lock);
-        for (size_t i = 0; rc == 0 && i < snap.nr; i++) {
+        for (size_t i = 0; i < snap.nr; i++) {
             struct dir *dir = find_locked(dirs, snap.paths[i]);
-            if (dir)
+            if (dir && rc == 0)
                 mark_durable_locked(dirs, dir, snap.upto[i]);
+            else if (dir)
+                dir->error = rc;
         }
         pthread_mutex_unlock(&dirs->lock);
     } else {
         for (size_t i = 0; rc == 0 && i < snap.nr; i++)
-            rc = sync_one(dirs, snap.paths[i]);
+            rc = sync_one(dirs, snap.paths[i], UINT64_MAX);
     }
     free(snap.paths);
     free(snap.upto);
@@ -284,5 +331,13 @@ int file_dirs_make(struct file_dirs *dirs, const char *dir, mode_t mode)
 made:
     memcpy(parent, dir, strlen(dir) + 1);
     file_path_parent(parent);
-    return file_dirs_note(dirs, parent, true);
+    rc = file_dirs_note(dirs, parent, true);
+    pthread_mutex_lock(&dirs->lock);
+    /* One of that name was known, and removed by somebody else. */
+    struct dir *again = find_locked(dirs, dir);
+    struct dir *above = find_locked(dirs, parent);
+    if (again && above)
+        again->name = above->changed;
+    pthread_mutex_unlock(&dirs->lock);
+    return rc;
 }

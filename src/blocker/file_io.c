@@ -415,8 +415,10 @@ static void flush_object(struct file_store *store, struct blk_io *io)
 
     file_path(dir, &io->object, 0);
     file_path_parent(dir);
-    int proven =
-        store->sync_error ? store->sync_error : file_proven(store, &io->object);
+    int proven = file_proven(store, &io->object);
+    /* What was flushed before has its writes in open files: those know its failures. */
+    if (proven == 0 && store->sync_error)
+        proven = store->sync_error;
     if (proven < 0) {
         end(store, io, proven);
         return;
