@@ -82,8 +82,10 @@ def import_image(
     layer = _write_layer(store, blocks, found)
     try:
         return client.create_from_layer(name, size, layer, blocks, read_only=not volume)
-    except ArchipelagoError:
-        store.delete(layer_id(layer))
+    except ArchipelagoError as error:
+        # Others may come after the deed; then the volume needs its layer.
+        if isinstance(error, VolumeExists) or not client.exists(name):
+            store.delete(layer_id(layer))
         raise
 
 
@@ -174,21 +176,34 @@ class _Ingest:
     def _work(self, buffer: Buffer) -> None:
         try:
             with memoryview(buffer) as block:
-                while self._error is None:
-                    place = self._image.fill(block[: self._block_size])
-                    if place is None:
-                        break
-                    self._take(buffer, block[: place[1]], place[0])
+                while self._error is None and self._next(buffer, block):
+                    pass
         except BaseException as error:
             self._error = self._error or error
         finally:
             self._ticks.release()
 
-    def _take(self, buffer: Buffer, block: memoryview, number: int) -> None:
-        length = stripped_bytes(block)
-        if length == 0:
-            return
-        digest = BlockId(block_id(block[:length]))
+    def _next(self, buffer: Buffer, block: memoryview) -> bool:
+        """Take one block of the image; false at its end.
+
+        Views are released at once: an error's traceback would keep them, and with
+        them the buffer.
+        """
+        with block[: self._block_size] as room:
+            place = self._image.fill(room)
+        if place is None:
+            return False
+        number, size = place
+        with block[:size] as piece:
+            length = stripped_bytes(piece)
+        if length:
+            with block[:length] as piece:
+                digest = BlockId(block_id(piece))
+            self._take(buffer, length, number, digest)
+        return True
+
+    def _take(self, buffer: Buffer, length: int, number: int, digest: BlockId) -> None:
+        """Note what a block of the image is, and store it if that was not done."""
         with self._guard:
             self._found[number] = digest
             known = digest in self._stored
