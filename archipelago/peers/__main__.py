@@ -2,8 +2,10 @@
 """A peer process, started by the supervisor.
 
 Standard input brings the configuration as one JSON line and then stays open: its end
-says that the supervisor is gone, and the peers stop in good order.  One JSON line on
-the ready descriptor says ``{"ready": true}``, or ``{"error": "..."}`` and why.
+says that the supervisor is gone, and the peers stop in good order.  A JSON line on the
+ready descriptor says ``{"prepared": true}`` when all is imported and the configuration
+can come, which may be much later; another one says ``{"ready": true}``, or ``{"error":
+"..."}`` and why.
 """
 
 from __future__ import annotations
@@ -21,25 +23,32 @@ def main() -> int:
     """Run the roles; returns the exit status."""
     parser = argparse.ArgumentParser(prog="archipelago.peers")
     parser.add_argument("--ready-fd", type=int, required=True)
-    parser.add_argument("roles", nargs="+", help="for people who look at ps")
+    parser.add_argument("name", help="for people who look at ps")
     arguments = parser.parse_args()
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
     )
 
     def report(answer: dict[str, Any]) -> None:
-        with open(arguments.ready_fd, "w", encoding="utf-8") as pipe:
-            pipe.write(json.dumps(answer) + "\n")
+        os.write(arguments.ready_fd, json.dumps(answer).encode() + b"\n")
+
+    def ready(facts: dict[str, Any]) -> None:
+        report({"ready": True, **facts})
+        os.close(arguments.ready_fd)
 
     try:
         # Here, so that a broken installation is reported like any other failure.
         from archipelago.peers.runner import PeerConfig, PeerRunner
 
-        config = PeerConfig(**json.loads(_read_line(0)))
+        report({"prepared": True})
+        line = _read_line(0)
+        if not line:
+            return 0  # was never needed
+        config = PeerConfig(**json.loads(line))
         os.umask(config.umask)
         logging.getLogger().setLevel(_LEVELS[config.log_level])
         runner = PeerRunner(config)
-        return runner.run(lambda facts: report({"ready": True, **facts}), 0)
+        return runner.run(ready, 0)
     except Exception as error:
         logging.exception("cannot serve")
         # Once it was ready nobody listens any more: then the log has the reason.
@@ -52,12 +61,15 @@ _LEVELS = (logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG)
 
 
 def _read_line(fd: int) -> bytes:
-    """Read one line and not a byte more: the rest of the pipe is waited for later."""
+    """Read one line and not a byte more: the rest of the pipe is waited for later.
+
+    Nothing, if the supervisor went away before it said what to do.
+    """
     line = bytearray()
     while not line.endswith(b"\n"):
         piece = os.read(fd, 1)
         if not piece:
-            raise EOFError("the supervisor went away before it said what to do")
+            return b""
         line += piece
     return bytes(line)
 

@@ -177,8 +177,10 @@ class Supervisor:
             self.settings = fresh
             self._overrides = merged
             chosen = [self._process_of(role)] if role else self.processes
+            # Who comes next is prepared while the present one still serves.
+            await asyncio.gather(*(process.renew_spare() for process in chosen))
             for process in reversed(chosen):
-                await process.stop()
+                await process.stop(keep_spare=True)
             for process in chosen:
                 roles = process.plan.roles if role is None else process.roles
                 await process.start(_ordered({*roles, role} if role else roles))
@@ -187,7 +189,7 @@ class Supervisor:
     async def _reshape(self, process: PeerProcess, roles: set[str]) -> None:
         """Start a process again with other roles; on failure, with those it had."""
         before = process.roles
-        await process.stop()
+        await process.stop(keep_spare=True)
         try:
             await process.start(_ordered(roles))
         except ArchipelagoError:

@@ -1,39 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One peer process: start it, wait until it is ready, keep it alive, stop it.
+"""One peer process: start it, keep it alive, stop it.
 
-Runs in the supervisor's event loop.  The child gets its configuration as one JSON line
-on standard input, which then stays open: its end tells the child that the supervisor
-is gone.  The child says on an inherited pipe that it is ready, or why not.
+Runs in the supervisor's event loop.  While a child serves, the next one waits prepared
+(`PeerChild.prepare`), so that one that dies is replaced in the time its peers take to
+start, whatever else keeps the processors busy.
 
-Invariants: at most one child at a time; `state` is what people are told; a child that
-ends without having been asked to is started again, after `reap` gave back what it held.
+Invariants: at most one child serves at a time; `state` is what people are told; a child
+that ends without having been asked to is replaced, after `reap` gave back what it held.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import enum
-import json
 import logging
-import os
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from archipelago.supervisor.child import ChildEnded, PeerChild
 from archipelago.supervisor.ground import StartError
 from archipelago.supervisor.plan import ProcessPlan
 
 log = logging.getLogger(__name__)
 
 #: Pauses before the restarts of a peer that keeps dying [s]; the last one repeats.
-BACKOFF = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
+BACKOFF = (0.0, 0.0, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
 #: A child that lived this long died of something new: the pauses start over [s].
-SETTLED = 30.0
-READY_TIMEOUT = 120.0
-STOP_TIMEOUT = 30.0
+SETTLED = 1.0
+#: When to prepare the next child: clients come back first [s].
+SPARE_DELAY = 0.5
 
 
 class State(enum.Enum):
@@ -72,13 +69,15 @@ class PeerProcess:
         self._configure = configure
         self._reap = reap
         self._log_file = log_file
-        self._child: asyncio.subprocess.Process | None = None
+        self._child: PeerChild | None = None
+        self._spare: PeerChild | None = None
         self._started = 0.0
         self._watcher: asyncio.Task[None] | None = None
+        self._preparer: asyncio.Task[None] | None = None
 
     @property
     def pid(self) -> int | None:
-        """Pid of the living child."""
+        """Pid of the child that serves, or starts to."""
         return self._child.pid if self._child is not None else None
 
     @property
@@ -103,103 +102,69 @@ class PeerProcess:
             raise
         self._watcher = asyncio.create_task(self._watch())
 
-    async def stop(self) -> None:
-        """Stop the child in good order, or in any after a while; then stay stopped."""
-        if self._watcher is not None:
-            self._watcher.cancel()
-            await asyncio.wait([self._watcher])
-            self._watcher = None
+    async def stop(self, *, keep_spare: bool = False) -> None:
+        """Stop the child in good order, or in any after a while; then stay stopped.
+
+        Args:
+            keep_spare: the prepared child will be needed at once.
+        """
+        await _cancel(self._watcher)
+        self._watcher = None
+        if not keep_spare:
+            await self._drop_spare()
         if self._child is not None:
             self.state = State.STOPPING
-            await self._end(self._child)
+            await self._child.stop()
             self._child = None
             self._reap()
         self.state = State.STOPPED
 
-    async def _end(self, child: asyncio.subprocess.Process) -> None:
-        _signal(child.terminate)
-        try:
-            await asyncio.wait_for(child.wait(), STOP_TIMEOUT)
-        except asyncio.TimeoutError:
-            log.error(
-                "%s (pid %d) does not stop: killed; see %s",
-                self.plan.name,
-                child.pid,
-                self._log_file,
-            )
-            _signal(child.kill)
-            await child.wait()
-        if child.stdin is not None:
-            child.stdin.close()
+    async def renew_spare(self) -> None:
+        """Prepare a child from the program as it is installed now.
+
+        Raises:
+            StartError, OSError: none can be prepared; what serves goes on.
+        """
+        await self._drop_spare()
+        self._spare = await self._prepare()
+
+    # The child that serves
 
     async def _spawn(self) -> None:
-        config, fds = self._configure(self.roles)
-        reader, transport, ready_fd = await _ready_pipe()
-        errors = os.open(
-            self._log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640
-        )
+        config, _ = self._configure(self.roles)
+        await _cancel(self._preparer)
+        self._preparer = None
         try:
-            child = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "archipelago.peers",
-                f"--ready-fd={ready_fd}",
-                *self.roles,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=errors,
-                stderr=errors,
-                pass_fds=[ready_fd, *fds],
-                start_new_session=True,
-            )
-        finally:
-            os.close(ready_fd)
-            os.close(errors)
-        self._child = child
-        try:
-            assert child.stdin is not None
-            child.stdin.write(json.dumps(config).encode() + b"\n")
-            answer = await asyncio.wait_for(reader.readline(), READY_TIMEOUT)
-            self.engine = self._check_ready(answer)
-        except asyncio.TimeoutError:
-            await self._abandon(child)
-            raise StartError(
-                f"{self.plan.name} is not ready after {READY_TIMEOUT:.0f} seconds; see "
-                f"{self._log_file}"
-            ) from None
+            answer = await self._begin(config)
         except BaseException:
-            await self._abandon(child)
+            self._child = None
+            self._reap()
             raise
-        finally:
-            transport.close()
+        engine = answer.get("engine")
+        self.engine = str(engine) if engine else None
         self._started = time.monotonic()
         self.state = State.RUNNING
-        log.info("%s ready, pid %d", self.plan.name, child.pid)
+        log.info("%s ready, pid %s", self.plan.name, self.pid)
+        self._preparer = asyncio.create_task(self._prepare_next())
 
-    def _check_ready(self, line: bytes) -> str | None:
-        if not line:
-            raise StartError(
-                f"{self.plan.name} ended before it was ready; see {self._log_file}"
-            )
-        answer = json.loads(line)
-        if "error" in answer:
-            raise StartError(f"{self.plan.name}: {answer['error']}")
-        engine = answer.get("engine")
-        return str(engine) if engine else None
-
-    async def _abandon(self, child: asyncio.subprocess.Process) -> None:
-        _signal(child.kill)
-        await child.wait()
-        self._child = None
-        self._reap()
+    async def _begin(self, config: dict[str, Any]) -> dict[str, Any]:
+        self._child, self._spare = self._spare, None
+        if self._child is not None:
+            try:
+                return await self._child.begin(config)
+            except ChildEnded:
+                self._reap()  # it may have died before: a fresh one shows
+        self._child = await self._prepare()
+        return await self._child.begin(config)
 
     async def _watch(self) -> None:
-        """Start the child again whenever it ends."""
+        """Replace the child whenever it ends."""
         failures = 0
         while True:
             assert self._child is not None
             status = await self._child.wait()
-            self._child = None
             lived = self.uptime
+            self._child = None
             self.state = State.RESTARTING
             log.error("%s ended (%s) after %.1f s", self.plan.name, _how(status), lived)
             self._reap()
@@ -219,21 +184,33 @@ class PeerProcess:
                 self.state = State.RESTARTING
                 log.error("%s does not start: %s", self.plan.name, error)
 
+    # The child that is prepared
 
-async def _ready_pipe() -> tuple[asyncio.StreamReader, asyncio.ReadTransport, int]:
-    """A pipe: its reading end for the loop, its writing end for a child."""
-    loop = asyncio.get_running_loop()
-    reading, writing = os.pipe()
-    reader = asyncio.StreamReader()
-    transport, _ = await loop.connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(reading, "rb", 0)
-    )
-    return reader, transport, writing
+    async def _prepare(self) -> PeerChild:
+        # Whatever roles it will have, it has what it needs for all.
+        _, fds = self._configure(self.plan.roles)
+        return await PeerChild.prepare(self.plan.name, self._log_file, fds)
+
+    async def _prepare_next(self) -> None:
+        await asyncio.sleep(SPARE_DELAY)
+        try:
+            self._spare = await self._prepare()
+        except (StartError, OSError, ValueError) as error:
+            log.warning("%s: no child is prepared: %s", self.plan.name, error)
+
+    async def _drop_spare(self) -> None:
+        await _cancel(self._preparer)
+        self._preparer = None
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            await spare.kill()
 
 
-def _signal(send: Callable[[], None]) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        send()
+async def _cancel(task: asyncio.Task[None] | None) -> None:
+    """End a task, and wait until it has."""
+    if task is not None:
+        task.cancel()
+        await asyncio.wait([task])
 
 
 def _how(status: int) -> str:
