@@ -33,14 +33,17 @@ def main() -> int:
         os.write(arguments.ready_fd, json.dumps(answer).encode() + b"\n")
 
     def ready(facts: dict[str, Any]) -> None:
-        report({"ready": True, **facts})
+        # Without a supervisor there is nobody to tell; the end of its pipe says so.
+        with contextlib.suppress(BrokenPipeError):
+            report({"ready": True, **facts})
         os.close(arguments.ready_fd)
 
     try:
         # Here, so that a broken installation is reported like any other failure.
         from archipelago.peers.runner import PeerConfig, PeerRunner
 
-        report({"prepared": True})
+        with contextlib.suppress(BrokenPipeError):
+            report({"prepared": True})
         line = _read_line(0)
         if not line:
             return 0  # was never needed

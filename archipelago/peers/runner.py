@@ -20,6 +20,7 @@ from typing import Any
 
 from archipelago.control import ControlService
 from archipelago.peers.control import ControlHalf
+from archipelago.peers.order import await_dependents
 from xseg._native import Native, default_engine
 from xseg.constants import Role
 
@@ -107,7 +108,9 @@ class PeerRunner:
                 )
                 self._control.start()
             ready({"engine": self._engine()})
-            _wait_any(wake_fd, supervisor_fd, self._ended_fd)
+            if supervisor_fd in _wait_any(wake_fd, supervisor_fd, self._ended_fd):
+                log.warning("the supervisor is gone: stopping")
+                await_dependents(self._config.segment, self._config.roles)
         finally:
             self._stop()
         failure = self._error
@@ -180,8 +183,9 @@ def _catch_signals() -> int:
     return reading
 
 
-def _wait_any(*fds: int) -> None:
+def _wait_any(*fds: int) -> set[int]:
+    """Wait until something can be read; from which of them."""
     poller = select.poll()
     for fd in fds:
         poller.register(fd, select.POLLIN)
-    poller.poll()
+    return {fd for fd, _ in poller.poll()}

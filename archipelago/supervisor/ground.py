@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 #: How long peers of a supervisor that died may take to end [s].
 ORPHAN_PATIENCE = 20.0
+#: How long children that a supervisor left behind prepared may hold its socket [s].
+_HEIR_PATIENCE = 5.0
 #: Size of the memory in which marks survive mapperd [bytes].
 MARK_LOG_BYTES = 4 << 20
 
@@ -267,16 +269,25 @@ def _remove_dead_socket(path: Path) -> None:
         return
     if not is_socket:
         raise OSError(f"{path} exists and is no socket")
+    deadline = time.monotonic() + _HEIR_PATIENCE
+    while _is_heard(path):
+        if time.monotonic() >= deadline:
+            raise OSError(f"somebody listens on {path} already")
+        time.sleep(0.02)
+    path.unlink(missing_ok=True)
+
+
+def _is_heard(path: Path) -> bool:
+    """Whether somebody listens on a socket, or may."""
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(1.0)
         try:
             probe.connect(str(path))
         except (ConnectionRefusedError, FileNotFoundError):
-            path.unlink(missing_ok=True)
-            return
+            return False
         except OSError:
             pass
-    raise OSError(f"somebody listens on {path} already")
+    return True
 
 
 def _listen_tcp(address: str, port: int) -> Iterator[socket.socket]:
