@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Each call of the file backend fails once, or from then on as on a full disk.
+
+Operations succeed or say why, other volumes go on, nothing leaks, everything can be
+done again afterwards (after a failed sync: after a restart), and what was flushed is
+there.  A run takes every so many calls of each kind, from a random one on;
+``FAULT_ALL=1`` takes all.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fault.plan import build_injector, injected
+
+ROOT = Path(__file__).resolve().parents[2]
+ALL = os.environ.get("FAULT_ALL") == "1"
+#: Rounds of each case, roughly.
+ROUNDS = 8
+
+#: engine, kinds of calls, error, how many fail, how many such calls the script makes
+CASES = [
+    ("threads", "WRITE", "EIO", "once", 50),
+    ("threads", "WRITE", "ENOSPC", "once", 50),
+    ("threads", "WRITE", "SHORT", "once", 50),
+    ("threads", "SYNC", "EIO", "once", 110),
+    ("threads", "READ", "EIO", "once", 200),
+    ("threads", "READ", "SHORT", "once", 200),
+    ("threads", "OPEN", "EIO", "once", 300),
+    ("threads", "CREATE,MKDIR,RENAME,LINK", "EIO", "once", 55),
+    ("threads", "PUNCH,TRUNCATE,UNLINK", "EIO", "once", 13),
+    ("threads", "WRITE,CREATE,MKDIR,LINK", "ENOSPC", "full", 80),
+    ("io_uring", "WRITE", "EIO", "once", 50),
+    ("io_uring", "WRITE", "SHORT", "once", 50),
+    ("io_uring", "SYNC", "EIO", "once", 110),
+    ("io_uring", "READ", "EIO", "once", 200),
+    ("io_uring", "PUNCH", "EIO", "once", 2),
+    ("io_uring", "WRITE,CREATE,MKDIR,LINK", "ENOSPC", "full", 80),
+]
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        shutil.which(os.environ.get("CC", "cc").split()[0]) is None,
+        reason="needs a C compiler for the injector",
+    ),
+    pytest.mark.skipif(
+        "libasan" in os.environ.get("LD_PRELOAD", ""),
+        reason="the injector and the sanitizer want the same place",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def injector(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_injector(tmp_path_factory.mktemp("injector"))
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory in memory if there is one: syncs are counted, not needed."""
+    shm = Path("/dev/shm")
+    base = shm if os.access(shm, os.W_OK) else None
+    where = Path(tempfile.mkdtemp(prefix="archipelago-fault-", dir=base))
+    try:
+        yield where
+    finally:
+        shutil.rmtree(where)
+
+
+def _kernel() -> tuple[int, ...]:
+    return tuple(int(part) for part in platform.release().split(".")[:2])
+
+
+def _needs(engine: str) -> None:
+    """Skip where a failure of io_uring's calls cannot be arranged."""
+    if engine != "io_uring":
+        return
+    from xseg._native import default_engine
+
+    if default_engine() != "io_uring":
+        pytest.skip("needs io_uring")
+    if not Path("/usr/include/liburing.h").exists():
+        pytest.skip("needs the headers of liburing for the injector")
+    if _kernel() < (6, 10):
+        pytest.skip("needs Linux 6.10: a no-op with a result of one's choice")
+
+
+@pytest.mark.parametrize(("engine", "kinds", "error", "mode", "calls"), CASES)
+def test_every_call_may_fail(
+    injector: Path,
+    place: Path,
+    rng: random.Random,
+    engine: str,
+    kinds: str,
+    error: str,
+    mode: str,
+    calls: int,
+) -> None:
+    _needs(engine)
+    step = 1 if ALL else max(1, calls // ROUNDS)
+    first = 1 + rng.randrange(step)
+    control, store = place / "control", place / "store"
+    control.write_bytes(bytes(4096))
+    argv = [str(control), str(store), engine, kinds, error, mode, str(first), str(step)]
+    print("python -m tests.fault.sweep", *argv)
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.fault.sweep", *argv],
+        env=dict(os.environ, **injected(injector, store, control)),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-8000:]
+    print(done.stdout)
