@@ -67,6 +67,8 @@ def main() -> int:
                 rounds.finish()
             finally:
                 rounds.dismiss()
+        left = cluster.held_leases()
+        assert not left, f"leases are held after a clean stop: {left}"
     except Exception:
         print(f"\nround {number} failed, seed {seed}; logs are in {folder}")
         print("\n".join(f"    {line}" for line in said))
