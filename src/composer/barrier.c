@@ -8,6 +8,9 @@
  * that a power cut could take back.  One flush runs at a time per volume; those that
  * arrive meanwhile share the next one, since a flush that already closed its generation
  * may miss what was answered since.
+ *
+ * When the map dies under a flush, the flush begins again with the data: in the map that
+ * comes back all marks are of generation 0, also those whose data was not made durable.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -28,6 +31,8 @@ void barrier_init(struct volume *v)
     list_init(&v->flush_now);
     list_init(&v->flush_waiter.link);
     v->flush_waiter.resume = flush_resume;
+    list_init(&v->relief.link);
+    v->relief.flushed = relief_flushed;
     v->generation = 1;
 }
 
@@ -48,23 +53,51 @@ static void flush_end(struct volume *v, int64_t result)
     }
 }
 
+/** Begin again with the data: when the map is back, or after a pause. */
+static void flush_again(struct volume *v)
+{
+    if (v->reviving)
+        revive_wait(v, &v->flush_waiter);
+    else
+        again_wait(v->c, &v->flush_waiter);
+}
+
 static void flush_journaled(void *arg, struct xseg_request *rq)
 {
     struct volume *v = arg;
     int64_t result = rq->result;
 
     composer_release(v->c, rq);
-    flush_end(v, result < 0 ? result : 0);
+    if (result >= 0) {
+        flush_end(v, 0);
+        return;
+    }
+    bool busy = result == -EAGAIN;
+    if (!again_may(v, &result, XSEG_PORT_MAPPERD, &v->flush_since)) {
+        flush_end(v, result);
+        return;
+    }
+    if (!busy)
+        revive(v);
+    flush_again(v);
 }
 
 static void flush_data_done(void *arg, struct xseg_request *rq)
 {
     struct volume *v = arg;
 
-    if (rq->result < 0) {
-        int64_t result = rq->result;
+    if (rq->result < 0 &&
+        again(v, rq, XSEG_PORT_BLOCKERB, flush_data_done, v, &v->flush_since))
+        return;
+    if (rq->result < 0 || v->lost) {
+        int64_t result = v->lost ? -ESTALE : rq->result;
         composer_release(v->c, rq);
         flush_end(v, result);
+        return;
+    }
+    if (v->reviving || v->flush_revivals != v->revivals) {
+        composer_release(v->c, rq);
+        flush_again(v);
         return;
     }
     /* the same descriptor goes on to the mapper: no second allocation to wait for */
@@ -79,11 +112,14 @@ static void flush_data_done(void *arg, struct xseg_request *rq)
 /** All marks of the generation are in the mapper: make their data durable. */
 static void flush_data(struct volume *v)
 {
-    struct xseg_request *rq = composer_request(v->c, XSEG_OP_FLUSH);
+    /* of a lost volume nothing is flushed; a PING ends this flush like any other */
+    struct xseg_request *rq =
+        composer_request(v->c, v->lost ? XSEG_OP_PING : XSEG_OP_FLUSH);
     if (!rq) {
         composer_starve(v->c, &v->flush_waiter);
         return;
     }
+    v->flush_revivals = v->revivals;
     rq->object.kind = XSEG_OBJ_EXTENT;
     memcpy(rq->object.id, v->info.uuid, 16);
     memcpy(rq->object.id + 16, &v->info.epoch, 8);
@@ -93,6 +129,7 @@ static void flush_data(struct volume *v)
 static void flush_start(struct volume *v)
 {
     v->flushing = true;
+    v->flush_since = 0;
     for (struct list *link; (link = list_pop_front(&v->flush_next));)
         list_push_back(&v->flush_now, link);
     v->flush_generation = v->generation++;
@@ -102,7 +139,7 @@ static void flush_start(struct volume *v)
 
 void barrier_flush(struct volume *v, struct flush_wait *w)
 {
-    if (v->info.flags & (XSEG_VOL_READONLY | XSEG_VOL_RDONLY_OPEN)) {
+    if (volume_read_only(v) && !v->lost) {
         w->flushed(w, 0);
         return;
     }

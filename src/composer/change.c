@@ -9,6 +9,9 @@
  *   open -> freeze -> drained -> flushed -> CONTROL -> [zero the tail] -> unfreeze ->
  * answer
  *
+ * If CONTROL dies over it nobody here knows whether it happened: the volume is revived,
+ * with a new epoch if it has one, and the client is told to look.
+ *
  * A new name only freezes an open volume; a removal goes to CONTROL as it is, which
  * refuses while the volume is open.
  */
@@ -24,7 +27,9 @@ struct change {
     struct composer *c;
     struct volume *v; /* frozen, or NULL: not open */
     struct xseg_request *rq;
-    bool opened; /* open_get is to be balanced */
+    bool opened;    /* open_get is to be balanced */
+    int64_t result; /* of CONTROL, which died */
+    uint64_t since; /* when it was first asked what happened, 0: it was not */
 };
 
 static void change_forward(struct change *ch);
@@ -45,23 +50,75 @@ static void change_end(struct change *ch, int64_t result)
 
 static void change_tail_zeroed(void *arg, int64_t result)
 {
-    change_end(arg, result);
+    struct change *ch = arg;
+
+    change_end(ch, ch->result < 0 ? ch->result : result);
+}
+
+/** CONTROL answered, or the volume is back: put right what a shrink leaves. */
+static void change_settle(struct change *ch, int64_t result)
+{
+    if (ch->v && !ch->v->lost && !volume_read_only(ch->v) &&
+        ch->rq->op == XSEG_OP_TRUNCATE && (ch->v->info.flags & XSEG_VOL_TAIL)) {
+        ch->result = result;
+        mutate_zero_tail(ch->v, change_tail_zeroed, ch);
+        return;
+    }
+    change_end(ch, result);
+}
+
+static void change_revived(struct waiter *w);
+
+/**
+ * Nobody knows whether it happened: find out.  Until that is known the volume stays
+ * frozen: its extent may be a snapshot's by now.
+ */
+static void change_revive(struct change *ch)
+{
+    struct volume *v = ch->v;
+
+    v->new_epoch = true;
+    revive(v);
+    ch->waiter.resume = change_revived;
+    if (v->reviving)
+        revive_wait(v, &ch->waiter);
+    else
+        change_settle(ch, ch->result); /* lost */
+}
+
+static void change_revived(struct waiter *w)
+{
+    struct change *ch = LIST_ENTRY(w, struct change, waiter);
+    int64_t away = -EPIPE;
+
+    if (!ch->v->new_epoch || ch->v->lost) {
+        change_settle(ch, ch->result);
+        return;
+    }
+    if (!again_may(ch->v, &away, XSEG_PORT_CONTROL, &ch->since))
+        volume_lost(ch->v, "nobody says whether its last change happened");
+    change_revive(ch);
 }
 
 static void change_forwarded(void *arg, struct xseg_request *child)
 {
     struct change *ch = arg;
+    struct xseg_volume_info info;
     int64_t result = child->result;
+    bool known = ch->v && !again_away(result) && volume_record(child, &info);
 
-    if (ch->v && ch->rq->op != XSEG_OP_DELETE)
-        volume_update(ch->v, child);
+    if (known)
+        ch->v->info = info;
     request_answer(ch->rq, child);
     composer_release(ch->c, child);
-    if (result >= 0 && ch->v && ch->rq->op == XSEG_OP_TRUNCATE &&
-        (ch->v->info.flags & XSEG_VOL_TAIL))
-        mutate_zero_tail(ch->v, change_tail_zeroed, ch);
-    else
-        change_end(ch, result);
+    if (!ch->v || known || result >= 0) {
+        change_settle(ch, result);
+        return;
+    }
+    if (again_away(result))
+        ch->rq->arg[0] = 0;
+    ch->result = result;
+    change_revive(ch);
 }
 
 static void change_resume(struct waiter *w)
@@ -71,6 +128,16 @@ static void change_resume(struct waiter *w)
 
 static void change_forward(struct change *ch)
 {
+    if (ch->v && ch->v->lost) {
+        ch->rq->arg[0] = 0;
+        change_end(ch, -ESTALE);
+        return;
+    }
+    if (ch->v && ch->v->reviving) {
+        ch->waiter.resume = change_resume;
+        revive_wait(ch->v, &ch->waiter);
+        return;
+    }
     struct xseg_request *child = composer_request(ch->c, ch->rq->op);
     if (!child) {
         ch->waiter.resume = change_resume;

@@ -16,6 +16,9 @@
 
 #define DEFAULT_QUEUE_DEPTH 512u
 #define REAP_INTERVAL_NS    UINT64_C(1000000000)
+#define NS_PER_MS           UINT64_C(1000000)
+#define PATIENCE_MS         30000u
+#define STOP_PATIENCE_MS    5000u
 
 /* ---- descriptors, edge buffers, queues --------------------------------------------
  */
@@ -173,7 +176,7 @@ static void list_serve(struct composer *c, struct xseg_request *rq)
     LIST_FOR_EACH(it, n, &c->volumes)
     {
         struct volume *v = LIST_ENTRY(it, struct volume, link);
-        if (v->state == VOLUME_OPEN && nr < room)
+        if (v->state == VOLUME_OPEN && !v->lost && nr < room)
             fill_info(v, &out[nr++]);
     }
     composer_reply(c, rq, (int64_t)nr);
@@ -208,6 +211,10 @@ static void io_serve(struct composer *c, struct xseg_request *rq)
 
 void composer_serve(struct composer *c, struct xseg_request *rq)
 {
+    if (rq->op == XSEG_OP_ACQUIRE || rq->op == XSEG_OP_RELEASE) {
+        lease_serve(c, rq);
+        return;
+    }
     if (c->stopping && rq->op != XSEG_OP_CLOSE) {
         composer_reply(c, rq, -ECANCELED);
         return;
@@ -278,6 +285,7 @@ static void composer_stop(struct peer *self, void (*stopped)(void *arg), void *a
     struct composer *c = LIST_ENTRY(self, struct composer, peer);
 
     c->stopping = true;
+    c->stop_ns = reactor_now_ns(c->reactor);
     c->stopped = stopped;
     c->stopped_arg = arg;
     reactor_disarm_timer(c->reactor, &c->reap_timer);
@@ -291,6 +299,7 @@ static void composer_destroy(struct peer *self)
 
     if (c->port) {
         reactor_disarm_timer(c->reactor, &c->reap_timer);
+        again_fini(c);
         reactor_remove_port(c->reactor, c->port);
         for (uint32_t i = 0; i < c->nr_edges; i++)
             xseg_buffer_free(c->seg, c->edges[i]);
@@ -307,6 +316,9 @@ static int reserve(struct composer *c, uint32_t depth)
     int rc = xseg_port_reserve(c->port, depth);
     if (rc < 0)
         return rc;
+    c->spare = composer_request(c, XSEG_OP_PING);
+    if (!c->spare)
+        return -ENOBUFS;
     for (uint32_t i = 0; i < sizeof c->edges / sizeof c->edges[0]; i++) {
         uint64_t off;
         if (xseg_buffer_alloc(c->seg, (uint64_t)2 * SECTOR, &off) < 0)
@@ -319,8 +331,8 @@ static int reserve(struct composer *c, uint32_t depth)
 int composer_create(struct reactor *r, const struct composer_options *options,
                     struct peer **out, const char **why)
 {
-    uint32_t depth =
-        options && options->queue_depth ? options->queue_depth : DEFAULT_QUEUE_DEPTH;
+    const struct composer_options o = options ? *options : (struct composer_options){0};
+    uint32_t depth = o.queue_depth ? o.queue_depth : DEFAULT_QUEUE_DEPTH;
     int rc = -ENOMEM;
 
     *out = NULL;
@@ -333,10 +345,15 @@ int composer_create(struct reactor *r, const struct composer_options *options,
     c->peer.destroy = composer_destroy;
     c->reactor = r;
     c->seg = reactor_segment(r);
+    c->patience_ns = (o.patience_ms ? o.patience_ms : PATIENCE_MS) * NS_PER_MS;
+    c->stop_patience_ns =
+        (o.stop_patience_ms ? o.stop_patience_ms : STOP_PATIENCE_MS) * NS_PER_MS;
     list_init(&c->free_ops);
     list_init(&c->op_waiters);
     list_init(&c->starved);
     list_init(&c->edge_waiters);
+    again_init(c);
+    relief_init(c);
     c->reap_timer.on_fire = on_reap_timer;
     c->ops = calloc(depth, sizeof *c->ops);
     if (!c->ops || volume_table_init(c) < 0)

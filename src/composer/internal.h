@@ -9,6 +9,10 @@
  *   reader.c    a range of a volume into a buffer
  *   mutate.c    WRITE, ZERO, DISCARD: edges, data, marks, overlap
  *   barrier.c   FLUSH and FUA: generations
+ *   relief.c    the mapper's mark log is full: flush, then mark
+ *   again.c     what a dying peer did not serve is sent again
+ *   revive.c    a volume whose map died gets it back
+ *   lease.c     deadlines of leases; lost volumes
  *   change.c    SNAPSHOT, TRUNCATE, RENAME, DELETE: drained, then forwarded
  */
 #ifndef COMPOSER_INTERNAL_H
@@ -33,6 +37,17 @@ static inline uint64_t sector_floor(uint64_t bytes)
 static inline uint64_t sector_ceil(uint64_t bytes)
 {
     return sector_floor(bytes + SECTOR - 1);
+}
+
+/** Make `to` the list of all that is in `from`, which is empty afterwards. */
+static inline void list_take_all(struct list *to, struct list *from)
+{
+    list_init(to);
+    if (list_empty(from))
+        return;
+    *to = *from;
+    to->next->prev = to->prev->next = to;
+    list_init(from);
 }
 
 struct volume;
@@ -60,7 +75,21 @@ struct composer {
     uint64_t edges[64];       /* free edge buffers, two sectors each */
     uint32_t nr_edges;
     struct reactor_timer reap_timer;
+
+    /* what waits to be tried again */
+    struct list again;         /* struct again: children */
+    struct list again_waiters; /* struct waiter: resumed after a pause */
+    struct reactor_timer again_timer;
+    uint64_t again_pause_ns; /* 0: nothing waits */
+    uint64_t patience_ns, stop_patience_ns;
+    struct xseg_request *spare; /* for a revival when all others wait for it */
+    struct list refused;        /* struct waiter: marks that had no room in the log */
+    uint32_t relieving;         /* flushes under way to make room */
+    bool relief_due;            /* they begin soon */
+    struct waiter relief_waiter;
+
     bool stopping;
+    uint64_t stop_ns; /* when that began */
     void (*stopped)(void *arg);
     void *stopped_arg;
 };
@@ -104,13 +133,26 @@ struct volume {
     struct list after;         /* struct queued: served again when the state changes */
     struct drain close_drain;
     struct flush_wait close_flush;
-    struct waiter ask_waiter; /* OPEN or CLOSE waits for a descriptor */
+    struct waiter ask_waiter; /* OPEN or CLOSE waits for a descriptor, or its turn */
     uint64_t ask_off;         /* buffer lent to CONTROL with OPEN or CLOSE */
+    uint32_t ask_op;          /* what is asked: OPEN or CLOSE */
+    const char *ask_arguments;
+    uint64_t ask_since; /* when it first failed, 0: it did not */
     int64_t close_result;
     uint32_t users;      /* opens, internal ones too */
     bool held;           /* by the administrator */
     bool asked_writable; /* what CONTROL was asked last */
     bool upgrading;      /* OPENING for write while it is open read-only: frozen */
+
+    /* lease and map */
+    uint64_t deadline_ns; /* CLOCK_BOOTTIME; 0: none */
+    struct list overdue;  /* struct queued: taken up after the deadline */
+    bool lost;            /* the lease is gone: everything is answered -ESTALE */
+    bool reviving;        /* CONTROL is asked for a new map */
+    bool new_epoch;      /* a change was under way: it may come back in another epoch */
+    uint32_t revivals;   /* that succeeded */
+    struct list revived; /* struct waiter: resumed when a revival is over */
+    struct waiter revive_waiter;
 
     /* in flight */
     uint32_t nr_active;        /* requests being served */
@@ -126,8 +168,18 @@ struct volume {
     struct list flush_next; /* struct flush_wait: served by the next flush */
     struct list flush_now;  /* served by the one that runs */
     uint64_t flush_generation;
+    uint64_t flush_since;    /* when a child of it first failed, 0: none did */
+    uint32_t flush_revivals; /* when its data began to be flushed */
     struct waiter flush_waiter;
+    struct flush_wait relief;
+    int64_t relief_result;
 };
+
+/** True if it was opened without the lease, or never needs one. */
+static inline bool volume_read_only(const struct volume *v)
+{
+    return v->info.flags & (XSEG_VOL_READONLY | XSEG_VOL_RDONLY_OPEN);
+}
 
 /* ---- composer.c ---------------------------------------------------------------- */
 
@@ -174,8 +226,8 @@ void volume_leave(struct volume *v);
 /** Hold new requests back; call `d->drained` when those in flight have ended. */
 void volume_freeze(struct volume *v, struct drain *d);
 void volume_unfreeze(struct volume *v);
-/** Take what CONTROL said of the volume, if its record is valid and sane. */
-void volume_update(struct volume *v, const struct xseg_request *reply);
+/** What CONTROL said of a volume; false if the record is not there or makes no sense. */
+bool volume_record(const struct xseg_request *reply, struct xseg_volume_info *out);
 
 /* ---- open.c -------------------------------------------------------------------- */
 
@@ -196,6 +248,11 @@ void open_reap(struct composer *c);
 /** Close every volume (stop). */
 void open_close_all(struct composer *c);
 
+#define ASK_READ_ONLY "{\"read_only\":true}"
+#define ASK_WRITABLE  "{\"read_only\":false}"
+/** Write what v->ask_op asks CONTROL into a descriptor; v->ask_off is lent with it. */
+void ask_fill(struct volume *v, struct xseg_request *rq);
+
 /* ---- reader.c ------------------------------------------------------------------ */
 
 /** One range being read.  Embedded in its user; no allocation. */
@@ -206,6 +263,7 @@ struct reader {
     uint64_t base;     /* volume offset of the first byte */
     uint64_t data_off; /* segment offset where byte `base` goes */
     uint32_t pending;  /* children in flight */
+    uint64_t since;    /* when one first failed, 0: none did */
     int64_t error;
     bool mapping;      /* a MAPR is in flight */
     uint64_t runs_off; /* buffer for many runs, or 0 */
@@ -244,7 +302,9 @@ struct mutation {
     uint32_t nr_pieces;
     uint32_t next; /* piece to send next in this phase */
     uint32_t pending;
-    bool marking; /* phase: data, then marks */
+    bool marking;   /* phase: data, then marks */
+    bool refused;   /* the mapper had no room for a mark */
+    uint64_t since; /* when a child first failed, 0: none did */
     int64_t error;
     uint64_t mark_generation;
     struct reader reader;
@@ -268,6 +328,52 @@ void barrier_flush(struct volume *v, struct flush_wait *w);
 uint64_t barrier_mark_begin(struct volume *v);
 void barrier_mark_end(struct volume *v, uint64_t generation);
 void vol_serve_flush(struct composer *c, struct volume *v, struct xseg_request *rq);
+
+/* ---- relief.c ------------------------------------------------------------------ */
+
+void relief_init(struct composer *c);
+/** Flush what can be flushed, then resume `w`: there may be room for its marks. */
+void relief_wait(struct composer *c, struct waiter *w);
+/** A volume's `relief` has been flushed. */
+void relief_flushed(struct flush_wait *w, int64_t result);
+
+/* ---- again.c ------------------------------------------------------------------- */
+
+void again_init(struct composer *c);
+void again_fini(struct composer *c);
+/** True if that result says that the peer died, stopped, or is not there. */
+bool again_away(int64_t result);
+/**
+ * May what ended with *result be tried again?  If not because it took too long or the
+ * volume is lost, *result becomes what to answer.  `since`: when it first failed.
+ */
+bool again_may(struct volume *v, int64_t *result, uint32_t dst, uint64_t *since);
+/**
+ * Keep a child that was answered and not served, and send it again.  False if there is no
+ * reason to, or no time left: then rq->result is what to answer.
+ */
+bool again(struct volume *v, struct xseg_request *rq, uint32_t dst,
+           reactor_reply_fn *done, void *arg, uint64_t *since);
+/** Resume `w` after a pause. */
+void again_wait(struct composer *c, struct waiter *w);
+/** Something changed for those who wait: look at once. */
+void again_soon(struct composer *c);
+
+/* ---- revive.c ------------------------------------------------------------------ */
+
+/** Ask CONTROL for the volume's map, unless that is under way. */
+void revive(struct volume *v);
+/** Resume `w` when the revival that is under way is over. */
+void revive_wait(struct volume *v, struct waiter *w);
+
+/* ---- lease.c ------------------------------------------------------------------- */
+
+/** True if the volume's lease may not be counted on any more. */
+bool lease_overdue(const struct volume *v);
+/** The lease is gone: answer -ESTALE from now on.  Frees nothing. */
+void volume_lost(struct volume *v, const char *why);
+/** ACQUIRE and RELEASE of a lease, from CONTROL. */
+void lease_serve(struct composer *c, struct xseg_request *rq);
 
 /* ---- change.c ------------------------------------------------------------------ */
 

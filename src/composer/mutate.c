@@ -95,7 +95,13 @@ static void mutation_part_done(void *arg, struct xseg_request *rq)
 {
     struct mutation *m = arg;
 
-    if (rq->result < 0 && !m->error)
+    if (m->marking && rq->result == -EAGAIN)
+        m->refused = true;
+    else if (rq->result < 0 &&
+             again(m->v, rq, m->marking ? XSEG_PORT_MAPPERD : XSEG_PORT_BLOCKERB,
+                   mutation_part_done, m, &m->since))
+        return;
+    else if (rq->result < 0 && !m->error)
         m->error = rq->result;
     else if (rq->op == XSEG_OP_WRITE && (uint64_t)rq->result != rq->size && !m->error)
         m->error = -EIO;
@@ -136,9 +142,48 @@ static void mutation_send_mark(struct mutation *m, struct xseg_request *rq)
     composer_send(m->v->c, rq, XSEG_PORT_MAPPERD, mutation_part_done, m);
 }
 
+/** The data is there: mark it, in the generation that is current now. */
+static void mutation_mark(struct mutation *m)
+{
+    m->marking = true;
+    m->refused = false;
+    m->mark_generation = barrier_mark_begin(m->v);
+    m->next = 0;
+    mutation_step(m);
+}
+
+static void relieved(struct waiter *w)
+{
+    struct mutation *m = LIST_ENTRY(w, struct mutation, waiter);
+
+    m->waiter.resume = mutation_resume;
+    if (!m->error)
+        m->error = m->v->relief_result;
+    if (m->error)
+        mutation_finish(m);
+    else
+        mutation_mark(m);
+}
+
+/** No room for a mark: not before a flush.  It counts in no generation meanwhile. */
+static void mutation_relieve(struct mutation *m)
+{
+    int64_t result = -EAGAIN;
+
+    if (!again_may(m->v, &result, XSEG_PORT_MAPPERD, &m->since)) {
+        m->error = result;
+        mutation_finish(m);
+        return;
+    }
+    m->waiter.resume = relieved;
+    relief_wait(m->c, &m->waiter);
+}
+
 static void mutation_step(struct mutation *m)
 {
-    while (m->next < m->nr_pieces && !m->error) {
+    if (m->v->lost && !m->error)
+        m->error = -ESTALE;
+    while (m->next < m->nr_pieces && !m->error && !m->refused) {
         struct xseg_request *rq =
             composer_request(m->v->c, m->marking ? XSEG_OP_MAPW : XSEG_OP_WRITE);
         if (!rq) {
@@ -155,14 +200,12 @@ static void mutation_step(struct mutation *m)
         return;
     if (m->marking)
         barrier_mark_end(m->v, m->mark_generation);
-    if (m->marking || m->error) {
+    if (m->refused && !m->error)
+        mutation_relieve(m);
+    else if (m->marking || m->error)
         mutation_finish(m);
-        return;
-    }
-    m->marking = true;
-    m->mark_generation = barrier_mark_begin(m->v);
-    m->next = 0;
-    mutation_step(m);
+    else
+        mutation_mark(m);
 }
 
 /* ---- pieces and edges

@@ -38,6 +38,7 @@ struct open_op {
 };
 
 static void ask_open(struct volume *v);
+static void open_start(struct composer *c, struct open_op *op);
 static void close_begin(struct volume *v);
 
 /* ---- users -------------------------------------------------------------------------
@@ -177,34 +178,21 @@ static void volume_gone(struct volume *v, int64_t result)
     struct list opens, after;
     struct xseg_request *rq;
 
-    list_init(&opens);
-    list_init(&after);
     while ((rq = composer_dequeue(&v->closers, NULL)))
         composer_reply(c, rq, result);
-    for (struct list *link; (link = list_pop_front(&v->pending_opens));)
-        list_push_back(&opens, link);
-    for (struct list *link; (link = list_pop_front(&v->after));)
-        list_push_back(&after, link);
-    /* requests that were frozen meet a stale handle */
+    list_take_all(&opens, &v->pending_opens);
+    list_take_all(&after, &v->after);
+    /* requests that waited meet a stale handle */
     v->state = VOLUME_CLOSING;
+    composer_serve_again(c, &v->overdue);
     if (v->freezers)
         volume_unfreeze(v);
-
-    struct volume *again = NULL;
-    if (!list_empty(&opens)) {
-        again = volume_new(c, v->info.name, v->info.name_len);
-        if (again)
-            for (struct list *link; (link = list_pop_front(&opens));)
-                list_push_back(&again->pending_opens, link);
-        for (struct list *link; (link = list_pop_front(&opens));)
-            refuse_open(c, LIST_ENTRY(link, struct open_op, link), -ENOMEM, "", 0);
-    }
     if (v->ask_off)
         xseg_buffer_free(c->seg, v->ask_off);
     volume_free(v);
     composer_serve_again(c, &after);
-    if (again)
-        ask_open(again);
+    for (struct list *link; (link = list_pop_front(&opens));)
+        open_start(c, LIST_ENTRY(link, struct open_op, link));
     composer_check_stopped(c);
 }
 
@@ -226,12 +214,12 @@ static void opened_all(struct volume *v)
         volume_unfreeze(v);
     }
     bool final = v->asked_writable || !upgradable(v);
-    list_init(&granted);
-    for (struct list *link; (link = list_pop_front(&v->pending_opens));)
-        list_push_back(&granted, link);
+    list_take_all(&granted, &v->pending_opens);
     for (struct list *link; (link = list_pop_front(&granted));) {
         struct open_op *op = LIST_ENTRY(link, struct open_op, link);
-        if (final || op->read_only)
+        if (v->lost)
+            refuse_open(v->c, op, -ESTALE, "", 0);
+        else if (final || op->read_only)
             answer_open(v, op);
         else
             list_push_back(&v->pending_opens, link); /* needs the upgrade */
@@ -276,12 +264,16 @@ static void ask_open_done(void *arg, struct xseg_request *rq)
 {
     struct volume *v = arg;
     struct composer *c = v->c;
-    int64_t result = rq->result;
+    struct xseg_volume_info info;
 
+    if (again(v, rq, XSEG_PORT_CONTROL, ask_open_done, v, &v->ask_since))
+        return;
+    int64_t result = rq->result;
+    if (result >= 0 && !volume_record(rq, &info))
+        result = -EIO;
     if (result >= 0) {
-        volume_update(v, rq);
-        if (v->info.inline_valid != 1)
-            result = -EIO;
+        v->info = info;
+        v->deadline_ns = rq->arg[1];
     }
     uint64_t len = rq->arg[0] <= ASK_BYTES ? rq->arg[0] : 0;
     composer_release(c, rq);
@@ -296,23 +288,36 @@ static void ask_open_done(void *arg, struct xseg_request *rq)
     open_failed(v, result, xseg_heap_ptr(c->seg, v->ask_off, ASK_BYTES), len);
 }
 
+void ask_fill(struct volume *v, struct xseg_request *rq)
+{
+    rq->op = v->ask_op;
+    rq->flags = 0;
+    memset(&rq->object, 0, sizeof rq->object);
+    memset(rq->arg, 0, sizeof rq->arg);
+    rq->arg[XSEG_ARG_NAME_LEN] = v->info.name_len;
+    memset(rq->inline_data, 0, sizeof rq->inline_data);
+    memcpy(rq->inline_data, v->info.name, v->info.name_len);
+    rq->handle = v->info.map_handle;
+    rq->offset = 0;
+    rq->size = strlen(v->ask_arguments);
+    rq->data_off = v->ask_off;
+    rq->data_len = ASK_BYTES;
+    memcpy(xseg_heap_ptr(v->c->seg, v->ask_off, ASK_BYTES), v->ask_arguments, rq->size);
+}
+
 static void ask(struct volume *v, uint32_t op, const char *arguments,
                 reactor_reply_fn *done)
 {
-    struct composer *c = v->c;
-    struct xseg_request *rq = composer_request(c, op);
+    struct xseg_request *rq = composer_request(v->c, op);
     if (!rq) {
-        composer_starve(c, &v->ask_waiter);
+        composer_starve(v->c, &v->ask_waiter);
         return;
     }
-    rq->arg[XSEG_ARG_NAME_LEN] = v->info.name_len;
-    memcpy(rq->inline_data, v->info.name, v->info.name_len);
-    rq->handle = v->info.map_handle;
-    rq->size = strlen(arguments);
-    rq->data_off = v->ask_off;
-    rq->data_len = ASK_BYTES;
-    memcpy(xseg_heap_ptr(c->seg, v->ask_off, ASK_BYTES), arguments, rq->size);
-    composer_send(c, rq, XSEG_PORT_CONTROL, done, v);
+    v->ask_op = op;
+    v->ask_arguments = arguments;
+    v->ask_since = 0;
+    ask_fill(v, rq);
+    composer_send(v->c, rq, XSEG_PORT_CONTROL, done, v);
 }
 
 static void ask_open_resume(struct waiter *w)
@@ -336,22 +341,28 @@ static void ask_open(struct volume *v)
         volume_freeze(v, &v->close_drain);
         return;
     }
+    v->ask_waiter.resume = ask_open_resume;
+    if (v->reviving) { /* which asks, too */
+        revive_wait(v, &v->ask_waiter);
+        return;
+    }
+    if (v->lost) {
+        open_failed(v, -ESTALE, "", 0);
+        return;
+    }
     if (!v->ask_off && xseg_buffer_alloc(v->c->seg, ASK_BYTES, &v->ask_off) < 0) {
         v->ask_off = 0;
         open_failed(v, -ENOBUFS, "", 0);
         return;
     }
-    v->ask_waiter.resume = ask_open_resume;
     v->asked_writable = !op->read_only;
-    ask(v, XSEG_OP_OPEN,
-        op->read_only ? "{\"read_only\":true}" : "{\"read_only\":false}",
-        ask_open_done);
+    ask(v, XSEG_OP_OPEN, op->read_only ? ASK_READ_ONLY : ASK_WRITABLE, ask_open_done);
 }
 
 static void open_start(struct composer *c, struct open_op *op)
 {
     uint8_t len;
-    int rc = request_name(op->rq, &len);
+    int rc = c->stopping ? -ECANCELED : request_name(op->rq, &len);
     if (rc < 0) {
         refuse_open(c, op, rc, "", 0);
         return;
@@ -415,6 +426,8 @@ static void ask_close_done(void *arg, struct xseg_request *rq)
 {
     struct volume *v = arg;
 
+    if (again(v, rq, XSEG_PORT_CONTROL, ask_close_done, v, &v->ask_since))
+        return;
     if (rq->result < 0)
         log_line(LOG_WARNING, "vlmcd", "\"%.*s\": control could not close it: %s",
                  (int)v->info.name_len, (const char *)v->info.name,
@@ -423,22 +436,32 @@ static void ask_close_done(void *arg, struct xseg_request *rq)
     volume_gone(v, v->close_result);
 }
 
-static void ask_close(struct waiter *w)
+static void close_ask(struct waiter *w)
 {
-    ask(LIST_ENTRY(w, struct volume, ask_waiter), XSEG_OP_CLOSE, "{}", ask_close_done);
+    struct volume *v = LIST_ENTRY(w, struct volume, ask_waiter);
+
+    if (v->reviving) /* which asks, too */
+        revive_wait(v, &v->ask_waiter);
+    else if (v->lost) /* CONTROL has forgotten it, or opened it anew */
+        volume_gone(v, v->close_result);
+    else if (v->close_result < 0 && v->c->stopping)
+        /* nobody is there to be told: CONTROL keeps it for the next vlmcd to flush */
+        volume_gone(v, v->close_result);
+    else
+        ask(v, XSEG_OP_CLOSE, "{}", ask_close_done);
 }
 
 static void close_flushed(struct flush_wait *w, int64_t result)
 {
     struct volume *v = LIST_ENTRY(w, struct volume, close_flush);
 
-    if (result < 0)
+    if (result < 0 && !v->lost)
         log_line(LOG_ERROR, "vlmcd", "\"%.*s\": the last flush failed: %s",
                  (int)v->info.name_len, (const char *)v->info.name,
                  strerror((int)-result));
     v->close_result = result;
-    v->ask_waiter.resume = ask_close;
-    ask_close(&v->ask_waiter);
+    v->ask_waiter.resume = close_ask;
+    close_ask(&v->ask_waiter);
 }
 
 static void close_drained(struct drain *d)
@@ -462,6 +485,7 @@ void open_close_all(struct composer *c)
     LIST_FOR_EACH(it, n, &c->volumes)
     {
         struct volume *v = LIST_ENTRY(it, struct volume, link);
+        composer_serve_again(c, &v->overdue);
         if (v->state == VOLUME_OPEN)
             close_begin(v);
     }

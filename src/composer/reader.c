@@ -41,6 +41,9 @@ static void reader_data_done(void *arg, struct xseg_request *rq)
 {
     struct reader *r = arg;
 
+    if (rq->result < 0 &&
+        again(r->v, rq, XSEG_PORT_BLOCKERB, reader_data_done, r, &r->since))
+        return;
     if (rq->result < 0) {
         /* a run the map promised is not there: damage, not a caller's mistake */
         reader_fail(r, rq->result == -ENOENT ? -EIO : rq->result);
@@ -71,6 +74,7 @@ static bool reader_take_run(struct reader *r, const struct xseg_run *run)
     rq->object.kind =
         run->kind == XSEG_REF_CONTENT ? XSEG_OBJ_CONTENT : XSEG_OBJ_EXTENT;
     memcpy(rq->object.id, run->id, sizeof run->id);
+    rq->flags = run->flags & XSEG_RUN_OWNED ? XSEG_F_LIVE : 0;
     rq->offset = run->object_off + (r->pos - run->offset);
     rq->size = size;
     rq->data_off = data_off;
@@ -102,6 +106,9 @@ static void reader_mapped(void *arg, struct xseg_request *rq)
     struct reader *r = arg;
     struct composer *c = r->v->c;
 
+    if (rq->result < 0 &&
+        again(r->v, rq, XSEG_PORT_MAPPERD, reader_mapped, r, &r->since))
+        return;
     r->mapping = false;
     r->pending--;
     if (rq->result <= 0) {
@@ -135,6 +142,8 @@ static void reader_step(struct reader *r)
 {
     if (r->mapping)
         return;
+    if (r->v->lost)
+        reader_fail(r, -ESTALE);
     if (r->error || r->pos >= r->end) {
         if (r->pending == 0)
             reader_finish(r);
@@ -211,6 +220,7 @@ struct client_map {
     struct waiter waiter;
     struct volume *v;
     struct xseg_request *rq;
+    uint64_t since; /* when it first failed, 0: it did not */
 };
 
 static void client_map_try(struct client_map *m);
@@ -224,8 +234,11 @@ static void client_mapped(void *arg, struct xseg_request *child)
 {
     struct client_map *m = arg;
     struct volume *v = m->v;
-    int64_t result = child->result;
 
+    if (child->result < 0 &&
+        again(v, child, XSEG_PORT_MAPPERD, client_mapped, m, &m->since))
+        return;
+    int64_t result = child->result;
     if (result > 0 && !m->rq->data_off)
         memcpy(m->rq->inline_data, child->inline_data, sizeof m->rq->inline_data);
     composer_release(v->c, child);
@@ -261,5 +274,6 @@ void vol_serve_mapr(struct composer *c, struct volume *v, struct xseg_request *r
     m->waiter.resume = client_map_resume;
     m->v = v;
     m->rq = rq;
+    m->since = 0;
     client_map_try(m);
 }

@@ -54,6 +54,9 @@ struct volume *volume_new(struct composer *c, const uint8_t *name, uint8_t name_
     list_init(&v->after);
     list_init(&v->ask_waiter.link);
     list_init(&v->frozen);
+    list_init(&v->overdue);
+    list_init(&v->revived);
+    list_init(&v->revive_waiter.link);
     list_init(&v->drain_waiters);
     list_init(&v->mutations);
     barrier_init(v);
@@ -79,7 +82,7 @@ struct volume *volume_by_name(struct composer *c, const uint8_t *name, uint8_t l
     LIST_FOR_EACH(it, n, &c->volumes)
     {
         struct volume *v = LIST_ENTRY(it, struct volume, link);
-        if (v->info.name_len == len && memcmp(v->info.name, name, len) == 0)
+        if (!v->lost && v->info.name_len == len && memcmp(v->info.name, name, len) == 0)
             return v;
     }
     return NULL;
@@ -95,15 +98,23 @@ struct volume *volume_by_handle(struct composer *c, uint64_t handle, bool *read_
     struct volume *v = c->slots[slot];
     if (!v || v->handle != handle || (v->state != VOLUME_OPEN && !v->upgrading))
         return NULL;
-    if (v->info.flags & (XSEG_VOL_READONLY | XSEG_VOL_RDONLY_OPEN))
+    if (volume_read_only(v))
         *read_only = true;
     return v;
 }
 
 bool volume_enter(struct volume *v, struct xseg_request *rq)
 {
+    if (v->lost) {
+        composer_reply(v->c, rq, -ESTALE);
+        return false;
+    }
     if (v->freezers) {
         composer_queue(v->c, &v->frozen, rq, NULL);
+        return false;
+    }
+    if (lease_overdue(v)) {
+        composer_queue(v->c, &v->overdue, rq, NULL);
         return false;
     }
     v->nr_active++;
@@ -148,19 +159,17 @@ void volume_unfreeze(struct volume *v)
     composer_serve_again(c, &v->frozen);
 }
 
-void volume_update(struct volume *v, const struct xseg_request *reply)
+bool volume_record(const struct xseg_request *reply, struct xseg_volume_info *out)
 {
-    struct xseg_volume_info info;
-
-    memcpy(&info, reply->inline_data, sizeof info);
-    if (info.inline_valid != 1)
-        return;
-    uint32_t block = info.block_bytes;
+    memcpy(out, reply->inline_data, sizeof *out);
+    if (out->inline_valid != 1)
+        return false;
+    uint32_t block = out->block_bytes;
     if (block < XSEG_BLOCK_MIN_BYTES || block > XSEG_BLOCK_MAX_BYTES ||
-        (block & (block - 1)) || !info.name_len || info.size_bytes > INT64_MAX) {
+        (block & (block - 1)) || !out->name_len || out->size_bytes > INT64_MAX) {
         log_line(LOG_ERROR, "vlmcd",
                  "control sent a volume record that makes no sense");
-        return;
+        return false;
     }
-    v->info = info;
+    return true;
 }
