@@ -25,7 +25,8 @@ def command(name: str) -> None:
     with connect() as client:
         info = client.info(name, usage=True)
     if Common.current().json:
-        write_json(info_json(info))
+        lease = info.lease.to_json() if info.lease is not None else None
+        write_json(info_json(info) | {"lease": lease})
         return
     write_fields(
         [
@@ -50,4 +51,7 @@ def _holder(lease: LeaseInfo | None) -> str | None:
     if lease is None:
         return None
     how = "locked" if lease.locked else f"until {lease.expires}"
-    return f"pid {lease.pid} on {lease.host} ({how})"
+    return (
+        f"pid {lease.pid} on {lease.host} (instance {lease.owner}, fence "
+        f"{lease.fence}, {how})"
+    )

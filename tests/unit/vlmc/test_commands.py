@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ SHORT = {
     "name", "uuid", "kind", "size", "block_size", "epoch", "read_only", "parent",
     "created", "depth",
 }  # fmt: skip
-FULL = SHORT | {"private_bytes", "shared_bytes"}
+FULL = SHORT | {"private_bytes", "shared_bytes", "lease"}
 
 
 def vlmc(*args: str, exit_code: int = 0) -> Result:
@@ -152,7 +153,13 @@ def test_info(instance: Instance) -> None:
     with instance.connect() as client, client.open("v") as volume:
         volume.pwrite(b"x" * MIB, 0)
         volume.flush()
-        assert "in use by" in vlmc("info", "v").stdout
+        lease = read("info", "v")["lease"]
+        assert re.search(
+            rf"in use by   pid {lease['pid']} on \S+ \(instance {lease['owner']}, "
+            rf"fence {lease['fence']}, until 2\S+Z\)",
+            vlmc("info", "v").stdout,
+        )
+    assert read("info", "v")["lease"] is None
     assert read("info", "v")["private_bytes"] >= MIB
     text = vlmc("info", "v").stdout
     assert "size        1 GiB (1073741824 bytes)" in text
