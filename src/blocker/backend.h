@@ -34,7 +34,7 @@ struct blk_io {
     uint64_t offset;  /* [bytes]; LIST: cursor, in and out */
     uint64_t size;    /* [bytes] */
     void *data;       /* READ, LIST: to fill; WRITE, CREATE, UPDATE, APPEND: to store */
-    uint32_t flags;   /* XSEG_F_FUA, XSEG_F_NOSYNC, XSEG_F_FORCE */
+    uint32_t flags;   /* XSEG_F_FUA, _NOSYNC, _FORCE, _LIVE */
     uint64_t version; /* UPDATE: version to replace; DELETE: to remove, 0: any */
     uint64_t fence;   /* APPEND */
     struct xseg_lease lease; /* ACQUIRE, RELEASE: in; out: granted, or the holder's */
@@ -88,6 +88,7 @@ struct blk_backend_ops {
     void (*remove)(struct blk_backend *be, struct blk_io *io);
     void (*lease_acquire)(struct blk_backend *be, struct blk_io *io); /* and renew */
     void (*lease_release)(struct blk_backend *be, struct blk_io *io); /* FORCE: break */
+    void (*extent_release)(struct blk_backend *be, struct blk_io *io); /* FORCE: seal */
 };
 
 /** A live backend: implementations embed it first. */

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
@@ -172,6 +173,9 @@ static int try_write(struct file_store *store, const char **why)
         else
             close(fd);
     }
+    /* What keeps the nodes of a store apart. */
+    if (rc == 0 && flock(temp.fd, LOCK_EX | LOCK_NB) < 0)
+        rc = fail(why, -errno, "no file locks (flock) in", store->root);
     file_temp_discard(store, &temp);
     return rc;
 }
@@ -265,6 +269,7 @@ static int file_open(struct reactor *r, const struct blk_options *options,
     store->pid = (uint32_t)getpid();
     store->pid_start = xseg_process_start(store->pid);
     list_init(&store->lease_waiting);
+    list_init(&store->seals);
     file_ops_init(store);
     rc = file_fds_init(store);
     if (rc == 0)
@@ -340,4 +345,5 @@ const struct blk_backend_ops blk_file_ops = {
     .remove = file_remove,
     .lease_acquire = file_lease_acquire,
     .lease_release = file_lease_release,
+    .extent_release = file_extent_release,
 };

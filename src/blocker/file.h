@@ -12,6 +12,9 @@
  *   file_op.c      pieces of ios
  *   file_inline.c  small transfers at once
  *   file_io.c      READ, WRITE, ZERO, FLUSH
+ *   file_hold.c    the right to write to an extent
+ *   file_seal.c    RELEASE of an extent
+ *   file_copy.c    copying a file
  *   file_append.c  APPEND
  *   file_fence.c   comparing the fence of an APPEND
  *   file_meta.c    CREATE, UPDATE, INFO, DELETE
@@ -51,6 +54,8 @@
 /** Path of an object relative to the root; `part` is for extents, else 0. */
 void file_path(char out[FILE_PATH_MAX], const struct xseg_object *object,
                uint64_t part);
+/** Path of the mark that an extent is sealed. */
+void file_path_seal(char out[FILE_PATH_MAX], const struct xseg_object *extent);
 /** Cut a path to its directory ("." at the top). */
 void file_path_parent(char path[FILE_PATH_MAX]);
 /** Directory where all objects of a kind lie: "content". */
@@ -83,6 +88,10 @@ bool file_dirs_any_pending(struct file_dirs *dirs);
 void file_dirs_forget(struct file_dirs *dirs, const char *dir);
 /** mkdir -p below the root, noting what was made.  0 or -errno. */
 int file_dirs_make(struct file_dirs *dirs, const char *dir, mode_t mode);
+/** Open a file with O_CREAT, in a directory that is made too if need be.  The fd or
+ *  -errno. */
+int file_dirs_create_file(struct file_dirs *dirs, const char *path, int flags,
+                          mode_t dir_mode, mode_t file_mode);
 
 /* ---- the store ---------------------------------------------------------- */
 
@@ -109,6 +118,8 @@ struct file_store {
     struct hashtab proven;
     bool all_proven;
     int sync_error; /* of the whole filesystem: sticks */
+
+    struct list seals; /* file_seal.c, under way */
 
     /* file_io.c */
     struct list free_ops;
@@ -169,6 +180,29 @@ int file_temp_clean(struct file_store *store);
 
 /* ---- file_fd.c ---------------------------------------------------------- */
 
+struct file_fd;
+
+struct file_fd_wait {
+    struct list link;
+    bool create;
+    /** file is referenced on success, NULL on failure. */
+    void (*ready)(struct file_fd_wait *wait, struct file_fd *file, int rc);
+};
+
+struct file_hold_wait {
+    struct list link;
+    void (*done)(struct file_hold_wait *wait, int rc);
+};
+
+/** Who waits until all open files of an object are out of use. */
+struct file_drop {
+    uint32_t nr_pending;
+    void (*done)(struct file_drop *drop);
+    struct list closing; /* the files, for file_fd_close_detached */
+    bool dirty;          /* some had writes that are not durable */
+    int sync_error;      /* of one of them */
+};
+
 /** One open file of an object, shared by all that use it.  Reactor's thread only. */
 struct file_fd {
     struct hashtab_node node;
@@ -178,14 +212,23 @@ struct file_fd {
     int fd;
     uint32_t refs;
     bool opening;
-    bool recheck;        /* a DELETE passed while it was opened */
-    bool detached;       /* the object was deleted: closed with the last reference */
+    bool recheck;        /* deleted or sealed while it was opened */
+    bool detached;       /* no longer in store->fds: closed with the last reference */
     bool created;        /* by this process: sync its inode too */
     struct list waiters; /* struct file_fd_wait, while opening */
     struct file_store *store;
-    struct reactor_job job; /* open */
+    struct file_drop *drop; /* told when it is out of use */
+    struct reactor_job job; /* open, then hold */
     bool open_create;
-    int open_result;
+    int job_result;
+
+    /* file_hold.c */
+    bool held;             /* we may write to it */
+    bool known_final;      /* it had its name when nobody could replace it any more */
+    struct file_fd *first; /* another file's: the extent's first, referenced */
+    struct list hold_waiters;
+    struct file_fd_wait first_open;
+    struct file_hold_wait first_hold;
 
     /* file_sync.c */
     uint64_t nr_writes;  /* acknowledged */
@@ -203,13 +246,6 @@ struct file_fd {
     struct list append_queue; /* struct file_op */
 };
 
-struct file_fd_wait {
-    struct list link;
-    bool create;
-    /** file is referenced on success, NULL on failure. */
-    void (*ready)(struct file_fd_wait *wait, struct file_fd *file, int rc);
-};
-
 int file_fds_init(struct file_store *store);
 /** Close all.  Nothing is referenced. */
 void file_fds_fini(struct file_store *store);
@@ -225,10 +261,32 @@ struct file_fd *file_fd_find(struct file_store *store, const struct xseg_object 
  * long. */
 void file_fd_detach(struct file_store *store, const struct xseg_object *object,
                     struct list *closing);
+/** Forget one file: the next who asks opens it anew. */
+void file_fd_detach_one(struct file_fd *file);
+/** Forget all files of an object.  drop->done() when nobody uses any of them, maybe at
+ *  once; they are on drop->closing then. */
+void file_fd_drop(struct file_store *store, const struct xseg_object *object,
+                  struct file_drop *drop);
 /** Close them.  Any thread. */
 void file_fd_close_detached(struct list *closing);
 /** To be called when what keeps a file out of the idle list may have changed. */
 void file_fd_settle(struct file_fd *file);
+
+/* ---- file_hold.c -------------------------------------------------------- */
+
+/** Get the right to write to an extent's open file, which stays referenced until done(),
+ *  maybe at once: 0; -ESTALE if the extent is sealed; -errno. */
+void file_hold_get(struct file_fd *file, struct file_hold_wait *wait);
+/** False if the file lost its name to a copy: the caller opens the extent's anew.
+ *  @param live  its epoch is current, so it may lose it at any time. */
+bool file_is_current(struct file_fd *file, bool live);
+/** Blocks, hardly. */
+bool file_is_sealed(struct file_store *store, const struct xseg_object *extent);
+
+/* ---- file_copy.c -------------------------------------------------------- */
+
+/** Copy everything of one open file to another, empty one.  Blocks.  0 or -errno. */
+int file_copy(int from, int to);
 
 /* ---- file_sync.c -------------------------------------------------------- */
 
@@ -256,6 +314,8 @@ int file_proven(struct file_store *store, const struct xseg_object *object);
 /** It was flushed, or with an error: writes of it are lost. */
 void file_prove(struct file_store *store, const struct xseg_object *object, int error);
 void file_unprove(struct file_store *store, const struct xseg_object *object);
+/** Nobody knows any more what of it is dirty; a failed flush stays known. */
+void file_doubt(struct file_store *store, const struct xseg_object *object);
 int file_proven_init(struct file_store *store);
 void file_proven_fini(struct file_store *store);
 /** Sync all files of an object and the directories that name them.  Blocks; any thread.
@@ -273,6 +333,8 @@ struct file_op {
     struct file_fd *file;
     struct file_fd_wait open;
     struct file_sync_wait sync;
+    struct file_hold_wait hold;
+    struct file_release *release; /* file_seal.c */
     struct file_call call;
     struct reactor_job job;
     void *bounce;         /* aligned copy of the data, for O_DIRECT */
@@ -324,6 +386,7 @@ void file_list(struct blk_backend *be, struct blk_io *io);
 void file_remove(struct blk_backend *be, struct blk_io *io);
 void file_lease_acquire(struct blk_backend *be, struct blk_io *io);
 void file_lease_release(struct blk_backend *be, struct blk_io *io);
+void file_extent_release(struct blk_backend *be, struct blk_io *io);
 
 /* ---- file_lease.c: for INFO, READ, DELETE and APPEND -------------------- */
 

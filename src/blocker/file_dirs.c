@@ -341,3 +341,28 @@ made:
     pthread_mutex_unlock(&dirs->lock);
     return rc;
 }
+
+int file_dirs_create_file(struct file_dirs *dirs, const char *path, int flags,
+                          mode_t dir_mode, mode_t file_mode)
+{
+    char dir[FILE_PATH_MAX];
+    int fd = -1, rc = 0;
+
+    memcpy(dir, path, strlen(path) + 1);
+    file_path_parent(dir);
+    /* A DELETE may remove the directory between the two steps: once more then. */
+    for (int attempt = 0; attempt < 8; attempt++) {
+        rc = file_dirs_make(dirs, dir, dir_mode);
+        if (rc < 0)
+            return rc;
+        fd = openat(dirs->root_fd, path, flags | O_CREAT, file_mode);
+        if (fd >= 0 || errno != ENOENT)
+            break;
+    }
+    if (fd < 0)
+        return -errno;
+    rc = file_dirs_note(dirs, dir, true);
+    if (rc < 0)
+        close(fd);
+    return rc < 0 ? rc : fd;
+}

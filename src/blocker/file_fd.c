@@ -46,20 +46,42 @@ static void close_and_free(struct file_fd *file)
     free(file);
 }
 
+/** It is out of use and out of the table. */
+static void end(struct file_fd *file)
+{
+    struct file_drop *drop = file->drop;
+
+    file->store->nr_fds--;
+    list_remove(&file->link);
+    if (file->first)
+        file_fd_put(file->first);
+    file->first = NULL;
+    if (!drop) {
+        close_and_free(file);
+        return;
+    }
+    drop->dirty |= file_sync_needed(file);
+    if (drop->sync_error == 0)
+        drop->sync_error = file->sync_error;
+    list_push_back(&drop->closing, &file->link);
+    if (--drop->nr_pending == 0)
+        drop->done(drop);
+}
+
 static void destroy(struct file_fd *file)
 {
-    struct file_store *store = file->store;
-
-    list_remove(&file->link);
     if (!file->detached)
-        hashtab_remove(&store->fds, &file->node);
-    store->nr_fds--;
-    close_and_free(file);
+        hashtab_remove(&file->store->fds, &file->node);
+    end(file);
 }
 
 void file_fds_fini(struct file_store *store)
 {
-    struct hashtab_node *node;
+    struct hashtab_node *node = NULL;
+
+    /* Nothing is written any more; references to first files end with all of them. */
+    while ((node = hashtab_walk(&store->fds, node)) != NULL)
+        HASHTAB_ENTRY(node, struct file_fd, node)->first = NULL;
     while ((node = hashtab_walk(&store->fds, NULL)) != NULL)
         destroy(HASHTAB_ENTRY(node, struct file_fd, node));
     hashtab_fini(&store->fds);
@@ -112,29 +134,79 @@ void file_fd_put(struct file_fd *file)
         file_fd_settle(file);
 }
 
+static void detach(struct file_fd *file, struct list *closing)
+{
+    struct file_fd *first = file->first;
+
+    hashtab_remove(&file->store->fds, &file->node);
+    file->detached = true;
+    if (!closing || file->refs > 0) {
+        file_fd_settle(file);
+        return;
+    }
+    list_remove(&file->link);
+    list_push_back(closing, &file->link);
+    file->store->nr_fds--;
+    file->first = NULL;
+    if (first)
+        file_fd_put(first);
+}
+
+void file_fd_detach_one(struct file_fd *file)
+{
+    if (!file->detached)
+        detach(file, NULL);
+}
+
+/** Any file of an object, of those that are open or of those that are being opened. */
+static struct file_fd *find_any(struct hashtab_node *node,
+                                const struct xseg_object *object, bool opening)
+{
+    for (; node; node = hashtab_next(node)) {
+        struct file_fd *file = HASHTAB_ENTRY(node, struct file_fd, node);
+        if (file->opening == opening && blk_object_equal(&file->object, object))
+            return file;
+    }
+    return NULL;
+}
+
+/** Forget all open files; `drop` is told of each of them and of those being opened. */
+static void forget(struct file_store *store, const struct xseg_object *object,
+                   struct list *closing, struct file_drop *drop)
+{
+    uint64_t hash = blk_object_hash(object);
+    struct file_fd *file;
+
+    /* Not by walking: with one file the reference to the extent's first may end. */
+    while ((file = find_any(hashtab_find(&store->fds, hash), object, false)) != NULL) {
+        file->drop = drop;
+        if (drop)
+            drop->nr_pending++;
+        detach(file, closing);
+    }
+    file = find_any(hashtab_find(&store->fds, hash), object, true);
+    for (; file; file = find_any(hashtab_next(&file->node), object, true)) {
+        file->recheck = true;
+        if (!drop || file->drop)
+            continue;
+        file->drop = drop;
+        drop->nr_pending++;
+    }
+}
+
 void file_fd_detach(struct file_store *store, const struct xseg_object *object,
                     struct list *closing)
 {
-    struct hashtab_node *node = hashtab_find(&store->fds, blk_object_hash(object));
-    while (node) {
-        struct file_fd *file = HASHTAB_ENTRY(node, struct file_fd, node);
-        node = hashtab_next(node);
-        if (!blk_object_equal(&file->object, object))
-            continue;
-        if (file->opening) {
-            file->recheck = true;
-            continue;
-        }
-        hashtab_remove(&store->fds, &file->node);
-        file->detached = true;
-        if (closing && file->refs == 0) {
-            list_remove(&file->link);
-            list_push_back(closing, &file->link);
-            store->nr_fds--;
-        } else {
-            file_fd_settle(file);
-        }
-    }
+    forget(store, object, closing, NULL);
+}
+
+void file_fd_drop(struct file_store *store, const struct xseg_object *object,
+                  struct file_drop *drop)
+{
+    drop->nr_pending = 1;
+    forget(store, object, NULL, drop);
+    if (--drop->nr_pending == 0)
+        drop->done(drop);
 }
 
 void file_fd_close_detached(struct list *closing)
@@ -179,27 +251,14 @@ static int open_cached(const struct file_fd *file)
 static int open_created(struct file_fd *file, const char *path)
 {
     struct file_store *store = file->store;
-    char dir[FILE_PATH_MAX];
-    int fd = -1, rc = 0;
 
-    memcpy(dir, path, sizeof dir);
-    file_path_parent(dir);
-    /* A DELETE may remove the directory between the two steps: once more then. */
-    for (int attempt = 0; attempt < 8; attempt++) {
-        rc = file_dirs_make(store->dirs, dir, store->dir_mode);
-        if (rc < 0)
-            return rc;
-        fd = openat(store->root_fd, path, open_flags(file) | O_CREAT, store->file_mode);
-        if (fd >= 0 || errno != ENOENT)
-            break;
-    }
-    if (fd < 0)
-        return -errno;
-    file->created = true;
-    rc = file_dirs_note(store->dirs, dir, true);
-    if (rc < 0)
-        close(fd);
-    return rc < 0 ? rc : fd;
+    /* Spares the store an empty file; taking the hold looks again. */
+    if (file->object.kind == XSEG_OBJ_EXTENT && file_is_sealed(store, &file->object))
+        return -ESTALE;
+    int fd = file_dirs_create_file(store->dirs, path, open_flags(file), store->dir_mode,
+                                   store->file_mode);
+    file->created = fd >= 0;
+    return fd;
 }
 
 static int open_blocking(struct file_fd *file, bool create)
@@ -218,7 +277,7 @@ static int open_blocking(struct file_fd *file, bool create)
 static void open_run(struct reactor_job *job)
 {
     struct file_fd *file = LIST_ENTRY(job, struct file_fd, job);
-    file->open_result = open_blocking(file, file->open_create);
+    file->job_result = open_blocking(file, file->open_create);
 }
 
 static void start_open(struct file_fd *file);
@@ -226,15 +285,15 @@ static void start_open(struct file_fd *file);
 static void opened(struct file_fd *file, int rc)
 {
     struct list waiters;
-
     struct stat st;
 
     file->opening = false;
     if (rc >= 0 && file->recheck && (fstat(rc, &st) < 0 || st.st_nlink == 0)) {
-        /* Deleted just after it was opened. */
+        /* Deleted or replaced just after it was opened: what is there now? */
         close(rc);
-        rc = -ENOENT;
-        file->open_create = false;
+        file->recheck = false;
+        start_open(file);
+        return;
     }
     file->recheck = false;
     if (rc >= 0)
@@ -265,14 +324,18 @@ static void opened(struct file_fd *file, int rc)
             file->refs++;
         wait->ready(wait, rc >= 0 ? file : NULL, rc < 0 ? rc : 0);
     }
-    if (rc >= 0)
-        file_fd_put(file);
+    if (rc < 0)
+        return;
+    /* Who dropped it while it was opened waits for those that were just told. */
+    if (file->drop)
+        file_fd_detach_one(file);
+    file_fd_put(file);
 }
 
 static void open_done(struct reactor_job *job)
 {
     struct file_fd *file = LIST_ENTRY(job, struct file_fd, job);
-    opened(file, file->open_result);
+    opened(file, file->job_result);
 }
 
 static void start_open(struct file_fd *file)
@@ -298,6 +361,7 @@ static struct file_fd *new_file(struct file_store *store,
     list_init(&file->sync_waiters);
     list_init(&file->next_sync_waiters);
     list_init(&file->append_queue);
+    list_init(&file->hold_waiters);
     hashtab_insert(&store->fds, &file->node, blk_object_hash(object));
     store->nr_fds++;
     evict(store);

@@ -84,6 +84,8 @@ static bool name_durable(struct file_fd *file)
         file_sync_dirty(file); /* so that a flush takes the inode along */
         return false;
     }
+    if (file->first && file->first->created)
+        return false;
     file_path(dir, &file->object, file->part);
     file_path_parent(dir);
     return !file_dirs_pending(file->store->dirs, dir);
@@ -141,28 +143,20 @@ static int use_bounce(struct file_op *op)
     return 0;
 }
 
-static void read_absent(struct file_op *op);
+static void use_absent(struct file_op *op);
 
-static void opened(struct file_fd_wait *wait, struct file_fd *file, int rc)
+static void use(struct file_op *op, int rc)
 {
-    struct file_op *op = LIST_ENTRY(wait, struct file_op, open);
     struct file_call *call = &op->call;
     struct file_store *store = op->store;
+    struct file_fd *file = op->file;
     struct blk_io *io = op->io;
 
-    op->file = file;
-    if (rc == -ENOENT && call->verb == FILE_READ &&
-        io->object.kind == XSEG_OBJ_EXTENT) {
-        read_absent(op);
-        return;
-    }
-    if (rc == -ENOENT && call->verb == FILE_PUNCH)
-        rc = 0;
-    if (rc == 0 && file && store->direct && call->verb != FILE_PUNCH &&
+    if (rc == 0 && store->direct && call->verb != FILE_PUNCH &&
         (!aligned((uintptr_t)call->data) || !aligned(call->offset | call->size)) &&
         fills_with_zeros(io))
         rc = use_bounce(op);
-    if (rc < 0 || !file) {
+    if (rc < 0) {
         file_op_put(op);
         end(store, io, rc);
         return;
@@ -175,6 +169,56 @@ static void opened(struct file_fd_wait *wait, struct file_fd *file, int rc)
         store->engine->submit(store->engine, call);
 }
 
+static void held(struct file_hold_wait *wait, int rc)
+{
+    use(LIST_ENTRY(wait, struct file_op, hold), rc);
+}
+
+static bool changes(const struct file_op *op)
+{
+    return op->call.verb != FILE_READ;
+}
+
+/** Changes need the hold, all else the file that has the name now. */
+static void use_extent(struct file_op *op)
+{
+    struct file_fd *file = op->file;
+    uint32_t flags = op->io->flags;
+    bool forced = op->call.verb == FILE_PUNCH && (flags & XSEG_F_FORCE) != 0;
+
+    if (changes(op) && !forced) {
+        if (file->held) {
+            use(op, 0);
+            return;
+        }
+        op->hold.done = held;
+        file_hold_get(file, &op->hold);
+        return;
+    }
+    if (file_is_current(file, !forced && (flags & XSEG_F_LIVE) != 0)) {
+        use(op, 0);
+        return;
+    }
+    op->file = NULL;
+    file_fd_detach_one(file);
+    uint64_t part = file->part;
+    file_fd_put(file);
+    file_fd_get(op->store, &op->io->object, part, &op->open);
+}
+
+static void opened(struct file_fd_wait *wait, struct file_fd *file, int rc)
+{
+    struct file_op *op = LIST_ENTRY(wait, struct file_op, open);
+
+    op->file = file;
+    if (rc == -ENOENT && op->io->object.kind == XSEG_OBJ_EXTENT)
+        use_absent(op);
+    else if (rc == 0 && op->io->object.kind == XSEG_OBJ_EXTENT)
+        use_extent(op);
+    else
+        use(op, rc);
+}
+
 static int scan_part(void *arg, int dir_fd, const char *name)
 {
     const struct xseg_object *object = arg;
@@ -183,35 +227,48 @@ static int scan_part(void *arg, int dir_fd, const char *name)
     return file_parse_part(name, &epoch, &part) && epoch == blk_object_number(object);
 }
 
-static void read_absent_run(struct reactor_job *job)
+static void use_absent_run(struct reactor_job *job)
 {
     struct file_op *op = LIST_ENTRY(job, struct file_op, job);
+    const struct xseg_object *extent = &op->io->object;
     char dir[FILE_PATH_MAX];
 
-    file_path(dir, &op->io->object, 0);
+    if (changes(op)) {
+        op->call.result = file_is_sealed(op->store, extent) ? -ESTALE : 0;
+        return;
+    }
+    file_path(dir, extent, 0);
     file_path_parent(dir);
     int rc = file_scan(op->store, dir, scan_part, &op->io->object);
     op->call.result = rc == 1 ? 0 : rc < 0 ? rc : -ENOENT;
 }
 
-static void read_absent_done(struct reactor_job *job)
+static void use_absent_done(struct reactor_job *job)
 {
     struct file_op *op = LIST_ENTRY(job, struct file_op, job);
     struct file_store *store = op->store;
     struct blk_io *io = op->io;
     int rc = op->call.result;
 
-    if (rc == 0)
+    if (rc == 0 && !changes(op))
         memset(op->data, 0, op->wanted);
     file_op_put(op);
     end(store, io, rc);
 }
 
-/** The extent has no file for that TiB: a hole if it has one for another. */
-static void read_absent(struct file_op *op)
+/** The extent has no file for that TiB.  To read: a hole if it has one for another.  To
+ *  punch: nothing to do, but nobody may think that a sealed extent is his. */
+static void use_absent(struct file_op *op)
 {
-    op->job.run = read_absent_run;
-    op->job.done = read_absent_done;
+    struct blk_io *io = op->io;
+
+    if (changes(op) && (io->flags & XSEG_F_FORCE)) {
+        file_op_put(op);
+        end(file_store_of(io->backend), io, 0);
+        return;
+    }
+    op->job.run = use_absent_run;
+    op->job.done = use_absent_done;
     reactor_offload(op->store->base.reactor, &op->job);
 }
 

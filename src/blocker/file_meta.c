@@ -345,14 +345,21 @@ static int remove_extent(struct file_store *store, const struct xseg_object *obj
     int rc = file_scan(store, dir, remove_part, &usage);
     if (rc < 0 && rc != -ENOENT)
         return rc;
-    if (!usage.found)
+    /* The mark goes last, and also if a crash left it alone. */
+    file_path_seal(path, object);
+    bool marked = unlinkat(store->root_fd, path, 0) == 0;
+    if (!marked && errno != ENOENT)
+        return -errno;
+    if (!usage.found && !marked)
         return -ENOENT;
     if (unlinkat(store->root_fd, dir, AT_REMOVEDIR) == 0) {
         file_dirs_forget(store->dirs, dir);
         file_path_parent(dir);
     }
     rc = file_dirs_note(store->dirs, dir, true);
-    return rc < 0 ? rc : file_dirs_sync(store->dirs, dir);
+    if (rc == 0)
+        rc = file_dirs_sync(store->dirs, dir);
+    return rc == 0 && !usage.found ? -ENOENT : rc;
 }
 
 static int remove_file(struct file_store *store, const struct blk_io *io)

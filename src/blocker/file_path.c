@@ -5,6 +5,7 @@
  *
  *   CONTENT  content/ab/cd/<64 hex>
  *   EXTENT   extents/<32 hex uuid>/<16 hex epoch>.<TiB in hex>
+ *            extents/<32 hex uuid>/<16 hex epoch>.sealed, an empty mark
  *   LAYER    layers/<32 hex uuid>
  *   HEADER   headers/ab/<64 hex>
  *   JOURNAL  journals/<32 hex uuid>.<16 hex number>
@@ -69,6 +70,12 @@ void file_path(char out[FILE_PATH_MAX], const struct xseg_object *object, uint64
         snprintf(out, FILE_PATH_MAX, "%s/%s", dir, hex);
         break;
     }
+}
+
+void file_path_seal(char out[FILE_PATH_MAX], const struct xseg_object *extent)
+{
+    file_path(out, extent, 0);
+    memcpy(strrchr(out, '.'), ".sealed", sizeof ".sealed");
 }
 
 void file_path_parent(char path[FILE_PATH_MAX])

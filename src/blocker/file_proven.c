@@ -80,6 +80,14 @@ void file_unprove(struct file_store *store, const struct xseg_object *object)
     free(proven);
 }
 
+void file_doubt(struct file_store *store, const struct xseg_object *object)
+{
+    const struct proven *proven = find(store, object);
+    if (proven && proven->error == 0)
+        file_unprove(store, object);
+    store->all_proven = false;
+}
+
 struct proof {
     const struct xseg_object *object;
     bool lost;

@@ -24,6 +24,13 @@
 struct mem_store {
     struct blk_backend base;
     struct hashtab objects;
+    struct hashtab seals; /* struct seal, also of extents that are not there */
+};
+
+/** An extent that nobody writes to any more. */
+struct seal {
+    struct hashtab_node node;
+    struct xseg_object extent;
 };
 
 /* ---- faults ------------------------------------------------------------- */
@@ -128,6 +135,24 @@ static uint64_t realtime_ns(void)
     return (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
 }
 
+static struct seal *find_seal(const struct mem_store *store,
+                              const struct xseg_object *extent)
+{
+    struct hashtab_node *node = hashtab_find(&store->seals, blk_object_hash(extent));
+    for (; node; node = hashtab_next(node)) {
+        struct seal *seal = HASHTAB_ENTRY(node, struct seal, node);
+        if (blk_object_equal(&seal->extent, extent))
+            return seal;
+    }
+    return NULL;
+}
+
+static void break_seal(struct mem_store *store, struct seal *seal)
+{
+    hashtab_remove(&store->seals, &seal->node);
+    free(seal);
+}
+
 /* ---- data --------------------------------------------------------------- */
 
 static int64_t do_read(struct mem_store *store, struct blk_io *io)
@@ -160,6 +185,10 @@ static void mem_write(struct blk_backend *be, struct blk_io *io)
     int fault = fault_strikes(MEM_WRITE, io, &torn);
     uint64_t size = fault < 0 ? torn : io->size;
 
+    if (find_seal(store, &io->object)) {
+        answer(io, -ESTALE);
+        return;
+    }
     if (size == 0) {
         answer(io, fault);
         return;
@@ -177,6 +206,8 @@ static void mem_zero(struct blk_backend *be, struct blk_io *io)
     uint64_t torn;
     int rc = fault_strikes(MEM_ZERO, io, &torn);
     struct mem_object *object = find(store_of(be), &io->object);
+    if (rc == 0 && !(io->flags & XSEG_F_FORCE) && find_seal(store_of(be), &io->object))
+        rc = -ESTALE;
     if (rc == 0 && object)
         mem_object_zero(object, io->offset, io->size);
     answer(io, rc);
@@ -396,8 +427,11 @@ static void mem_list(struct blk_backend *be, struct blk_io *io)
 static int do_remove(struct mem_store *store, const struct blk_io *io)
 {
     struct mem_object *object = find(store, &io->object);
+    struct seal *seal = find_seal(store, &io->object);
     uint8_t prefix[sizeof(struct xseg_versioned)];
 
+    if (seal)
+        break_seal(store, seal);
     if (!object)
         return -ENOENT;
     mem_object_read(object, 0, prefix, sizeof prefix);
@@ -462,6 +496,26 @@ static void mem_release(struct blk_backend *be, struct blk_io *io)
     answer(io, rc < 0 ? rc : do_release(store_of(be), io));
 }
 
+/** All holders are in this process, so to seal is to remember. */
+static int do_release_extent(struct mem_store *store, const struct blk_io *io)
+{
+    if (!(io->flags & XSEG_F_FORCE) || find_seal(store, &io->object))
+        return 0;
+    struct seal *seal = calloc(1, sizeof *seal);
+    if (!seal)
+        return -ENOMEM;
+    seal->extent = io->object;
+    hashtab_insert(&store->seals, &seal->node, blk_object_hash(&io->object));
+    return 0;
+}
+
+static void mem_release_extent(struct blk_backend *be, struct blk_io *io)
+{
+    uint64_t torn;
+    int rc = fault_strikes(MEM_RELEASE_EXTENT, io, &torn);
+    answer(io, rc < 0 ? rc : do_release_extent(store_of(be), io));
+}
+
 /* ---- life --------------------------------------------------------------- */
 
 static int mem_open(struct reactor *r, const struct blk_options *options,
@@ -471,6 +525,11 @@ static int mem_open(struct reactor *r, const struct blk_options *options,
     *out = NULL;
     struct mem_store *store = calloc(1, sizeof *store);
     int rc = store ? hashtab_init(&store->objects) : -ENOMEM;
+    if (rc == 0) {
+        rc = hashtab_init(&store->seals);
+        if (rc < 0)
+            hashtab_fini(&store->objects);
+    }
     if (rc < 0) {
         *why = "out of memory";
         free(store);
@@ -489,6 +548,9 @@ static void mem_close(struct blk_backend *be)
     while ((node = hashtab_walk(&store->objects, NULL)) != NULL)
         forget(store, HASHTAB_ENTRY(node, struct mem_object, node));
     hashtab_fini(&store->objects);
+    while ((node = hashtab_walk(&store->seals, NULL)) != NULL)
+        break_seal(store, HASHTAB_ENTRY(node, struct seal, node));
+    hashtab_fini(&store->seals);
     free(store);
 }
 
@@ -517,4 +579,5 @@ const struct blk_backend_ops blk_mem_ops = {
     .remove = mem_remove,
     .lease_acquire = mem_acquire,
     .lease_release = mem_release,
+    .extent_release = mem_release_extent,
 };

@@ -24,6 +24,7 @@ enum mem_call {
     MEM_REMOVE,
     MEM_ACQUIRE,
     MEM_RELEASE,
+    MEM_RELEASE_EXTENT,
     MEM_NR_CALLS,
 };
 

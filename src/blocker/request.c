@@ -57,6 +57,9 @@ static const struct rule rules[XSEG_NR_OPS] = {
     [XSEG_OP_RELEASE] = {KIND(XSEG_OBJ_LEASE), NEED_LEASE, CALL(lease_release)},
 };
 
+static const struct rule release_extent = {KIND(XSEG_OBJ_EXTENT), 0,
+                                           CALL(extent_release)};
+
 static request_call_fn call_of(const struct blk_backend_ops *ops, size_t offset)
 {
     request_call_fn call;
@@ -107,6 +110,8 @@ int request_decode(struct xseg_segment *seg, uint32_t port, uint32_t align,
         return -EOPNOTSUPP;
 
     memcpy(&io->object, &rq->object, sizeof io->object);
+    if (op == XSEG_OP_RELEASE && io->object.kind == XSEG_OBJ_EXTENT)
+        rule = &release_extent;
     io->flags = LOAD(rq->flags);
     io->offset = LOAD(rq->offset);
     io->size = LOAD(rq->size);
@@ -156,7 +161,8 @@ void request_encode(struct xseg_request *rq, uint32_t op, const struct blk_io *i
         break;
     case XSEG_OP_ACQUIRE:
     case XSEG_OP_RELEASE:
-        memcpy(rq->inline_data, &io->lease, sizeof io->lease);
+        if (io->object.kind == XSEG_OBJ_LEASE)
+            memcpy(rq->inline_data, &io->lease, sizeof io->lease);
         break;
     case XSEG_OP_LIST:
         if (io->result >= 0)
