@@ -2,8 +2,8 @@
 """Several instances ("nodes") on one store: real processes, to be stopped and killed.
 
 Every node is an `Instance` with a home of its own; all have the same two directories of
-the store.  Their processes are found below the supervisor in ``/proc``, and signalled
-one by one by their pid.
+the store.  Their processes are those below the supervisor in ``/proc``, and are
+signalled one by one by their pid.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from archipelago.paths import segment_name
-from archipelago.settings import ROLES
 from tests.helpers.instance import Instance
 
 #: Slots of a lease file and what is read of one (docs/format/store.md).
@@ -81,11 +80,8 @@ class Node:
 
     def peers(self) -> dict[str, int]:
         """Pid of each role; in the placement "together" they are all the same."""
-        found = {}
-        for pid in _children(self.supervisor):
-            for role in set(_arguments(pid)) & set(ROLES):
-                found[role] = pid
-        return found
+        status = self.instance.status()
+        return {p["name"]: p["pid"] for p in status["peers"] if p["pid"]}
 
     def processes(self) -> set[int]:
         """All its processes, the supervisor too."""
@@ -105,8 +101,9 @@ class Node:
 
     def pause(self, roles: Iterable[str] = (), *, supervisor: bool = False) -> None:
         """Stop (SIGSTOP) the processes of some roles, or all processes without any."""
-        peers = self.peers()
-        chosen = {peers[role] for role in roles}
+        wanted = set(roles)
+        peers = self.peers() if wanted else {}
+        chosen = {peers[role] for role in wanted}
         if supervisor:
             chosen.add(self.supervisor)
         for pid in sorted(chosen or self.processes()):
@@ -199,13 +196,6 @@ def _children(pid: int) -> list[int]:
     except FileNotFoundError:
         return []
     return [int(child) for text in texts for child in text.split()]
-
-
-def _arguments(pid: int) -> list[str]:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
-    except (FileNotFoundError, ProcessLookupError):
-        return []
 
 
 def _state(pid: int) -> str:

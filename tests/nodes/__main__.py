@@ -30,11 +30,12 @@ def main() -> int:
     parser.add_argument("--placement", default="together")
     parser.add_argument("--lease-ttl", default="1")
     parser.add_argument("--events", default=",".join(EVENTS))
+    parser.add_argument("--folder", type=Path, help="an empty one; a new one without")
     parser.add_argument("-v", "--verbose", action="store_true")
     chosen = parser.parse_args()
     seed = chosen.seed or random.SystemRandom().getrandbits(32)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    folder = Path(tempfile.mkdtemp(prefix="arch-nodes-"))
+    folder = chosen.folder or Path(tempfile.mkdtemp(prefix="arch-nodes-"))
     events = chosen.events.split(",")
     said: list[str] = []
 

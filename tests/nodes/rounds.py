@@ -16,7 +16,7 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 
 from tests.helpers.cluster import Cluster, NeverHappened, until
-from tests.nodes.history import UNIT
+from tests.nodes.history import UNIT, ZEROS, Stamp
 from tests.nodes.oracle import Oracle, Violation
 from tests.nodes.process import Refused
 from tests.nodes.team import Team
@@ -64,7 +64,7 @@ class Rounds:
         self.rng = rng
         self.counts: collections.Counter[str] = collections.Counter()
         self._say = say
-        self._apart = len(set(cluster.nodes[0].peers().values())) > 1
+        self._apart = cluster.nodes[0].instance.settings["placement"] == "apart"
         self.oracle = Oracle(BLOCKS * BLOCK_UNITS)
         self._tenure = 0
         self._fence = 0
@@ -120,9 +120,7 @@ class Rounds:
         self._rest()
         self.holder.close()
         for team in self.teams:
-            lease = team.hand.call("info").lease
-            if lease is not None:
-                raise Violation(f"{team} sees a lease on a closed volume: {lease}")
+            until(lambda t=team: t.hand.call("info").lease is None, "it is given back")  # type: ignore[misc]
 
     def dismiss(self) -> None:
         """End all client processes."""
@@ -138,6 +136,8 @@ class Rounds:
             self._lost_by_itself(a)
             return
         a.close()
+        # The server closes an NBD client's volume when the client has long gone.
+        until(lambda: b.hand.call("info").lease is None, f"{a} gives the lease back")
         self._closed_well(a)
         self._take(b)
 
@@ -213,6 +213,33 @@ class Rounds:
         a.work(60)
         if a.failed:
             raise Violation(f"{a} did not go on after a pause: {self._ends(a)}")
+
+    # ---- what must be found ----------------------------------------------------------
+
+    def forge_late_write(self, a: Team, _: Team) -> None:
+        """The test itself writes what an old holder might have written."""
+        self._forge(a, lambda unit: Stamp(0, 77, 0, 0, unit).to_bytes())
+
+    def forge_lost_write(self, a: Team, _: Team) -> None:
+        """The test itself takes a flushed write away."""
+        self._forge(a, lambda unit: ZEROS)
+
+    def _forge(self, a: Team, make: Callable[[int], bytes]) -> None:
+        a.halt()
+        a.hand.call("flush")
+        image = a.hand.call("read", SIZE)
+        self.oracle.holder_reads(image, "before the forgery")
+        units = [u for u in range(len(image) // UNIT) if image[u * UNIT] != 0]
+        extents = sorted((self.cluster.data / "extents").glob("*/*.0"))
+        for path in reversed(extents):
+            with path.open("r+b", buffering=0) as file:
+                for unit in units:
+                    file.seek(unit * UNIT)
+                    if file.read(UNIT) == image[unit * UNIT : (unit + 1) * UNIT]:
+                        file.seek(unit * UNIT)
+                        file.write(make(unit))
+        self.oracle.holder_reads(a.hand.call("read", SIZE), "after the forgery")
+        raise AssertionError("the forgery was not found")
 
     # ---- steps -----------------------------------------------------------------------
 
