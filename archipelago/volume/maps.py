@@ -10,6 +10,7 @@ import errno
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from archipelago._map import unpack_header
 from archipelago.errors import (
     ArchipelagoError,
     BackendUnavailable,
@@ -48,7 +49,11 @@ class Maps:
             MapCorrupt: header, journals or layers are damaged.
         """
         flags = Flag.RDONLY if read_only else Flag(0)
-        return self._call(Op.OPEN, data=header, flags=flags).handle
+        try:
+            return self._call(Op.OPEN, data=header, flags=flags).handle
+        except MapCorrupt as error:
+            name = unpack_header(header).name
+            raise MapCorrupt(f'"{name}" is damaged: {error}') from error
 
     def close(self, handle: int) -> None:
         """Forget a map.  Marks that were not flushed are dropped."""
