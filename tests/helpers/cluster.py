@@ -99,6 +99,10 @@ class Node:
         self.stopped.clear()
         until(lambda: not any(map(_alive, everyone)), f"{self.name} is dead")
 
+    def kill_peer(self, role: str) -> None:
+        """End the process of a role; its supervisor starts another one."""
+        os.kill(self.peers()[role], signal.SIGKILL)
+
     def pause(self, roles: Iterable[str] = (), *, supervisor: bool = False) -> None:
         """Stop (SIGSTOP) the processes of some roles, or all processes without any."""
         wanted = set(roles)

@@ -12,9 +12,11 @@ the lanes at rest and the whole volume read and judged.
 from __future__ import annotations
 
 import collections
+import errno
 import random
 from collections.abc import Callable, Iterable, Sequence
 
+from archipelago.settings import ROLES
 from tests.helpers.cluster import Cluster, NeverHappened, until
 from tests.nodes.history import UNIT, ZEROS, Stamp
 from tests.nodes.oracle import Oracle, Violation
@@ -30,7 +32,7 @@ SIZE = BLOCKS * BLOCK_BYTES
 #: How long a take-over waits for the lock of a paused process before that goes on [s].
 PATIENCE = 10.0
 #: What a lane may be told when the lease is gone: EIO, and ESTALE through the segment.
-LOST = (5, 116)
+LOST = (errno.EIO, errno.ESTALE)
 #: What a round may be, as often as it is named.
 EVENTS = (
     *(2 * ["hand_over"]),
@@ -39,6 +41,7 @@ EVENTS = (
     *(5 * ["pause"]),
     *(3 * ["break_lease"]),
     "suspend",
+    *(2 * ["peer_dies"]),
 )
 
 
@@ -161,6 +164,28 @@ class Rounds:
         else:
             self._take(a, again=True)
 
+    def peer_dies(self, a: Team, b: Team) -> None:
+        """One process of a is killed and comes back; b may be there before it."""
+        role = self.rng.choice(ROLES)
+        self._note(f"kill {role} of {a}")
+        a.node.kill_peer(role)
+        if self.rng.random() < 0.4 and self._is_faster(b):
+            # A client whose connection broke is told who has the volume.
+            self._too_late(a, errno.ECONNRESET, errno.EBUSY)
+            return
+        a.work(60)
+        if not a.failed:
+            return
+        # An NBD client must connect again; another one may be told that it is not
+        # known what was flushed.  Nothing that was answered is lost, flushed or not.
+        a.halt()
+        bad = {h.error for h in a.failed} - {*LOST, errno.ECONNRESET}
+        if bad or (self._apart and role != "vlmcd"):
+            raise Violation(f"{a} lost {role}, and its users see it: {self._ends(a)}")
+        a.close(lost=True)
+        self._closed_well(a)
+        self._take(a, again=True)
+
     def pause(self, a: Team, b: Team) -> None:
         """Processes of a are stopped; b takes over; a goes on and is too late."""
         rng = self.rng
@@ -275,6 +300,17 @@ class Rounds:
         self.oracle.judge_again(when)
         self._go_on(team, opened=False)
 
+    def _is_faster(self, b: Team) -> bool:
+        """Try once to open what its holder may just be taking back."""
+        try:
+            b.hand.call("open")
+        except Refused as error:
+            if error.kind != "LeaseHeld":
+                raise Violation(f"{b} is told {error}") from error
+            return False
+        self._take(b)
+        return True
+
     def _open(self, team: Team, *, wait: bool, paused: Team | None) -> int:
         while True:
             team.hand.ask("open")
@@ -342,9 +378,14 @@ class Rounds:
             b.hand.call("keep_open", KEPT)
         c.work(self.rng.randint(1, 50))
 
-    def _too_late(self, a: Team) -> None:
-        """A goes on without the lease: whatever it does must not count."""
-        self._await_end(a)
+    def _too_late(self, a: Team, *also: int) -> None:
+        """A goes on without the lease: whatever it does must not count.
+
+        Args:
+            a: the old holder.
+            also: what its lanes may be told besides that it is lost.
+        """
+        self._await_end(a, *also)
         stolen = a.hand.call("try_changes", SIZE // 2)
         if stolen:
             raise Violation(f"{a} could {', '.join(stolen)} without the lease")
@@ -354,7 +395,7 @@ class Rounds:
         self._must_not_have(a)
         self._go_on(self.holder)
 
-    def _await_end(self, a: Team) -> None:
+    def _await_end(self, a: Team, *also: int) -> None:
         """All lanes of who lost the volume are told so."""
         try:
             until(lambda: not a.running, f"the lanes of {a} end")
@@ -363,7 +404,7 @@ class Rounds:
         a.check()
         a.halt()
         for history in a.histories:
-            if history.error not in LOST and not history.full:
+            if history.error not in (*LOST, *also) and not history.full:
                 raise Violation(
                     f"{a} was not told that the volume is lost: {self._ends(a)}"
                 )
