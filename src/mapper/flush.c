@@ -1,376 +1,142 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * FLUSH: marks into the journal (see internal.h).
+ * FLUSH: marks into the journal, and the fence compared (see internal.h).
  *
- * One append at a time per map, and one record per append.  Flushes that arrive while
- * one runs share the next.  An append whose fate is not known because blockerm died is
- * looked for in the journal before it is sent again; one that failed leaves its marks
- * pending, and the next flush asks for the journal's length before it appends.
- *
- *   idle --marks--> APPEND --ok--> idle        --away--> INFO --as before--> APPEND
- *     `--unsure--> INFO --as before--> APPEND               `--longer--> READ --ours-->
- * FLUSH
+ * Flushes are served in rounds, one at a time per map: all that wait when a round
+ * begins are of it, and those that arrive meanwhile share the next.  A round appends all
+ * marks up to the newest generation that one of its flushes names.  If there is none it
+ * appends nothing, and the blocker still compares the fence: so a flush that is answered
+ * was the holder's.
  */
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
-#include "common/log.h"
 #include "mapper/internal.h"
 
-#define GIVE_UP_NS UINT64_C(30000000000)
-/** Longest row of marks that is sorted: longer ones would hold the loop up for ms. */
-#define SORT_MAX 8192u
+static void round_step(struct map *map);
 
-static void append_send(struct map *map);
-static void recover_info(struct map *map, void (*done)(struct map_io *io));
-
-void flush_fail(struct map *map, int error)
+static void answer_all(struct list *flushes, int result)
 {
     struct list todo, *link;
     list_init(&todo);
-    while ((link = list_pop_front(&map->flushes)))
+    while ((link = list_pop_front(flushes)))
         list_push_back(&todo, link);
     while ((link = list_pop_front(&todo)))
-        op_reply(LIST_ENTRY(link, struct map_op, link), error);
+        op_reply(LIST_ENTRY(link, struct map_op, link), result);
 }
 
-/* ---- collecting marks ---- */
-
-static int by_start(const void *a, const void *b)
+void flush_fail(struct map *map, int error)
 {
-    const struct journal_mark *x = a, *y = b;
-    return x->start < y->start ? -1 : x->start > y->start;
+    answer_all(&map->append.flushes, error);
+    answer_all(&map->flushes, error);
 }
 
-/** Sort and merge marks of one kind; returns how many are left. */
-static uint32_t merge_marks(struct journal_mark *marks, uint32_t nr)
-{
-    uint32_t out = 0;
-    qsort(marks, nr, sizeof *marks, by_start);
-    for (uint32_t i = 1; i < nr; i++) {
-        uint64_t end = marks[out].start + marks[out].nr;
-        uint64_t other = marks[i].start + marks[i].nr;
-        uint64_t both = (other > end ? other : end) - marks[out].start;
-        if (marks[i].start <= end && both <= UINT32_MAX)
-            marks[out].nr = (uint32_t)both;
-        else
-            marks[++out] = marks[i];
-    }
-    return out + 1;
-}
+/* ---- a round ---- */
 
-/** Shorten a batch: within a row of marks of one kind their order does not matter. */
-static uint32_t tidy(struct journal_mark *marks, uint32_t nr)
+static void round_end(struct map *map, int rc)
 {
-    uint32_t out = 0;
-    for (uint32_t at = 0; at < nr;) {
-        uint32_t end = at + 1;
-        while (end < nr && marks[end].kind == marks[at].kind)
-            end++;
-        uint32_t left = end - at;
-        if (left <= SORT_MAX)
-            left = merge_marks(marks + at, left);
-        memmove(marks + out, marks + at, left * sizeof *marks);
-        out += left;
-        at = end;
-    }
-    return out;
-}
-
-/** Take marks up to `generation` out of the sets.  0 or -ENOMEM. */
-static int collect(struct map *map, uint64_t generation)
-{
-    uint64_t nr = 0;
-    struct append *a = &map->append;
-    LIST_FOR_EACH(it, n, &map->pending)
-    {
-        struct mark_set *set = LIST_ENTRY(it, struct mark_set, link);
-        if (set->generation <= generation)
-            nr += set->nr;
-    }
-    if (nr > JOURNAL_RECORD_MAX_MARKS)
-        nr = JOURNAL_RECORD_MAX_MARKS;
-    a->marks = malloc(nr * sizeof *a->marks);
-    if (!a->marks)
-        return -ENOMEM;
-    a->nr = 0;
-    LIST_FOR_EACH(it, n, &map->pending)
-    {
-        struct mark_set *set = LIST_ENTRY(it, struct mark_set, link);
-        if (set->generation > generation || a->nr == nr)
-            break;
-        uint32_t take = set->nr <= nr - a->nr ? set->nr : (uint32_t)(nr - a->nr);
-        if (take)
-            memcpy(a->marks + a->nr, set->marks, take * sizeof *set->marks);
-        a->nr += take;
-        a->generation = set->generation;
-        map->nr_pending -= take;
-        if (take == set->nr) {
-            list_remove(&set->link);
-            free(set->marks);
-            free(set);
-        } else {
-            set->nr -= take;
-            memmove(set->marks, set->marks + take, set->nr * sizeof *set->marks);
-        }
-    }
-    a->nr = tidy(a->marks, a->nr);
-    return 0;
-}
-
-/** Make the marks of the append pending again, before all others. */
-static void put_back(struct map *map)
-{
-    struct append *a = &map->append;
-    struct mark_set *set = calloc(1, sizeof *set);
-    if (!set) { /* they cannot wait: say so from now on rather than lose them */
-        map->fenced = true;
-        log_line(LOG_ERROR, "mapperd",
-                 "no memory to keep marks: map is closed to writes");
-        free(a->marks);
-    } else {
-        set->generation = a->generation;
-        set->marks = a->marks;
-        set->nr = set->room = a->nr;
-        map->nr_pending += a->nr;
-        list_push_front(&map->pending, &set->link);
-    }
-    a->marks = NULL;
-    a->nr = 0;
-}
-
-/* ---- the append ---- */
-
-static void name_journal(const struct map *map, struct map_io *io)
-{
-    memset(io, 0, sizeof *io);
-    io->object.kind = XSEG_OBJ_JOURNAL;
-    memcpy(io->object.id, map->header.uuid, 16);
-    memcpy(io->object.id + 16, &map->header.journal, 8);
-}
-
-static struct map *map_of(struct map_io *io)
-{
-    return LIST_ENTRY(io, struct map, append.io);
-}
-
-/** The append is over: 0, or why its marks are still pending. */
-static void append_end(struct map *map, int rc)
-{
-    struct append *a = &map->append;
-    if (rc == 0) {
-        map->journal.length += journal_record_bytes(a->nr);
-        map->journal.sequence++;
-        map->journal.nr_marks += a->nr;
-        free(a->marks);
-        a->marks = NULL;
-        a->nr = 0;
-        if (map->nr_pending == 0)
-            map->generation = 0; /* no sector waits for a later flush than any other */
-    } else if (a->nr) {
-        put_back(map);
-    }
-    a->active = false;
-    if (rc < 0) {
-        log_line(LOG_WARNING, "mapperd", "\"%s\": append to journal %llu: %s",
-                 map->header.name.bytes, (unsigned long long)map->header.journal,
-                 strerror(-rc));
+    map->append.active = false;
+    if (rc == -ESTALE)
+        map_fence(map);
+    if (rc < 0)
         flush_fail(map, rc);
-    }
+    else
+        answer_all(&map->append.flushes, 0);
     update_continue(map);
     flush_pump(map);
     map_put(map);
 }
 
-/** What the file has after our length is not ours: it takes no more records. */
-static void append_torn(struct map *map)
+static void compared(struct map_io *io)
 {
-    map->journal.torn = true;
-    append_end(map, -EIO);
-}
-
-static void fill_record(struct map_io *io, void *data)
-{
-    struct map *map = map_of(io);
-    journal_record_pack(data, map->journal.sequence, map->header.fence,
-                        map->append.marks, map->append.nr);
-}
-
-static void flushed_all(struct map_io *io)
-{
-    struct map *map = map_of(io);
+    struct map *map = LIST_ENTRY(io, struct map, append.io);
+    map->append.compared = true;
     if (io->result < 0)
-        map->journal.torn = true; /* it is there, and will not become durable */
-    append_end(map, io->result < 0 ? (int)io->result : 0);
+        round_end(map, (int)io->result);
+    else
+        round_step(map);
 }
 
-/** A record lies where ours would: is it ours? */
-static void read_back(struct map_io *io)
-{
-    struct map *map = map_of(io);
-    size_t len = journal_record_bytes(map->append.nr);
-    void *ours = NULL;
-    int64_t rc = io->result;
-    bool same = false;
-    if (rc == (int64_t)len && (ours = malloc(len))) {
-        fill_record(io, ours);
-        same = memcmp(ours, map_io_data(io), len) == 0;
-    }
-    free(ours);
-    map_io_end(io);
-    if (!same) {
-        append_torn(map);
-        return;
-    }
-    memset(io, 0, sizeof *io); /* FLUSH of everything: a journal has none of its own */
-    io->op = XSEG_OP_FLUSH;
-    io->again = true;
-    io->done = flushed_all;
-    map_io_start(map->m, io);
-}
-
-static void away_info(struct map_io *io)
-{
-    struct map *map = map_of(io);
-    size_t len = journal_record_bytes(map->append.nr);
-    uint64_t size = io->result == -ENOENT ? 0 : io->info.size_bytes;
-    if (io->result < 0 && io->result != -ENOENT) {
-        map->journal.unsure = true;
-        append_end(map, (int)io->result);
-    } else if (size == map->journal.length) {
-        append_send(map);
-    } else if (size == map->journal.length + len) {
-        name_journal(map, io);
-        io->op = XSEG_OP_READ;
-        io->again = true;
-        io->offset = map->journal.length;
-        io->size = len;
-        io->done = read_back;
-        map_io_start(map->m, io);
-    } else {
-        append_torn(map);
-    }
-}
-
-static void append_done(struct map_io *io)
-{
-    struct map *map = map_of(io);
-    int64_t rc = io->result;
-    map_io_end(io);
-    if (map_io_is_away(rc) && !map->m->stopping &&
-        reactor_now_ns(map->m->reactor) < map->append.give_up_ns) {
-        recover_info(map, away_info);
-        return;
-    }
-    if (rc == -ESTALE)
-        map->fenced = true;
-    else if (rc < 0)
-        map->journal.unsure = true;
-    append_end(map, rc < 0 ? (int)rc : 0);
-}
-
-static void append_send(struct map *map)
+/** Ask whether our fence is the newest. */
+static void compare(struct map *map)
 {
     struct map_io *io = &map->append.io;
-    name_journal(map, io);
+    memset(io, 0, sizeof *io);
     io->op = XSEG_OP_APPEND;
-    io->offset = map->journal.length;
-    io->size = journal_record_bytes(map->append.nr);
-    io->fence = map->header.fence;
-    io->fill = fill_record;
-    io->done = append_done;
-    map_io_start(map->m, io);
-}
-
-static void recover_info(struct map *map, void (*done)(struct map_io *io))
-{
-    struct map_io *io = &map->append.io;
-    name_journal(map, io);
-    io->op = XSEG_OP_INFO;
     io->again = true;
-    io->done = done;
+    io->object.kind = XSEG_OBJ_JOURNAL;
+    memcpy(io->object.id, map->header.uuid, 16);
+    memcpy(io->object.id + 16, &map->header.journal, 8);
+    io->offset = map->journal.length;
+    io->fence = map->header.fence;
+    io->done = compared;
     map_io_start(map->m, io);
 }
 
-/** After a failed append: the journal is usable if it has the length it had before. */
-static void unsure_info(struct map_io *io)
+static bool has_marks(const struct map *map, uint64_t generation)
 {
-    struct map *map = map_of(io);
-    uint64_t size = io->result == -ENOENT ? 0 : io->info.size_bytes;
-    if (io->result < 0 && io->result != -ENOENT) {
-        append_end(map, (int)io->result);
-        return;
+    for (const struct list *it = map->pending.next; it != &map->pending;
+         it = it->next) {
+        const struct mark_set *set = LIST_ENTRY(it, struct mark_set, link);
+        if (set->nr && set->generation <= generation)
+            return true;
     }
-    map->journal.unsure = false;
-    if (size != map->journal.length) {
-        append_torn(map);
-        return;
-    }
-    append_send(map);
+    return false;
 }
 
-/* ---- the queue ---- */
-
-/** Answer flushes all of whose marks are durable; returns the newest generation left.
- */
-static bool answer_done(struct map *map, uint64_t *newest)
+/** Go on with what the round still lacks. */
+static void round_step(struct map *map)
 {
-    struct list todo, *link;
-    uint64_t oldest = UINT64_MAX;
-    bool left = false;
-    list_init(&todo);
-    LIST_FOR_EACH(it, n, &map->pending)
-    {
-        struct mark_set *set = LIST_ENTRY(it, struct mark_set, link);
-        if (set->nr && set->generation < oldest)
-            oldest = set->generation;
+    struct append *a = &map->append;
+    if (!has_marks(map, a->generation)) {
+        if (a->compared)
+            round_end(map, 0);
+        else
+            compare(map);
+        return;
     }
-    *newest = 0;
-    LIST_FOR_EACH(it, n, &map->flushes)
-    {
-        struct map_op *op = LIST_ENTRY(it, struct map_op, link);
-        if (map->nr_pending == 0 || op->generation < oldest) {
-            list_remove(&op->link);
-            list_push_back(&todo, &op->link);
-            continue;
-        }
-        left = true;
-        if (op->generation > *newest)
-            *newest = op->generation;
+    if (map->journal.torn) {
+        round_end(map, -EAGAIN); /* until a checkpoint brings a new journal */
+        return;
     }
-    while ((link = list_pop_front(&todo)))
-        op_reply(LIST_ENTRY(link, struct map_op, link), 0);
-    return left;
+    int rc = append_start(map);
+    if (rc < 0)
+        round_end(map, rc);
+}
+
+void flush_appended(struct map *map, int rc)
+{
+    map->append.compared = true; /* each append compares it */
+    if (rc < 0)
+        round_end(map, rc);
+    else
+        round_step(map);
 }
 
 void flush_pump(struct map *map)
 {
-    uint64_t generation;
-    if (map->append.active || map->closed)
+    struct append *a = &map->append;
+    struct list *link;
+    if (a->active || map->closed || list_empty(&map->flushes))
         return;
     if (map->fenced) {
         flush_fail(map, -ESTALE);
         return;
     }
-    if (!answer_done(map, &generation) || map->held)
+    if (map->held)
         return;
-    if (map->journal.torn) {
-        flush_fail(map, -EAGAIN); /* until a checkpoint brings a new journal */
-        return;
+    a->active = true;
+    a->compared = false;
+    a->generation = 0;
+    a->give_up_ns = reactor_now_ns(map->m->reactor) + map->m->patience_ns;
+    while ((link = list_pop_front(&map->flushes))) {
+        struct map_op *op = LIST_ENTRY(link, struct map_op, link);
+        list_push_back(&a->flushes, link);
+        if (op->generation > a->generation)
+            a->generation = op->generation;
     }
-    int rc = collect(map, generation);
-    if (rc < 0) {
-        flush_fail(map, rc);
-        return;
-    }
-    map->append.active = true;
-    map->append.give_up_ns = reactor_now_ns(map->m->reactor) + GIVE_UP_NS;
     map_ref(map);
-    if (map->journal.unsure)
-        recover_info(map, unsure_info);
-    else
-        append_send(map);
+    round_step(map);
 }
 
 void flush_serve(struct map_op *op)

@@ -9,7 +9,9 @@
  *   plan.c          OPEN and UPDATE: a new header takes effect, whole or not at all
  *   mapr.c          MAPR: a range as runs
  *   mapw.c          MAPW: marks, and the sets they wait in
- *   flush.c         FLUSH: marks into the journal
+ *   mark_log.c      marks in memory that outlives the process
+ *   flush.c         FLUSH: rounds of appends, and the check of the fence
+ *   append.c        one append of marks to the journal
  *   view.c          the stack resolved, block by block, in a cache
  *   page_cache.c    pages of layers
  *   layer_cache.c   open layers
@@ -29,6 +31,7 @@
 #include "mapper/journal.h"
 #include "mapper/layer.h"
 #include "mapper/mapper.h"
+#include "mapper/mark_log.h"
 #include "mapper/radix.h"
 #include "mapper/resolve.h"
 #include "mapper/table.h"
@@ -59,6 +62,7 @@ struct map_io {
     uint64_t offset, size; /* READ, APPEND: a buffer of `size` is taken */
     uint64_t fence;        /* APPEND */
     void (*fill)(struct map_io *io, void *data); /* APPEND: writes the buffer */
+    /* -EIO in io->result also means that blockerm stayed away for too long */
     void (*done)(struct map_io *io);
     uint64_t give_up_ns;
     uint64_t buffer_off;
@@ -249,9 +253,11 @@ struct mapper {
     struct hashtab frozen; /* struct frozen by key */
     struct page_cache pages;
     struct view_cache views;
+    struct mark_log marks;
     struct list waiting; /* struct map_io */
     struct reactor_timer retry_timer;
-    uint32_t nr_ios; /* started and not done */
+    uint64_t patience_ns; /* how long requests wait for blockerm */
+    uint32_t nr_ios;      /* started and not done */
     struct reactor_task stop_task;
     bool stopping;
     void (*stopped)(void *arg);
@@ -275,7 +281,7 @@ void mapper_check_stopped(struct mapper *m);
 
 /** A request being served.  Its fields are copied once: the segment may change. */
 struct map_op {
-    struct list link; /* free list, map.flushes, map.parked */
+    struct list link; /* free list, map.flushes, append.flushes, map.parked */
     struct mapper *m;
     struct map *map; /* with a reference, or NULL */
     struct xseg_request *rq;
@@ -320,14 +326,15 @@ struct map_journal {
     bool torn;   /* ends in something that is no record: it takes no more */
 };
 
-/** Marks on their way into the journal. */
+/** A round of flushes, and the append that it is at. */
 struct append {
     struct map_io io;
-    bool active;
-    uint64_t generation; /* newest in it */
-    struct journal_mark *marks;
-    uint32_t nr;
+    bool active;         /* a round is under way */
+    bool compared;       /* the fence was the newest after the round began */
+    struct list flushes; /* struct map_op of this round */
+    uint64_t generation; /* newest that the round flushes */
     uint64_t give_up_ns;
+    struct mark_set *set; /* marks on their way into the journal, or NULL */
 };
 
 /**
@@ -341,7 +348,7 @@ struct map {
     uint64_t handle;
     bool read_only; /* by its header or by OPEN */
     bool closed;
-    bool fenced; /* an append met a newer fence: nothing goes in any more */
+    bool fenced; /* its fence is not the newest: all but CLOSE and INFO is -ESTALE */
     struct map_header header;
     struct stack_item *stack; /* header.nr_entries */
     uint32_t nr_own; /* leading entries that are journals of the current extent */
@@ -353,13 +360,14 @@ struct map {
 
     struct map_journal journal;
     struct append append;
-    struct list pending;   /* struct mark_set */
-    uint64_t nr_pending;   /* marks in them */
-    uint64_t generation;   /* newest that was marked with */
-    struct list flushes;   /* struct map_op that wait for an append */
-    struct list parked;    /* struct map_op that wait for pages */
-    bool held;             /* between UPDATE MORE and UPDATE: no append starts */
-    struct map_op *change; /* UPDATE that waits for the append in flight, or runs */
+    struct mark_owner marks; /* the log of append and pending */
+    struct list pending;     /* struct mark_set */
+    uint64_t nr_pending;     /* marks in them */
+    uint64_t generation;     /* newest that was marked with */
+    struct list flushes;     /* struct map_op that wait for the next round */
+    struct list parked;      /* struct map_op that wait for pages */
+    bool held;               /* between UPDATE MORE and UPDATE: no round starts */
+    struct map_op *change;   /* UPDATE that waits for the round under way, or runs */
 };
 
 struct map *map_new(struct mapper *m);
@@ -371,6 +379,11 @@ int map_publish(struct map *map);
 struct map *map_find(struct mapper *m, uint64_t handle);
 /** Forget it: no request finds it any more; those that wait get `error`. */
 void map_close(struct map *map, int error);
+/** Somebody else has a newer fence, or the volume open here: it takes no more. */
+void map_fence(struct map *map);
+/** As map_fence for all open maps that write the volume that `map` is about to write;
+ * their marks are left in the log. */
+void map_supersede(struct map *map, const uint8_t uuid[16]);
 void map_info_serve(struct map_op *op);
 /** True if [offset, offset + size) is whole sectors inside the map, and not empty. */
 bool map_has_range(const struct map *map, uint64_t offset, uint64_t size);
@@ -380,15 +393,22 @@ void stack_free(struct stack_item *stack, uint32_t nr);
 
 void open_serve(struct map_op *op);
 void update_serve(struct map_op *op);
-/** The append in flight has ended: an UPDATE that waited for it goes on. */
+/** The round under way has ended: an UPDATE that waited for it goes on. */
 void update_continue(struct map *map);
 void mapr_serve(struct map_op *op);
 void mapw_serve(struct map_op *op);
 void flush_serve(struct map_op *op);
-/** Start what can be started: answer flushes that are done, or append. */
+/** Start a round if there is something to do. */
 void flush_pump(struct map *map);
-/** Answer all waiting flushes. */
+/** Answer all flushes, waiting or of the round under way. */
 void flush_fail(struct map *map, int error);
+/** The append that the round is at has ended; < 0: why its marks are pending again. */
+void flush_appended(struct map *map, int rc);
+/** Append marks of the round, as many as one record takes.  0 or -ENOMEM. */
+int append_start(struct map *map);
+/** Marks in the append under way. */
+uint32_t append_nr(const struct map *map);
+void mark_set_free(struct mark_set *set);
 void mark_sets_free(struct map *map);
 /** Apply all marks that are not journaled to a table.  0 or -ENOMEM. */
 int mark_sets_apply(const struct map *map, struct map_table *table);

@@ -11,8 +11,7 @@
 
 #include "mapper/internal.h"
 
-#define RETRY_NS   UINT64_C(2000000)
-#define GIVE_UP_NS UINT64_C(30000000000)
+#define RETRY_NS UINT64_C(2000000)
 
 static void attempt(struct map_io *io);
 
@@ -80,10 +79,12 @@ static void on_reply(void *arg, struct xseg_request *rq)
     xseg_request_free(m->port, rq);
     if (io->op == XSEG_OP_READ && (result > 0 && (uint64_t)result > io->size))
         result = -EIO; /* more than asked: the blocker is not sane */
-    if (io->again && map_io_is_away(result) && !m->stopping &&
-        reactor_now_ns(m->reactor) < io->give_up_ns) {
-        wait_a_little(io);
-        return;
+    if (io->again && map_io_is_away(result) && !m->stopping) {
+        if (reactor_now_ns(m->reactor) < io->give_up_ns) {
+            wait_a_little(io);
+            return;
+        }
+        result = -EIO; /* not its own error: that would say that the mapper is away */
     }
     finish(io, result);
 }
@@ -120,7 +121,7 @@ void map_io_start(struct mapper *m, struct map_io *io)
 {
     io->m = m;
     io->buffer_off = 0;
-    io->give_up_ns = reactor_now_ns(m->reactor) + GIVE_UP_NS;
+    io->give_up_ns = reactor_now_ns(m->reactor) + m->patience_ns;
     m->nr_ios++;
     attempt(io);
 }

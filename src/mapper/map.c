@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/log.h"
 #include "mapper/internal.h"
 
 #define FIRST_SLOTS 64u
@@ -20,6 +21,8 @@ struct map *map_new(struct mapper *m)
         return NULL;
     map->m = m;
     map->refs = 1;
+    mark_owner_init(&map->marks);
+    list_init(&map->append.flushes);
     list_init(&map->pending);
     list_init(&map->flushes);
     list_init(&map->parked);
@@ -51,7 +54,6 @@ void map_put(struct map *map)
     map_header_fini(&map->header);
     map_table_fini(&map->top);
     mark_sets_free(map);
-    free(map->append.marks);
     free(map);
 }
 
@@ -98,11 +100,37 @@ void map_close(struct map *map, int error)
         op_reply(op, error);
     }
     flush_fail(map, error);
+    if (m->stopping)
+        mark_log_leave(&m->marks, &map->marks);
+    else
+        mark_log_forget(&m->marks, &map->marks);
     if (map->handle && m->slots[map->slot] == map) {
         m->slots[map->slot] = NULL;
         map_put(map);
     }
     map_put(map);
+}
+
+void map_fence(struct map *map)
+{
+    map->fenced = true;
+    mark_log_drop(&map->m->marks, &map->marks);
+    flush_pump(map);
+}
+
+void map_supersede(struct map *map, const uint8_t uuid[16])
+{
+    struct mapper *m = map->m;
+    for (uint32_t i = 0; i < m->nr_slots; i++) {
+        struct map *other = m->slots[i];
+        if (!other || other == map || other->read_only ||
+            memcmp(other->header.uuid, uuid, sizeof other->header.uuid) != 0)
+            continue;
+        log_line(LOG_WARNING, "mapperd", "\"%s\" is opened anew: its old map ends",
+                 other->header.name.bytes);
+        mark_log_leave(&m->marks, &other->marks);
+        map_fence(other);
+    }
 }
 
 bool map_has_range(const struct map *map, uint64_t offset, uint64_t size)
@@ -120,7 +148,7 @@ void map_info_serve(struct map_op *op)
                     .length_bytes = map->journal.length,
                     .nr_marks = map->journal.nr_marks},
         .present_sectors = map->top.present_sectors,
-        .dirty_marks = map->nr_pending + map->append.nr,
+        .dirty_marks = map->nr_pending + append_nr(map),
         .cached_blocks = map->nr_views,
         .pages_read = map->pages_read,
         .stack_depth = map->header.nr_entries,

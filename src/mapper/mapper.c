@@ -14,6 +14,7 @@
 #include "mapper/internal.h"
 
 #define DEFAULT_CACHE_BYTES (UINT64_C(64) << 20)
+#define DEFAULT_PATIENCE_NS UINT64_C(30000000000)
 /** Descriptors kept for requests to blockerm. */
 #define RESERVE 64u
 
@@ -127,6 +128,7 @@ static void mapper_free(struct mapper *m)
     free(m->contexts);
     free(m->sources);
     free(m->slots);
+    mark_log_fini(&m->marks);
     page_cache_fini(&m->pages);
     hashtab_fini(&m->frozen);
     hashtab_fini(&m->layers);
@@ -136,10 +138,11 @@ static void mapper_free(struct mapper *m)
 static void mapper_destroy(struct peer *self)
 {
     struct mapper *m = mapper_of(self);
+    struct xseg_port *port = m->port;
     reactor_disarm_timer(m->reactor, &m->retry_timer);
-    reactor_remove_port(m->reactor, m->port);
-    xseg_port_unbind(m->port);
+    reactor_remove_port(m->reactor, port);
     mapper_free(m);
+    xseg_port_unbind(port); /* last: who has the port has the mark log */
 }
 
 static int init_memory(struct mapper *m, const struct mapper_options *options)
@@ -152,6 +155,8 @@ static int init_memory(struct mapper *m, const struct mapper_options *options)
     list_init(&m->waiting);
     list_init(&m->views.lru);
     m->views.limit_bytes = views;
+    m->patience_ns =
+        options && options->patience_ns ? options->patience_ns : DEFAULT_PATIENCE_NS;
     m->generation = (uint32_t)(reactor_now_ns(m->reactor) >> 10);
     m->sources = calloc(MAP_HEADER_MAX_ENTRIES, sizeof *m->sources);
     m->contexts = calloc(MAP_HEADER_MAX_ENTRIES, sizeof *m->contexts);
@@ -182,6 +187,9 @@ int mapper_create(struct reactor *r, const struct mapper_options *options,
     rc = xseg_port_bind(m->seg, XSEG_PORT_MAPPERD, "mapperd", &m->port);
     if (rc < 0)
         goto fail_free;
+    rc = mark_log_init(&m->marks, options ? options->marks_fd : -1, why);
+    if (rc < 0)
+        goto fail_unbind;
     *why = "the segment has too few request descriptors";
     rc = xseg_port_reserve(m->port, RESERVE);
     if (rc < 0)
@@ -195,6 +203,7 @@ int mapper_create(struct reactor *r, const struct mapper_options *options,
     return 0;
 
 fail_unbind:
+    mark_log_fini(&m->marks);
     xseg_port_unbind(m->port);
 fail_free:
     mapper_free(m);

@@ -12,6 +12,8 @@
 struct mapper_options {
     uint64_t page_cache_bytes; /* layer pages shared by all maps; 0 means 64 MiB */
     uint64_t view_cache_bytes; /* resolved blocks of all maps; 0 means 64 MiB */
+    uint64_t patience_ns; /* how long requests wait for a blockerm that is away; 0 means
+                             30 s */
     int marks_fd; /* memfd of the mark log, kept by who starts mapperd again; needed
                      only during mapper_create.  -1: marks end with this process */
 };

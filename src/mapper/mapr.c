@@ -156,6 +156,10 @@ static int walk(struct answer *a, uint64_t first, uint64_t end)
 static void mapr_start(struct map_op *op)
 {
     struct map *map = op->map;
+    if (map->fenced) {
+        op_reply(op, -ESTALE);
+        return;
+    }
     struct answer a = {.map = map, .room = XSEG_INLINE_RUNS};
     a.flags = map->read_only ? 0 : XSEG_RUN_OWNED;
     a.own = map_ref_extent(map->header.uuid, map->header.epoch);

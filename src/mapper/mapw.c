@@ -19,34 +19,37 @@
 
 /* ---- mark sets ---- */
 
+void mark_set_free(struct mark_set *set)
+{
+    if (set)
+        free(set->marks);
+    free(set);
+}
+
 void mark_sets_free(struct map *map)
 {
     struct list *link;
-    while ((link = list_pop_front(&map->pending))) {
-        struct mark_set *set = LIST_ENTRY(link, struct mark_set, link);
-        free(set->marks);
-        free(set);
-    }
+    while ((link = list_pop_front(&map->pending)))
+        mark_set_free(LIST_ENTRY(link, struct mark_set, link));
+    mark_set_free(map->append.set);
     map->nr_pending = 0;
+}
+
+static int apply_set(const struct mark_set *set, struct map_table *table)
+{
+    int rc = 0;
+    for (uint32_t i = 0; rc == 0 && i < set->nr; i++)
+        rc = map_table_apply(table, &set->marks[i]);
+    return rc;
 }
 
 int mark_sets_apply(const struct map *map, struct map_table *table)
 {
-    for (uint32_t i = 0; i < map->append.nr; i++) {
-        int rc = map_table_apply(table, &map->append.marks[i]);
-        if (rc < 0)
-            return rc;
-    }
-    LIST_FOR_EACH(it, n, (struct list *)&map->pending)
-    {
-        const struct mark_set *set = LIST_ENTRY(it, struct mark_set, link);
-        for (uint32_t i = 0; i < set->nr; i++) {
-            int rc = map_table_apply(table, &set->marks[i]);
-            if (rc < 0)
-                return rc;
-        }
-    }
-    return 0;
+    int rc = map->append.set ? apply_set(map->append.set, table) : 0;
+    for (const struct list *it = map->pending.next; rc == 0 && it != &map->pending;
+         it = it->next)
+        rc = apply_set(LIST_ENTRY(it, struct mark_set, link), table);
+    return rc;
 }
 
 /** The set of a generation with room for `more` marks, or NULL. */
@@ -79,24 +82,26 @@ static struct mark_set *mark_set(struct map *map, uint64_t generation, uint32_t 
     return set;
 }
 
-static void push(struct map *map, struct mark_set *set, uint64_t start, uint32_t nr,
-                 uint32_t kind)
+static void push(struct map *map, struct mark_set *set, const struct journal_mark *mark)
 {
     if (set->nr) {
         struct journal_mark *last = &set->marks[set->nr - 1];
-        if (last->kind == kind && last->start + last->nr == start &&
-            last->nr <= UINT32_MAX - nr) {
-            last->nr += nr;
+        if (last->kind == mark->kind && last->start + last->nr == mark->start &&
+            last->nr <= UINT32_MAX - mark->nr) {
+            last->nr += mark->nr;
             return;
         }
     }
-    set->marks[set->nr++] = (struct journal_mark){start, nr, kind};
+    set->marks[set->nr++] = *mark;
     map->nr_pending++;
 }
 
 /* ---- marking ---- */
 
-/** Mark the sectors `bits` of a block.  0 or -ENOMEM: then some may be marked. */
+/**
+ * Mark the sectors `bits` of a block.  0; -ENOBUFS: the log is full, none is marked;
+ * -ENOMEM: some may be marked.
+ */
 static int mark_bits(struct map *map, uint64_t generation, uint64_t block,
                      const uint64_t *bits, uint32_t kind)
 {
@@ -105,14 +110,19 @@ static int mark_bits(struct map *map, uint64_t generation, uint64_t block,
         runs++;
     if (runs == 0)
         return 0;
+    int rc = mark_log_reserve(&map->m->marks, &map->marks, generation, runs);
+    if (rc < 0)
+        return rc;
     struct mark_set *set = mark_set(map, generation, runs);
     if (!set)
         return -ENOMEM;
     for (uint32_t at = 0; bits_run(bits, sectors, at, &start, &nr); at = start + nr) {
-        int rc = map_table_mark(&map->top, block, start, nr, kind);
+        const struct journal_mark mark = {block * sectors + start, nr, kind};
+        rc = map_table_mark(&map->top, block, start, nr, kind);
         if (rc < 0)
             return rc;
-        push(map, set, block * sectors + start, nr, kind);
+        push(map, set, &mark);
+        mark_log_add(&map->m->marks, &map->marks, generation, &mark);
     }
     if (generation > map->generation)
         map->generation = generation;
@@ -250,7 +260,7 @@ static void mapw_start(struct map_op *op)
     else if (rc == -EINPROGRESS)
         op_defer(op);
     else
-        op_reply(op, rc);
+        op_reply(op, rc == -ENOBUFS ? -EAGAIN : rc);
 }
 
 void mapw_serve(struct map_op *op)

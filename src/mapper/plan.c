@@ -32,6 +32,7 @@ struct plan {
     struct map_table top;
     struct map_journal journal;
     struct journal_load load;
+    struct mark_set *found; /* OPEN: marks that the log kept */
 };
 
 static void plan_step(struct plan *plan);
@@ -44,6 +45,7 @@ static void plan_end(struct plan *plan, int rc)
     stack_free(plan->stack, plan->header.nr_entries);
     map_header_fini(&plan->header);
     map_table_fini(&plan->top);
+    mark_set_free(plan->found);
     if (op->op == XSEG_OP_UPDATE) {
         map->change = NULL;
         map->held = false;
@@ -158,8 +160,8 @@ static int check_update(struct plan *plan)
         return -EINVAL;
     plan->keep_top = plan->load_top = false;
     plan->frozen_index = NONE;
-    if (n->epoch > h->epoch && map->nr_pending)
-        return -EBUSY;               /* they belong to the old epoch's extent */
+    if ((n->epoch > h->epoch || n->fence > h->fence) && map->nr_pending)
+        return -EBUSY; /* they belong to the old epoch's extent, or may be void */
     if (map->read_only && !frozen) { /* somebody else writes its journal */
         plan->load_top = true;
         return 0;
@@ -192,6 +194,22 @@ static uint32_t count_own(const struct map_header *h)
     return nr;
 }
 
+static struct mark_key mark_key_of(const struct map_header *h)
+{
+    struct mark_key key = {.epoch = h->epoch, .fence = h->fence};
+    memcpy(key.uuid, h->uuid, sizeof key.uuid);
+    return key;
+}
+
+/** Marks are logged for the extent and fence that the map now has. */
+static void follow_key(struct map *map)
+{
+    struct mark_key key = mark_key_of(&map->header);
+    if (memcmp(&key, &map->marks.key, sizeof key) != 0)
+        mark_log_drop(&map->m->marks, &map->marks); /* none is pending: check_update */
+    map->marks.key = key;
+}
+
 /** The plan becomes the map; the plan keeps what the map had, to free it. */
 static void install(struct plan *plan)
 {
@@ -215,11 +233,62 @@ static void install(struct plan *plan)
         map->journal = plan->journal;
         plan->top = top;
     }
+    follow_key(map);
     map->nr_own = count_own(&map->header);
     map->nr_sectors =
         (map->header.size_bytes + XSEG_SECTOR_BYTES - 1) / XSEG_SECTOR_BYTES;
     plan->header = old;
     plan->stack = old_stack;
+}
+
+/** A mark that an earlier process answered and did not journal. */
+static int find_mark(void *ctx, const struct journal_mark *mark)
+{
+    struct plan *plan = ctx;
+    struct mark_set *set = plan->found;
+    uint64_t end = plan->header.size_bytes / XSEG_SECTOR_BYTES +
+                   (plan->header.size_bytes % XSEG_SECTOR_BYTES != 0);
+    if (mark->start >= end || mark->nr > end - mark->start) {
+        log_line(LOG_ERROR, "mapperd", "\"%s\": a mark beyond its end is dropped",
+                 plan->header.name.bytes);
+        return 0;
+    }
+    if (set->nr == set->room) {
+        uint32_t room = set->room ? set->room * 2 : 64;
+        struct journal_mark *more = realloc(set->marks, room * sizeof *more);
+        if (!more)
+            return -ENOMEM;
+        set->marks = more;
+        set->room = room;
+    }
+    set->marks[set->nr++] = *mark;
+    return map_table_apply(&plan->top, mark);
+}
+
+/** Open it, with what the log kept. */
+static int open_commit(struct plan *plan)
+{
+    struct map *map = plan->map;
+    struct mark_log *log = &map->m->marks;
+    struct mark_key key = mark_key_of(&plan->header);
+    int rc = 0;
+    if (!map->read_only) {
+        map_supersede(map, key.uuid);
+        plan->found = calloc(1, sizeof *plan->found);
+        rc = plan->found ? mark_log_read(log, &key, find_mark, plan) : -ENOMEM;
+    }
+    if (rc == 0)
+        rc = map_publish(map);
+    if (rc < 0)
+        return rc;
+    install(plan);
+    if (plan->found) {
+        mark_log_adopt(log, &map->marks);
+        map->nr_pending = plan->found->nr;
+        list_push_back(&map->pending, &plan->found->link);
+        plan->found = NULL;
+    }
+    return 0;
 }
 
 static void plan_commit(struct plan *plan)
@@ -228,7 +297,7 @@ static void plan_commit(struct plan *plan)
     int rc = 0;
     if (plan->op->op == XSEG_OP_UPDATE) {
         uint32_t frozen_index = plan->frozen_index;
-        rc = map->closed ? -ESTALE : check_update(plan);
+        rc = map->closed || map->fenced ? -ESTALE : check_update(plan);
         if (rc == 0 && frozen_index != plan->frozen_index)
             rc = -EBUSY; /* cannot be while appends are held back; never guess */
         if (rc == 0 && !plan->keep_top && !map->read_only)
@@ -236,9 +305,7 @@ static void plan_commit(struct plan *plan)
         if (rc == 0)
             install(plan);
     } else {
-        rc = map->m->stopping ? -ECANCELED : map_publish(map);
-        if (rc == 0)
-            install(plan);
+        rc = map->m->stopping ? -ECANCELED : open_commit(plan);
     }
     plan_end(plan, rc);
 }
@@ -363,8 +430,9 @@ void update_continue(struct map *map)
     struct map_op *op = map->change;
     if (!op || map->append.active)
         return;
-    if (map->closed) {
+    if (map->closed || map->fenced) {
         map->change = NULL;
+        map->held = false;
         op_reply(op, -ESTALE);
     } else if (op->flags & XSEG_F_MORE) {
         struct xseg_journal_info info = {.number = map->header.journal,
@@ -381,6 +449,10 @@ void update_continue(struct map *map)
 void update_serve(struct map_op *op)
 {
     struct map *map = op->map;
+    if (map->fenced) {
+        op_reply(op, -ESTALE);
+        return;
+    }
     if (map->change) {
         op_reply(op, -EBUSY);
         return;

@@ -86,7 +86,11 @@ static int64_t serve_append(struct fake_blocker *fake, struct xseg_request *rq,
 {
     struct fake_object *o = fake_find(fake, &rq->object);
     CHECK(rq->size <= rq->data_len);
-    if (rq->arg[0] < fake->fence || rq->offset != (o ? o->size : 0))
+    if (rq->arg[0] < fake->fence)
+        return -ESTALE;
+    if (rq->size == 0)
+        return 0;
+    if (rq->offset != (o ? o->size : 0))
         return -ESTALE;
     if (size)
         fake_put(fake, &rq->object, rq->offset,
@@ -106,8 +110,13 @@ static int64_t serve_info(struct fake_blocker *fake, struct xseg_request *rq)
 static int64_t serve(struct fake_blocker *fake, struct xseg_request *rq)
 {
     struct fake_fault *fault = &fake->fault;
-    fake->nr_ops[rq->op]++;
-    if (fault->armed && fault->op == rq->op && fault->skip-- == 0) {
+    bool compare = rq->op == XSEG_OP_APPEND && rq->size == 0;
+    if (compare)
+        fake->nr_compares++;
+    else
+        fake->nr_ops[rq->op]++;
+    if (fault->armed && fault->op == rq->op && fault->compare == compare &&
+        fault->skip-- == 0) {
         fault->armed = false;
         if (rq->op == XSEG_OP_APPEND && fault->apply)
             serve_append(fake, rq, fault->apply < rq->size ? fault->apply : rq->size);
@@ -182,11 +191,11 @@ void fake_blocker_start(struct fake_blocker *fake, struct reactor *r, uint64_t s
     bind_port(fake);
 }
 
-void fake_blocker_die(struct fake_blocker *fake)
+void fake_blocker_die(struct fake_blocker *fake, int result)
 {
     while (fake->nr_queued) {
         struct xseg_request *rq = fake->queue[--fake->nr_queued];
-        xseg_request_complete(fake->port, rq, -EOWNERDEAD);
+        xseg_request_complete(fake->port, rq, result);
     }
     reactor_remove_port(fake->reactor, fake->port);
     xseg_port_unbind(fake->port);
@@ -208,7 +217,7 @@ void fake_blocker_end(struct fake_blocker *fake)
 {
     struct list *link;
     if (fake->port)
-        fake_blocker_die(fake);
+        fake_blocker_die(fake, -EOWNERDEAD);
     while ((link = list_pop_front(&fake->objects)))
         object_free(LIST_ENTRY(link, struct fake_object, link));
 }

@@ -21,6 +21,7 @@ struct fake_object {
 /** The next `op` after `skip` others of its kind goes wrong. */
 struct fake_fault {
     bool armed;
+    bool compare; /* an APPEND of nothing; otherwise those of something */
     uint32_t op;
     uint32_t skip;
     int result;     /* what it answers */
@@ -41,11 +42,12 @@ struct fake_blocker {
     uint64_t fence; /* of the lease: older appends are stale */
     struct fake_fault fault;
     uint64_t nr_ops[XSEG_NR_OPS]; /* served */
+    uint64_t nr_compares;         /* APPENDs of nothing, not counted as such */
 };
 
 void fake_blocker_start(struct fake_blocker *fake, struct reactor *r, uint64_t seed);
-/** Unbind its port, as if it had died: what is queued goes unanswered. */
-void fake_blocker_die(struct fake_blocker *fake);
+/** Unbind its port; what is queued gets `result`: it died, or was stopped. */
+void fake_blocker_die(struct fake_blocker *fake, int result);
 /** Bind its port again. */
 void fake_blocker_revive(struct fake_blocker *fake);
 void fake_blocker_end(struct fake_blocker *fake);

@@ -3,6 +3,9 @@
 #include "rig.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "check.h"
@@ -45,6 +48,39 @@ void rig_restart_mapper(struct rig *rig, const struct mapper_options *options)
 {
     const char *why;
     stop_mapper(rig);
+    CHECK_EQ(mapper_create(rig->reactor, options, &rig->mapper, &why), 0);
+}
+
+int rig_memfd(uint64_t bytes)
+{
+    int fd = memfd_create("marks", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    CHECK(fd >= 0);
+    CHECK_EQ(ftruncate(fd, (off_t)bytes), 0);
+    CHECK_EQ(fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW), 0);
+    return fd;
+}
+
+int rig_copy_memory(const struct mapper_options *options)
+{
+    struct stat st;
+    CHECK_EQ(fstat(options->marks_fd, &st), 0);
+    size_t size = (size_t)st.st_size;
+    int fd = rig_memfd(size);
+    void *bytes = malloc(size);
+    CHECK(bytes);
+    CHECK_EQ(pread(options->marks_fd, bytes, size, 0), st.st_size);
+    CHECK_EQ(pwrite(fd, bytes, size, 0), st.st_size);
+    free(bytes);
+    return fd;
+}
+
+void rig_kill_mapper(struct rig *rig, struct mapper_options *options)
+{
+    const char *why;
+    int fd = rig_copy_memory(options);
+    stop_mapper(rig);
+    close(options->marks_fd);
+    options->marks_fd = fd;
     CHECK_EQ(mapper_create(rig->reactor, options, &rig->mapper, &why), 0);
 }
 

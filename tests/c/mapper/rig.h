@@ -38,8 +38,15 @@ struct call {
 
 void rig_start(struct rig *rig, uint64_t seed, const struct mapper_options *options);
 void rig_end(struct rig *rig);
-/** Throw the mapper away without a flush and start another one. */
+/** Stop the mapper without a flush and start another one. */
 void rig_restart_mapper(struct rig *rig, const struct mapper_options *options);
+/** Memory for a mark log. */
+int rig_memfd(uint64_t bytes);
+/** The mark log as it is now, in a memory of its own. */
+int rig_copy_memory(const struct mapper_options *options);
+/** The same as if the mapper had died now: its end leaves no trace in the mark log.
+ * options->marks_fd becomes another descriptor. */
+void rig_kill_mapper(struct rig *rig, struct mapper_options *options);
 
 void rig_submit(struct rig *rig, struct call *call);
 /** Let the reactor run until `call` is answered. */

@@ -132,7 +132,8 @@ static void test_depth_and_size_cost_no_reads(void)
 /** Many reads at once through caches that hold next to nothing. */
 static void test_tiny_caches_still_answer(uint64_t *seed)
 {
-    const struct mapper_options tiny = {.page_cache_bytes = 1, .view_cache_bytes = 1};
+    const struct mapper_options tiny = {
+        .page_cache_bytes = 1, .view_cache_bytes = 1, .marks_fd = -1};
     struct rig rig;
     struct map_header h;
     rig_start(&rig, check_next(seed), &tiny);

@@ -5,8 +5,10 @@
  * times fails. The model knows each sector of each table.
  */
 #include <errno.h>
+#include <unistd.h>
 
 #include "check.h"
+#include "mapper/mark_log.h"
 #include "mapper/merge.h"
 #include "rig.h"
 #include "tables.h"
@@ -363,17 +365,30 @@ static void compact(struct model *m)
     update(m);
 }
 
-static void reopen(struct model *m, bool crash)
+static void reopen(struct model *m)
 {
-    if (crash) {
+    bool lost = true; /* what is not flushed */
+    switch (below(&m->random, 4)) {
+    case 0: /* a power cut, or another holder since */
+        rig_kill_mapper(&m->rig, &m->options);
+        break;
+    case 1: /* the mapper died */
+        rig_kill_mapper(&m->rig, &m->options);
+        lost = false;
+        break;
+    case 2:
         rig_restart_mapper(&m->rig, &m->options);
-    } else {
+        lost = false;
+        break;
+    default:
         flush_all(m);
         CHECK_EQ(rig_close(&m->rig, m->handle), 0);
         CHECK_EQ(rig_close(&m->rig, m->handle), -ESTALE);
     }
-    memcpy(m->top, m->durable, sizeof m->top);
-    m->header.fence++;
+    if (lost) {
+        memcpy(m->top, m->durable, sizeof m->top);
+        m->header.fence++;
+    }
     int64_t handle = rig_open(&m->rig, &m->header, 0);
     CHECK(handle > 0);
     m->handle = (uint64_t)handle;
@@ -389,6 +404,7 @@ static void start(struct model *m, uint64_t seed)
     m->options.page_cache_bytes = below(&m->random, 2) ? 1 : 0;
     m->options.view_cache_bytes =
         below(&m->random, 2) ? 1 + below(&m->random, 3000) : 0;
+    m->options.marks_fd = rig_memfd(MARK_LOG_BYTES_MIN);
     rig_start(&m->rig, check_next(&m->random), &m->options);
     header_init(&m->header, 7,
                 XSEG_SECTOR_BYTES * (uint64_t)(1 + below(&m->random, SECTORS_MAX)));
@@ -417,6 +433,7 @@ static void end(struct model *m)
         table_free(m->tables[i]);
     map_header_fini(&m->header);
     rig_end(&m->rig);
+    close(m->options.marks_fd);
 }
 
 static void step(struct model *m)
@@ -450,7 +467,7 @@ static void step(struct model *m)
         compact(m);
         break;
     case 11:
-        reopen(m, below(&m->random, 2));
+        reopen(m);
         break;
     default:
         verify(m);
