@@ -89,6 +89,9 @@ struct blk_backend_ops {
     void (*lease_acquire)(struct blk_backend *be, struct blk_io *io); /* and renew */
     void (*lease_release)(struct blk_backend *be, struct blk_io *io); /* FORCE: break */
     void (*extent_release)(struct blk_backend *be, struct blk_io *io); /* FORCE: seal */
+    /** An inotify descriptor, the caller's, with events for leases that others change,
+     *  named by their uuid in hex; -errno.  NULL: nobody else can change them. */
+    int (*watch_leases)(struct blk_backend *be);
 };
 
 /** A live backend: implementations embed it first. */

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "blocker/lease_watch.h"
 #include "blocker/request.h"
 #include "common/list.h"
 #include "common/log.h"
@@ -24,6 +25,7 @@ struct slot {
     struct blocker *blocker;
     struct xseg_request *rq;
     uint32_t op;
+    struct lease_watch_op lease_op;
 };
 
 struct slab {
@@ -39,6 +41,8 @@ struct blocker {
     uint32_t port_id;
     uint32_t alignment;
     struct blk_backend *backend;
+    struct lease_watch *watch; /* BLOCKERM only */
+    bool watch_idle;
     struct slab *slabs;
     struct list free;
     uint64_t nr_in_flight;
@@ -79,6 +83,8 @@ static void on_done(struct blk_io *io)
     struct slot *slot = (struct slot *)io;
     struct blocker *b = slot->blocker;
 
+    if (b->watch)
+        lease_watch_end(b->watch, &slot->lease_op, slot->op);
     request_encode(slot->rq, slot->op, io);
     /* -EPIPE: the sender is gone, and the answer with it. */
     (void)xseg_request_complete(b->port, slot->rq, io->result);
@@ -114,10 +120,15 @@ static void on_request(void *ctx, struct xseg_request *rq)
                         &slot->io, &call);
     if (rc < 0 || !call) {
         list_push_front(&b->free, &slot->link);
-        (void)xseg_request_complete(b->port, rq, rc);
+        if (rc == 0 && slot->op == XSEG_OP_NOTIFY)
+            lease_watch_wait(b->watch, rq);
+        else
+            (void)xseg_request_complete(b->port, rq, rc);
         return;
     }
     b->nr_in_flight++;
+    if (b->watch)
+        lease_watch_begin(b->watch, &slot->lease_op, &slot->io);
     call(b->backend, &slot->io);
 }
 
@@ -126,6 +137,8 @@ static void close_store(struct blocker *b)
     if (b->state == STOPPED)
         return;
     b->state = STOPPED;
+    lease_watch_destroy(b->watch);
+    b->watch = NULL;
     reactor_remove_port(b->reactor, b->port);
     xseg_port_unbind(b->port);
     b->backend->ops->close(b->backend);
@@ -147,7 +160,7 @@ static void stop_step(struct reactor_task *task)
         (struct blocker *)(void *)((char *)task - offsetof(struct blocker, stop_task));
     b->stop_task_queued = false;
     if (b->state == DRAINING) {
-        if (b->nr_in_flight > 0)
+        if (b->nr_in_flight > 0 || (b->watch && !b->watch_idle))
             return;
         b->state = FLUSHING;
         b->last_flush =
@@ -161,6 +174,13 @@ static void stop_step(struct reactor_task *task)
     }
 }
 
+static void watch_idle(void *arg)
+{
+    struct blocker *b = arg;
+    b->watch_idle = true;
+    queue_stop_step(b);
+}
+
 static void blocker_stop(struct peer *self, void (*stopped)(void *arg), void *arg)
 {
     struct blocker *b = (struct blocker *)self;
@@ -169,6 +189,8 @@ static void blocker_stop(struct peer *self, void (*stopped)(void *arg), void *ar
     b->stopped = stopped;
     b->stopped_arg = arg;
     b->state = DRAINING;
+    if (b->watch)
+        lease_watch_stop(b->watch, watch_idle, b);
     queue_stop_step(b);
 }
 
@@ -224,15 +246,23 @@ int blocker_create(struct reactor *r, const struct blocker_options *options,
                             : "cannot bind the port";
         goto fail_backend;
     }
+    if (options->port == XSEG_PORT_BLOCKERM) {
+        rc = lease_watch_create(r, b->backend, b->port, &b->watch);
+        *why = "out of memory";
+        if (rc < 0)
+            goto fail_port;
+    }
     rc = reactor_add_port(r, b->port, on_request, b);
     if (rc < 0) {
         *why = "cannot add the port to the reactor";
-        goto fail_port;
+        goto fail_watch;
     }
     *why = NULL;
     *out = &b->peer;
     return 0;
 
+fail_watch:
+    lease_watch_destroy(b->watch);
 fail_port:
     xseg_port_unbind(b->port);
 fail_backend:

@@ -346,4 +346,5 @@ const struct blk_backend_ops blk_file_ops = {
     .lease_acquire = file_lease_acquire,
     .lease_release = file_lease_release,
     .extent_release = file_extent_release,
+    .watch_leases = file_lease_watch,
 };

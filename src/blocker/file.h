@@ -60,8 +60,7 @@ void file_path_seal(char out[FILE_PATH_MAX], const struct xseg_object *extent);
 void file_path_parent(char path[FILE_PATH_MAX]);
 /** Directory where all objects of a kind lie: "content". */
 const char *file_kind_dir(uint32_t kind);
-/** Parse 2 * nr hex digits, lower case only.  False if there is anything else. */
-bool file_parse_hex(const char *text, uint8_t *out, size_t nr);
+/** Parse up to 16 hex digits, lower case only.  False if there is anything else. */
 bool file_parse_u64(const char *text, size_t digits, uint64_t *out);
 
 /* ---- file_dirs.c -------------------------------------------------------- */
@@ -390,6 +389,8 @@ void file_extent_release(struct blk_backend *be, struct blk_io *io);
 
 /* ---- file_lease.c: for INFO, READ, DELETE and APPEND -------------------- */
 
+/** An inotify descriptor that tells the names of changed leases; -errno. */
+int file_lease_watch(struct blk_backend *be);
 /** Stored lease; -ENOENT if there is none.  Takes no lock.  Blocks. */
 int file_lease_read(struct file_store *store, const struct xseg_object *object,
                     struct xseg_lease *out);

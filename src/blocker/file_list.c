@@ -92,7 +92,7 @@ static int add_name(void *arg, int dir_fd, const char *name)
     switch (l->kind) {
     case XSEG_OBJ_CONTENT:
     case XSEG_OBJ_HEADER:
-        known = len == 64 && file_parse_hex(name, object.id, 32);
+        known = len == 64 && blk_parse_hex(name, object.id, 32);
         break;
     case XSEG_OBJ_EXTENT:
         known = file_parse_part(name, &number, &part);
@@ -101,13 +101,13 @@ static int add_name(void *arg, int dir_fd, const char *name)
             put_number(&object, number);
         break;
     case XSEG_OBJ_JOURNAL:
-        known = len == 49 && file_parse_hex(name, object.id, 16) && name[32] == '.' &&
+        known = len == 49 && blk_parse_hex(name, object.id, 16) && name[32] == '.' &&
                 file_parse_u64(name + 33, 16, &number);
         if (known)
             put_number(&object, number);
         break;
     default:
-        known = len == 32 && file_parse_hex(name, object.id, 16);
+        known = len == 32 && blk_parse_hex(name, object.id, 16);
         break;
     }
     return known ? add(l, &object) : 0;
@@ -119,7 +119,7 @@ static int add_extent_dir(void *arg, int dir_fd, const char *name)
     char dir[FILE_PATH_MAX];
 
     (void)dir_fd;
-    if (strlen(name) != 32 || !file_parse_hex(name, l->uuid, 16))
+    if (strlen(name) != 32 || !blk_parse_hex(name, l->uuid, 16))
         return 0;
     snprintf(dir, sizeof dir, "%s/%s", file_kind_dir(XSEG_OBJ_EXTENT), name);
     int rc = file_scan(l->store, dir, add_name, l);

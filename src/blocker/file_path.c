@@ -87,32 +87,13 @@ void file_path_parent(char path[FILE_PATH_MAX])
         memcpy(path, ".", 2);
 }
 
-static int hex_digit(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-bool file_parse_hex(const char *text, uint8_t *out, size_t nr)
-{
-    for (size_t i = 0; i < nr; i++) {
-        int high = hex_digit(text[2 * i]);
-        int low = high < 0 ? -1 : hex_digit(text[2 * i + 1]);
-        if (low < 0)
-            return false;
-        out[i] = (uint8_t)(high << 4 | low);
-    }
-    return true;
-}
-
 bool file_parse_u64(const char *text, size_t digits, uint64_t *out)
 {
     uint64_t value = 0;
     if (digits == 0 || digits > 16)
         return false;
     for (size_t i = 0; i < digits; i++) {
-        int digit = hex_digit(text[i]);
+        int digit = blk_hex_digit(text[i]);
         if (digit < 0)
             return false;
         value = value << 4 | (uint64_t)digit;

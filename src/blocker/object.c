@@ -41,6 +41,25 @@ uint64_t blk_object_number(const struct xseg_object *object)
     return le64toh(number);
 }
 
+int blk_hex_digit(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+bool blk_parse_hex(const char *text, uint8_t *out, size_t nr)
+{
+    for (size_t i = 0; i < nr; i++) {
+        int high = blk_hex_digit(text[2 * i]);
+        int low = high < 0 ? -1 : blk_hex_digit(text[2 * i + 1]);
+        if (low < 0)
+            return false;
+        out[i] = (uint8_t)(high << 4 | low);
+    }
+    return true;
+}
+
 struct xseg_object blk_object_lease_of(const struct xseg_object *journal)
 {
     struct xseg_object lease = {.kind = XSEG_OBJ_LEASE};

@@ -6,6 +6,7 @@
 #define BLOCKER_OBJECT_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "xseg/request.h"
@@ -19,6 +20,11 @@ uint64_t blk_object_hash(const struct xseg_object *object);
 
 /** The number of an EXTENT (epoch) or JOURNAL: bytes 16 to 23 of its id. */
 uint64_t blk_object_number(const struct xseg_object *object);
+
+/** Value of a hex digit, lower case only; -1 if it is none. */
+int blk_hex_digit(char c);
+/** Parse 2 * nr hex digits, lower case only.  False if there is anything else. */
+bool blk_parse_hex(const char *text, uint8_t *out, size_t nr);
 
 /** The lease that guards a journal: same uuid. */
 struct xseg_object blk_object_lease_of(const struct xseg_object *journal);

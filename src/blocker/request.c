@@ -55,6 +55,7 @@ static const struct rule rules[XSEG_NR_OPS] = {
     [XSEG_OP_DELETE] = {ANY_KIND, 0, CALL(remove)},
     [XSEG_OP_ACQUIRE] = {KIND(XSEG_OBJ_LEASE), NEED_LEASE, CALL(lease_acquire)},
     [XSEG_OP_RELEASE] = {KIND(XSEG_OBJ_LEASE), NEED_LEASE, CALL(lease_release)},
+    [XSEG_OP_NOTIFY] = {KIND(XSEG_OBJ_LEASE), 0, 0}, /* lease_watch.c */
 };
 
 static const struct rule release_extent = {KIND(XSEG_OBJ_EXTENT), 0,
@@ -144,7 +145,7 @@ int request_decode(struct xseg_segment *seg, uint32_t port, uint32_t align,
         rc = decode_data(seg, rq, io);
     else if (needs & NEED_LEASE)
         rc = decode_lease(rq, io);
-    if (rc == 0)
+    if (rc == 0 && rule->call != 0)
         *call = call_of(ops, rule->call);
     return rc;
 }

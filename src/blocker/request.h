@@ -20,7 +20,7 @@ typedef void (*request_call_fn)(struct blk_backend *be, struct blk_io *io);
  * @param op     the descriptor's op, read once by the caller.
  * @param port   XSEG_PORT_BLOCKERB or _BLOCKERM: which kinds are served.
  * @param align  the backend's alignment of EXTENT writes [bytes].
- * @param call   out: the backend's call, or NULL when the answer is 0 already (PING).
+ * @param call   out: the backend's call, or NULL: the blocker's own affair (PING, NOTIFY).
  * Returns 0; -EINVAL, -EOPNOTSUPP.
  */
 int request_decode(struct xseg_segment *seg, uint32_t port, uint32_t align,

@@ -80,6 +80,10 @@ void server_stop(struct server *s)
     s->stop_task.fn = stop_all;
     reactor_defer(s->reactor, &s->stop_task);
     CHECK_EQ(reactor_run(s->reactor), 0);
+    if (s->notify) {
+        CHECK_EQ(await(s, s->notify), -ECANCELED);
+        xseg_request_free(s->port, s->notify);
+    }
     for (int i = 0; i < 2; i++)
         s->peers[i]->destroy(s->peers[i]);
     reactor_destroy(s->reactor);
@@ -110,15 +114,34 @@ static uint32_t port_of(const struct xseg_object *o, uint32_t kind)
     return maps ? XSEG_PORT_BLOCKERM : XSEG_PORT_BLOCKERB;
 }
 
-int64_t answer_of(struct server *s, struct xseg_request *rq, struct xseg_request *reply)
+void send_only(struct server *s, struct xseg_request *rq)
+{
+    CHECK_EQ(xseg_request_submit(s->port, rq, port_of(&rq->object, 0)), 0);
+}
+
+int64_t await(struct server *s, struct xseg_request *rq)
 {
     struct xseg_request *back;
 
-    CHECK_EQ(xseg_request_submit(s->port, rq, port_of(&rq->object, 0)), 0);
-    while ((back = xseg_port_reap(s->port)) == NULL)
-        (void)xseg_port_wait(s->port, UINT64_MAX);
-    CHECK(back == rq);
-    int64_t result = rq->result;
+    for (uint32_t i = 0; i < s->nr_early; i++)
+        if (s->early[i] == rq) {
+            s->early[i] = s->early[--s->nr_early];
+            return rq->result;
+        }
+    for (;;) {
+        while ((back = xseg_port_reap(s->port)) == NULL)
+            (void)xseg_port_wait(s->port, UINT64_MAX);
+        if (back == rq)
+            return rq->result;
+        CHECK(s->nr_early < sizeof s->early / sizeof s->early[0]);
+        s->early[s->nr_early++] = back;
+    }
+}
+
+int64_t answer_of(struct server *s, struct xseg_request *rq, struct xseg_request *reply)
+{
+    send_only(s, rq);
+    int64_t result = await(s, rq);
     if (reply)
         *reply = *rq;
     xseg_request_free(s->port, rq);
@@ -135,6 +158,44 @@ int64_t do_read(struct server *s, const struct xseg_object *o, uint64_t off, voi
     int64_t result = answer_of(s, rq, NULL);
     if (result > 0)
         memcpy(data, s->data, (size_t)result);
+    return result;
+}
+
+int64_t do_read_as(struct server *s, const struct xseg_object *o, uint64_t off,
+                   void *data, uint64_t size, uint32_t flags)
+{
+    struct xseg_request *rq = ask(s, XSEG_OP_READ, o);
+    rq->offset = off;
+    rq->size = size;
+    rq->flags = flags;
+    int64_t result = answer_of(s, rq, NULL);
+    if (result > 0)
+        memcpy(data, s->data, (size_t)result);
+    return result;
+}
+
+int64_t do_release(struct server *s, const struct xseg_object *o, uint32_t flags)
+{
+    struct xseg_request *rq = ask(s, XSEG_OP_RELEASE, o);
+    rq->flags = flags;
+    return answer_of(s, rq, NULL);
+}
+
+void start_notify(struct server *s)
+{
+    struct xseg_object any = {.kind = XSEG_OBJ_LEASE};
+    s->notify = ask(s, XSEG_OP_NOTIFY, &any);
+    send_only(s, s->notify);
+}
+
+int64_t await_notify(struct server *s, struct xseg_object *which,
+                     struct xseg_lease *lease)
+{
+    int64_t result = await(s, s->notify);
+    *which = s->notify->object;
+    memcpy(lease, s->notify->inline_data, sizeof *lease);
+    xseg_request_free(s->port, s->notify);
+    s->notify = NULL;
     return result;
 }
 

@@ -26,6 +26,9 @@ struct server {
     int nr_stopping;
     uint64_t buf; /* one 4 MiB heap buffer */
     uint8_t *data;
+    struct xseg_request *early[8]; /* replies that came while another was awaited */
+    uint32_t nr_early;
+    struct xseg_request *notify; /* NOTIFY that waits; server_stop sees it cancelled */
 };
 
 struct setup {
@@ -47,6 +50,11 @@ struct xseg_request *ask(struct server *s, uint32_t op,
 int64_t answer_of(struct server *s, struct xseg_request *rq,
                   struct xseg_request *reply);
 
+/** Send it, without waiting. */
+void send_only(struct server *s, struct xseg_request *rq);
+/** Wait for the reply; the request is the caller's again, to read and free. */
+int64_t await(struct server *s, struct xseg_request *rq);
+
 /* The ops, as calls. `data` is copied to and from the server's buffer. */
 int64_t do_read(struct server *s, const struct xseg_object *o, uint64_t off, void *data,
                 uint64_t size);
@@ -54,6 +62,15 @@ int64_t do_write(struct server *s, const struct xseg_object *o, uint64_t off,
                  const void *data, uint64_t size, uint32_t flags);
 int64_t do_zero(struct server *s, const struct xseg_object *o, uint64_t off,
                 uint64_t size);
+int64_t do_release(struct server *s, const struct xseg_object *o, uint32_t flags);
+/** A READ with flags. */
+int64_t do_read_as(struct server *s, const struct xseg_object *o, uint64_t off,
+                   void *data, uint64_t size, uint32_t flags);
+/** Send a NOTIFY; s->notify waits. */
+void start_notify(struct server *s);
+/** Wait until s->notify is answered. */
+int64_t await_notify(struct server *s, struct xseg_object *which,
+                     struct xseg_lease *lease);
 int64_t do_flush(struct server *s, const struct xseg_object *o);
 int64_t do_create(struct server *s, const struct xseg_object *o, const void *data,
                   uint64_t size, uint32_t flags);
