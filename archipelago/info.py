@@ -57,6 +57,7 @@ class VolumeInfo:
         shared_bytes: bytes that its map takes from shared storage; None if not
             counted.
         lease: who may change it, or None.
+        broken: the lease that was broken just now, by `unlock` with force.
     """
 
     name: str
@@ -72,11 +73,12 @@ class VolumeInfo:
     private_bytes: int | None = None
     shared_bytes: int | None = None
     lease: LeaseInfo | None = None
+    broken: LeaseInfo | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the members for JSON; bytes that were not counted are left out."""
+        """Return the members for JSON; what is not known is left out."""
         members = asdict(self)
-        for key in ("private_bytes", "shared_bytes"):
+        for key in ("private_bytes", "shared_bytes", "broken"):
             if members[key] is None:
                 del members[key]
         return members
@@ -89,7 +91,7 @@ class VolumeInfo:
             MapCorrupt: if a member is missing.
         """
         try:
-            lease = members.get("lease")
+            lease, broken = members.get("lease"), members.get("broken")
             return cls(
                 name=members["name"],
                 uuid=members["uuid"],
@@ -104,6 +106,7 @@ class VolumeInfo:
                 private_bytes=members.get("private_bytes"),
                 shared_bytes=members.get("shared_bytes"),
                 lease=None if lease is None else LeaseInfo(**lease),
+                broken=None if broken is None else LeaseInfo(**broken),
             )
         except (KeyError, TypeError) as error:
             raise MapCorrupt(f"the answer about a volume lacks {error}") from error

@@ -13,7 +13,7 @@ from archipelago.errors import ArchipelagoError, VolumeNotFound
 from archipelago.volume.checkpoint import checkpoint, mend
 from archipelago.volume.compact import compact
 from archipelago.volume.context import Context, Life
-from archipelago.volume.open import close_stale
+from archipelago.volume.open import close_stale, forget_broken
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +56,7 @@ class Maintenance:
             self._reclaim,
             self._checkpoints,
             self._compactions,
+            self._broken,
             self._stale,
         ):
             try:
@@ -101,6 +102,18 @@ class Maintenance:
         if self._ctx.reclaimer.wanted and not self._stopping.is_set():
             self._ctx.reclaimer.run()
 
+    def _broken(self) -> None:
+        """Forget what was stopped: who opens it again gets it anew."""
+        ctx = self._ctx
+        for name in [o.header.name for o in ctx.table.all() if o.broken]:
+            try:
+                with ctx.locks.hold(name):
+                    opened = ctx.table.get(name)
+                    if opened is not None and opened.broken:
+                        forget_broken(ctx, opened)
+            except ArchipelagoError as error:
+                log.warning('"%s" is not cleared away: %s', name, error)
+
     def _stale(self) -> None:
         """Close what a vlmcd that is gone had open, once its successor has settled."""
         ctx = self._ctx
@@ -113,6 +126,10 @@ class Maintenance:
         if self._rounds < _STALE_ROUNDS:
             return
         for name in [o.header.name for o in opened if o.opener != life]:
-            with ctx.locks.hold(name):
-                close_stale(ctx, name)
+            try:
+                with ctx.locks.hold(name):
+                    close_stale(ctx, name)
+            except ArchipelagoError as error:
+                log.warning('"%s" is not closed yet: %s', name, error)
+                continue
             log.info('"%s" is closed: the vlmcd that had it open is gone', name)

@@ -128,7 +128,8 @@ def _lock(ctx: Context, call: Call) -> Json:
 
 def _unlock(ctx: Context, call: Call) -> Json:
     force = call.arguments.flag("force", bool(call.flags & Flag.FORCE))
-    return _info(ctx, unlock(ctx, call.name, force=force))
+    header, broken = unlock(ctx, call.name, force=force)
+    return {**_info(ctx, header), "broken": broken and broken.to_json()}
 
 
 def _sync(ctx: Context, call: Call) -> Json:
@@ -177,6 +178,14 @@ def execute(ctx: Context, op: int, call: Call) -> Json:
     if operation is None:
         raise UsageError(f"the control port does not know operation {op}")
     return operation(ctx, call)
+
+
+def deadline_ns(ctx: Context, call: Call) -> int:
+    """Until when the lease of an open volume may be counted on, by CLOCK_BOOTTIME."""
+    opened = ctx.table.get(call.name)
+    if opened is None or opened.read_only:
+        return 0
+    return ctx.leases.deadline_ns(opened.header.uuid)
 
 
 def inline_record(ctx: Context, op: int, call: Call) -> bytes:

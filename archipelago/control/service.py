@@ -20,10 +20,16 @@ from pathlib import Path
 from archipelago.control.arguments import ARGUMENTS_MAX_BYTES, Arguments
 from archipelago.control.instance import instance_uuid
 from archipelago.control.maintenance import Maintenance
-from archipelago.control.operations import Call, execute, inline_record
+from archipelago.control.operations import (
+    Call,
+    deadline_ns,
+    execute,
+    inline_record,
+)
 from archipelago.errors import ArchipelagoError, IoError, UsageError, to_reply
 from archipelago.messenger import Messenger
 from archipelago.volume.context import Context, Limits
+from archipelago.volume.open import close_all_stale
 from xseg import Port, Request, Segment
 from xseg.constants import BLOCK_MAX_BYTES, PORT_CONTROL, Flag, Op
 from xseg.errors import XsegError
@@ -31,6 +37,8 @@ from xseg.errors import XsegError
 log = logging.getLogger(__name__)
 
 _WORKERS = 4
+#: Index of the argument of an answer to OPEN that holds the lease's deadline.
+_ARG_DEADLINE = 1
 
 
 class ControlService:
@@ -93,11 +101,10 @@ class ControlService:
             self._port = self._segment.bind(PORT_CONTROL, "control")
         except BaseException:
             self._messenger.patience = 0.0
-            ctx.leases.stop()
             self._messenger.close()
             self._segment.close()
             raise
-        ctx.leases.start()
+        ctx.start()
         for worker in self._workers:
             worker.daemon = True
             worker.start()
@@ -107,8 +114,10 @@ class ControlService:
     def stop(self) -> None:
         """Finish what was begun, give the leases back, end.
 
-        If the blockers have ended before, the leases expire by themselves: they are
-        this process's, and others see that it is gone.
+        Volumes that a living vlmcd has open stay its own: it goes on with the next
+        control half, which finds their leases and marks.  If the blockers have ended
+        before, leases expire by themselves: they are this process's, and others see
+        that it is gone.
         """
         self._messenger.patience = 0.0
         self.maintenance.stop()
@@ -118,7 +127,8 @@ class ControlService:
             worker.join()
         self._end_dispatcher()
         ctx = self.context
-        ctx.leases.stop()
+        close_all_stale(ctx)
+        ctx.stop()
         ctx.leases.release(ctx.instance)
         self._messenger.close()
         self._segment.close()
@@ -199,6 +209,8 @@ class ControlService:
         record = inline_record(self.context, op, call) if call is not None else b""
         # Never leave the name there: it must not be taken for a record.
         rq.inline[:] = record.ljust(len(rq.inline), b"\0")
+        if op == Op.OPEN and call is not None:
+            rq.set_arg(_ARG_DEADLINE, deadline_ns(self.context, call))
         return _encode(rq, result, answer)
 
 

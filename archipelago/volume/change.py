@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One change of one volume: the shared steps of all changes, in their order.
 
-    lock name -> lease -> header -> [hold] -> UPDATE header -> native UPDATE -> [more]
+    [hold] -> UPDATE header -> native UPDATE -> [more]
 
 UPDATE header is the commit point.  What fails before it changes nothing; what fails
 after it is either rolled back or stops the volume's I/O, so that a map in memory and
@@ -11,8 +11,6 @@ its header never go different ways.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 from archipelago._map import (
@@ -27,10 +25,9 @@ from archipelago.errors import (
     LeaseLost,
     MapCorrupt,
     ReadOnlySnapshot,
-    VolumeBusy,
 )
-from archipelago.ids import ObjectId, extent_id, journal_id, layer_id
-from archipelago.volume.context import Context, OpenMap
+from archipelago.ids import ObjectId, journal_id, layer_id
+from archipelago.volume.context import Context, OpenMap, own_extent
 from xseg.constants import VolumeFlag
 from xseg.payload import JournalInfo
 
@@ -40,12 +37,13 @@ log = logging.getLogger(__name__)
 class Change:
     """A volume whose name is locked and whose lease is held.
 
-    Made by `changing`.
+    Made by `archipelago.volume.changing.changing`.
 
     Attributes:
         header: as stored now.
         opened: the open volume, or None.
         fence: of the lease.
+        removed: true once the header is gone.
     """
 
     def __init__(
@@ -55,6 +53,7 @@ class Change:
         self.header = header
         self.opened = opened
         self.fence = fence
+        self.removed = False
         self._own_handle: int | None = None
         self._holding = False
 
@@ -105,6 +104,16 @@ class Change:
             raise
         self.header = after
         self._holding = False
+
+    def leave(self, before: Header) -> None:
+        """Give up an earlier epoch's extent, which nobody writes to any more."""
+        if self.opened is None or self.opened.read_only:
+            return
+        try:
+            self.ctx.store.release_extent(own_extent(before))
+        except ArchipelagoError as error:
+            # Sealed or deleted it may be all the same; it only takes longer.
+            log.info('an extent of "%s" stays open: %s', before.name, error)
 
     def end(self) -> None:
         """Let appends go on if nothing was committed; forget a map loaded for this."""
@@ -167,46 +176,6 @@ class Change:
             self.ctx.give_up(self.opened, why)
 
 
-@contextmanager
-def changing(ctx: Context, name: str, *others: str) -> Iterator[Change]:
-    """Lock names and take the lease of the volume called `name`.
-
-    Args:
-        ctx: where.
-        name: the volume that is to change.
-        others: further names to lock (those that come into being).
-
-    Raises:
-        VolumeNotFound: there is none.
-        LeaseHeld: another instance has it.
-        VolumeBusy: it was stopped after a failure.
-    """
-    with ctx.locks.hold(name, *others), change_of(ctx, name) as change:
-        yield change
-
-
-@contextmanager
-def change_of(ctx: Context, name: str) -> Iterator[Change]:
-    """As `changing`, for a caller that holds the lock of the name."""
-    opened = ctx.table.get(name)
-    if opened is not None:
-        opened.check()
-    header = opened.header if opened is not None else ctx.headers.get(name)
-    with ctx.leases.hold(header.uuid, name) as lease:
-        if opened is None or opened.read_only:
-            # Read again: only now can nobody else change it.
-            uuid = header.uuid
-            header = ctx.headers.get(name)
-            if header.uuid != uuid:
-                raise VolumeBusy(f'"{name}" was replaced just now: try again')
-        ctx.headers.settle(header)
-        change = Change(ctx, header, opened, lease.fence)
-        try:
-            yield change
-        finally:
-            change.end()
-
-
 def frozen(header: Header, journal: JournalInfo, *, new_epoch: bool) -> Header:
     """Put the live journal on the stack, and start another one.
 
@@ -250,15 +219,23 @@ def entry_object(entry: StackEntry) -> ObjectId:
     return layer_id(entry.id)
 
 
-def own_extent(header: Header) -> ObjectId:
-    """Name the extent that a volume writes to."""
-    return extent_id(header.uuid, header.epoch)
-
-
 def refuse_snapshot(header: Header, what: str) -> None:
     """Raise `ReadOnlySnapshot` if the header is a snapshot's."""
     if header.flags & VolumeFlag.READONLY:
         raise ReadOnlySnapshot(
             f'"{header.name}" is a snapshot and cannot be {what}: clone it with "vlmc '
             f'create NAME --snap {header.name}" and change the clone'
+        )
+
+
+def roll_epoch(change: Change) -> None:
+    """Freeze the journal, start a new epoch and give up owning the stack."""
+    before = change.header
+    journal = change.hold()
+    change.commit(shared(frozen(before, journal, new_epoch=True)))
+    change.leave(before)
+    if not journal.length_bytes:
+        # Nothing of this epoch is on the stack: perhaps nothing refers to it at all.
+        change.ctx.reclaimer.add(
+            (own_extent(before), journal_id(before.uuid, before.journal))
         )

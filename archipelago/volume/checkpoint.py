@@ -11,7 +11,8 @@ from dataclasses import replace
 
 from archipelago._map import Header
 from archipelago.ids import journal_id
-from archipelago.volume.change import Change, changing, frozen
+from archipelago.volume.change import Change, frozen
+from archipelago.volume.changing import changing
 from archipelago.volume.context import Context
 from xseg.constants import VolumeFlag
 

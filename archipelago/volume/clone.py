@@ -7,12 +7,19 @@ name comes into being atomically, and nobody can have opened it before.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 
 from archipelago._map import Header
-from archipelago.errors import ArchipelagoError, NotSnapshot, UsageError
+from archipelago.errors import (
+    ArchipelagoError,
+    NotSnapshot,
+    UsageError,
+    VolumeNotFound,
+)
 from archipelago.ids import check_name
-from archipelago.volume.change import change_of, shared
+from archipelago.volume.change import shared
+from archipelago.volume.changing import change_of
 from archipelago.volume.compact import compact_to
 from archipelago.volume.context import Context
 from archipelago.volume.create import check_size, fresh, put
@@ -64,7 +71,19 @@ def clone(
                 f'a clone of "{snapshot}" needs at least its {origin.size} bytes, not '
                 f"{size}: shrink the clone afterwards"
             )
-        done = _put_all(ctx, origin, names, size)
+        headers = [
+            fresh(
+                name,
+                size=size,
+                block_size=origin.block_size,
+                flags=0,
+                parent=origin.name,
+                stack=origin.stack,
+            )
+            for name in names
+        ]
+        done = _put_all(ctx, headers)
+        _still_there(ctx, origin, headers, done)
     ctx.compact_soon(origin)
     return done
 
@@ -84,18 +103,7 @@ def _origin(ctx: Context, name: str) -> Header:
         return change.header
 
 
-def _put_all(ctx: Context, origin: Header, names: list[str], size: int) -> Cloned:
-    headers = [
-        fresh(
-            name,
-            size=size,
-            block_size=origin.block_size,
-            flags=0,
-            parent=origin.name,
-            stack=origin.stack,
-        )
-        for name in names
-    ]
+def _put_all(ctx: Context, headers: list[Header]) -> Cloned:
     done = Cloned()
     # One alone is made durable by itself; many share one flush of the store.
     many = len(headers) > 1
@@ -112,3 +120,26 @@ def _put_all(ctx: Context, origin: Header, names: list[str], size: int) -> Clone
     if many:
         ctx.store.flush_all(ObjectKind.HEADER)
     return done
+
+
+def _still_there(
+    ctx: Context, origin: Header, headers: list[Header], done: Cloned
+) -> None:
+    """Take clones back that came so late that their data may be reclaimed already.
+
+    Until their headers were there, only the snapshot's kept what they refer to; and
+    another instance may have removed it, if this one was paused in between.
+    """
+    if not done.created:
+        return
+    ctx.leases.prove_present()
+    now = ctx.headers.find(origin.name)
+    if now is not None and now.uuid == origin.uuid:
+        return
+    gone = VolumeNotFound(f'the snapshot "{origin.name}" was removed meanwhile')
+    for header in headers:
+        if header.name in done.created:
+            with contextlib.suppress(ArchipelagoError):
+                ctx.headers.delete(header.name, header.version)
+            done.failed[header.name] = gone
+    done.created = []

@@ -29,7 +29,8 @@ from archipelago._map import (
 )
 from archipelago.errors import ArchipelagoError, MapCorrupt
 from archipelago.ids import layer_id, new_uuid
-from archipelago.volume.change import changing, entry_object
+from archipelago.volume.change import entry_object
+from archipelago.volume.changing import changing
 from archipelago.volume.context import Context
 from archipelago.volume.layerfile import LayerFile
 

@@ -3,22 +3,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import queue
 import threading
 from dataclasses import dataclass, field
 
 from archipelago._map import Header
-from archipelago.errors import ArchipelagoError, VolumeBusy
+from archipelago.errors import ArchipelagoError, NotRunning, VolumeBusy
+from archipelago.ids import ObjectId, extent_id, lease_id
 from archipelago.messenger import Messenger
 from archipelago.volume.headers import Headers
 from archipelago.volume.leases import Leases
 from archipelago.volume.locks import NameLocks
 from archipelago.volume.maps import Maps
 from archipelago.volume.reclaim import Reclaimer
+from archipelago.volume.renewer import Renewer
 from archipelago.volume.store import Store
-from xseg.constants import BLOCK_MAX_BYTES, PORT_VLMCD
+from xseg.constants import BLOCK_MAX_BYTES, PORT_VLMCD, Op
 
 log = logging.getLogger(__name__)
+
+#: How long the end waits for maps of lost volumes to be closed [s].
+_STOP_PATIENCE = 1.0
 
 
 @dataclass(frozen=True)
@@ -99,6 +106,11 @@ class OpenTable:
             return list(self._maps.values())
 
 
+def own_extent(header: Header) -> ObjectId:
+    """Name the extent that a volume writes to."""
+    return extent_id(header.uuid, header.epoch)
+
+
 @dataclass
 class Context:
     """One control half at work.
@@ -125,10 +137,13 @@ class Context:
         self.maps = Maps(self.messenger)
         self.locks = NameLocks()
         self.table = OpenTable()
-        self.leases = Leases(
-            self.store, self.instance, self.lease_ttl, self._lease_lost, self.host
-        )
+        self.leases = Leases(self.store, self.instance, self.lease_ttl, self.host)
+        self.renewer = Renewer(self.messenger, self.leases, self._lease_lost)
         self.reclaimer = Reclaimer(self.store, self.headers, self.leases)
+        self._lost: queue.SimpleQueue[OpenMap | None] = queue.SimpleQueue()
+        self._burying = threading.Thread(
+            target=self._bury, name="archipelago-lost", daemon=True
+        )
         self._growing: set[str] = set()
         self._growing_guard = threading.Lock()
 
@@ -152,20 +167,65 @@ class Context:
             self._growing.clear()
         return names
 
-    def give_up(self, opened: OpenMap, why: str) -> None:
-        """Forget the native map of a volume: its I/O ends with errors from now on.
+    def start(self) -> None:
+        """Keep the leases from now on."""
+        self.renewer.start()
+        self._burying.start()
 
-        Nothing that was answered is lost.  What has not been flushed is: better than to
-        let it land where a snapshot or another instance would see it.
+    def stop(self) -> None:
+        """Stop keeping the leases; nothing may be asked any more."""
+        self.renewer.stop()
+        self._lost.put(None)
+        if self._burying.is_alive():
+            self._burying.join(self.messenger.patience + _STOP_PATIENCE)
+
+    def give_up(self, opened: OpenMap, why: str) -> None:
+        """Stop a volume: its I/O ends with errors from now on, until it is closed.
+
+        Nothing that was flushed is lost.  What was not is: better than to let it land
+        where a snapshot or another instance would see it.
         """
         opened.broken = why
         log.error('"%s" is stopped: %s', opened.header.name, why)
-        try:
-            self.maps.close(opened.handle)
-        except (ArchipelagoError, OSError) as error:
-            log.error('the map of "%s" cannot be closed: %s', opened.header.name, error)
+        if not opened.read_only:
+            self.renewer.say_stopped(opened.header.uuid)
+        self._dismantle(opened)
 
-    def _lease_lost(self, uuid: bytes) -> None:
+    def tell_lost(self, uuid: bytes) -> None:
+        """Tell vlmcd that a volume is lost, if it runs; returns when it knows."""
+        if self.composer_life() is None:
+            return
+        with contextlib.suppress(NotRunning):
+            self.messenger.call(PORT_VLMCD, Op.RELEASE, target=lease_id(uuid))
+
+    def let_go(self, opened: OpenMap) -> None:
+        """Forget the map of an open volume, and give up the right to its extent.
+
+        Raises:
+            ArchipelagoError: somebody may still write to the extent.
+        """
+        self.maps.close(opened.handle)
+        if opened.read_only:
+            return
+        try:
+            self.store.release_extent(own_extent(opened.header))
+        except NotRunning:
+            # The process that had it has ended, and its hold with it.
+            log.info('nobody holds the extent of "%s"', opened.header.name)
+
+    def _lease_lost(self, uuid: bytes, why: str) -> None:
+        """Called by the renewer, after it told vlmcd; must not wait for anything."""
         for opened in self.table.all():
             if opened.header.uuid == uuid and not opened.read_only:
-                self.give_up(opened, "its lease was taken by somebody else")
+                opened.broken = opened.broken or why
+                self._lost.put(opened)
+
+    def _bury(self) -> None:
+        while (opened := self._lost.get()) is not None:
+            self._dismantle(opened)
+
+    def _dismantle(self, opened: OpenMap) -> None:
+        try:
+            self.let_go(opened)
+        except (ArchipelagoError, OSError) as error:
+            log.error('"%s" is not cleared away: %s', opened.header.name, error)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 from archipelago._map import (
@@ -13,10 +14,16 @@ from archipelago._map import (
     StackEntry,
     layer_statistics,
 )
-from archipelago.errors import BlockNotFound, MapCorrupt, UsageError, VolumeExists
+from archipelago.errors import (
+    BlockNotFound,
+    LeaseLost,
+    MapCorrupt,
+    UsageError,
+    VolumeExists,
+)
 from archipelago.ids import check_name, layer_id, new_uuid, uuid_text
 from archipelago.volume.context import Context
-from archipelago.volume.headers import taken
+from archipelago.volume.headers import first_version, taken
 from xseg.constants import BLOCK_MAX_BYTES, BLOCK_MIN_BYTES, VolumeFlag
 from xseg.units import format_size
 
@@ -83,7 +90,7 @@ def fresh(
     return Header(
         name=name,
         uuid=new_uuid(),
-        version=1,
+        version=first_version(),
         fence=0,
         size=size,
         block_size=block_size,
@@ -116,7 +123,8 @@ def bury(ctx: Context, name: str) -> bool:
     """Remove the dead header that an interrupted rename left under a name.
 
     The caller holds the name's lock; the lease of the renamed volume is taken, so that
-    no other instance is in the middle of that rename.
+    no other instance is in the middle of that rename.  If one is all the same, paused
+    or cut off, it finds other versions than it knows and gives up.
 
     Returns:
         False if the name has a valid header.
@@ -126,11 +134,17 @@ def bury(ctx: Context, name: str) -> bool:
         return True
     if ctx.headers.find(name) is not None:
         return False
-    with ctx.leases.hold(dead.uuid, dead.moving_to):
+    with ctx.leases.hold(dead.uuid, dead.moving_to or name):
         if ctx.headers.find(name) is not None:
             return False
-        ctx.headers.delete(name)
-    return True
+        if dead.moving_to:
+            # The volume under its new name may need this header until it is settled.
+            moved = ctx.headers.find(dead.moving_to)
+            if moved is not None and moved.moved_from == name:
+                ctx.headers.settle(moved)
+        with contextlib.suppress(LeaseLost):
+            ctx.headers.delete(name, dead.version)
+    return ctx.headers.peek(name) is None
 
 
 def refuse_existing(ctx: Context, name: str) -> None:

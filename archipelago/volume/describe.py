@@ -10,9 +10,9 @@ from archipelago._map import Header, pack_header
 from archipelago.errors import ArchipelagoError, BlockNotFound, MapCorrupt
 from archipelago.ids import ObjectId, journal_id, uuid_text
 from archipelago.info import VolumeInfo
-from archipelago.volume.change import entry_object, own_extent
-from archipelago.volume.context import Context, OpenMap
-from archipelago.volume.leases import utc_text
+from archipelago.volume.change import entry_object
+from archipelago.volume.context import Context, OpenMap, own_extent
+from archipelago.volume.leaserecord import utc_text
 from archipelago.volume.resize import sector_ceil
 from xseg.constants import Reference, VolumeFlag
 from xseg.payload import VolumeInfo as VolumeRecord

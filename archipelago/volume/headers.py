@@ -2,9 +2,17 @@
 """Headers by name: what exists.
 
 A rename leaves two headers for a moment; exactly one of them is valid at any instant
-(``docs/design/0001-core.md``): a header with ``moving_to`` is dead if and only if the
-header of that name has the same uuid.  Readers resolve that here and change nothing;
-`Headers.settle` removes the dead one, under the volume's lease.
+(``docs/design/0001-core.md``):
+
+* one with ``moving_to`` is dead: the other was there before it got that;
+* one with ``moved_from`` is valid if and only if the header of that name has the same
+  uuid and moves to it.
+
+Readers resolve that here and change nothing; `Headers.settle` ends it, under the
+volume's lease.
+
+No two headers of a name ever have the same version: it starts with the time.  So who
+names the version that it saw cannot replace or remove what came after it.
 
 Any thread.  Who changes a header holds its name's lock and its lease (`changing`).
 """
@@ -12,7 +20,9 @@ Any thread.  Who changes a header holds its name's lock and its lease (`changing
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from archipelago._map import Header, MapFormatError, pack_header, unpack_header
 from archipelago.errors import (
@@ -60,15 +70,15 @@ class Headers:
         """Read the valid header of a name, or None if there is no such volume."""
         while True:
             header = self.peek(name)
-            if header is None or not header.moving_to:
-                return header
-            if self._moved(header):
+            if header is None or header.moving_to:
                 return None
-            # The new name is not there, or not any more: only if the old header has
-            # not changed meanwhile does that mean that the move never happened.
+            if not header.moved_from or self._came(header):
+                return header
+            # The old name is not there, or not any more: only if this header has not
+            # changed meanwhile does that mean that the move did not happen.
             again = self.peek(name)
             if again is not None and _same(again, header):
-                return header
+                return None
 
     def get(self, name: str) -> Header:
         """Read the valid header of a name.
@@ -128,20 +138,36 @@ class Headers:
         finally:
             self.written(header)
 
-    def delete(self, name: str) -> None:
-        """Remove the header of a name."""
-        self._store.delete(header_id(name))
+    def delete(self, name: str, version: int) -> bool:
+        """Remove the header of a name; false if it was not there.
 
-    def settle(self, header: Header) -> None:
-        """Finish the rename that made `header`, if it was not finished.
+        Raises:
+            LeaseLost: it has another version.
+        """
+        return self._store.delete(header_id(name), version)
 
-        Until then a change of the new header could revive the old one.
+    def settle(self, header: Header) -> Header:
+        """Finish the rename that made a valid header, if it was not finished.
+
+        The caller holds the volume's lease.  The fence stays as it is: whether the
+        volume must be taken over is another question.
+
+        Returns:
+            The header as it is then.
         """
         if not header.moved_from:
-            return
+            return header
+        # First this: without the old header it would be dead.
+        settled = replace(header, version=header.version + 1, moved_from="")
+        self.replace(settled)
         old = self.peek(header.moved_from)
         if old is not None and old.uuid == header.uuid and old.moving_to == header.name:
-            self.delete(old.name)
+            try:
+                self.delete(old.name, old.version)
+            except ArchipelagoError as error:
+                # It is dead for ever; who wants its name removes it.
+                log.warning('the header of "%s" stays for now: %s', old.name, error)
+        return settled
 
     def scan(self, *, strict: bool = False) -> Iterator[Header]:
         """Yield all stored headers, dead ones too, in no order.
@@ -171,14 +197,18 @@ class Headers:
 
     def live(self, header: Header) -> bool:
         """True if a header that `scan` gave is the valid one of its name."""
-        if not header.moving_to:
+        if header.moving_to:
+            return False
+        if not header.moved_from:
             return True
         found = self.find(header.name)
         return found is not None and found.uuid == header.uuid
 
-    def _moved(self, header: Header) -> bool:
-        other = self.peek(header.moving_to)
-        return other is not None and other.uuid == header.uuid
+    def _came(self, header: Header) -> bool:
+        old = self.peek(header.moved_from)
+        return (
+            old is not None and old.uuid == header.uuid and old.moving_to == header.name
+        )
 
     def _load(self, target: ObjectId) -> Header | None:
         try:
@@ -195,6 +225,14 @@ def _decode(target: ObjectId, data: bytes | None) -> Header | None:
         return unpack_header(data)
     except MapFormatError as error:
         raise MapCorrupt(f"{target} is damaged: {error}") from error
+
+
+def first_version() -> int:
+    """The version of a header that comes into being: no earlier one of its name had it.
+
+    A header does not change once per nanosecond, so its versions never catch up.
+    """
+    return time.time_ns()
 
 
 def taken(name: str) -> VolumeExists:

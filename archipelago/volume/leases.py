@@ -1,57 +1,65 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Leases of this instance: take, renew, give back.
+"""Leases of this instance: take, give back, break.
 
 A lease is held once per volume and counted: an open volume holds it, and so does every
-change while it runs.  A thread renews all of them at a third of their life; one that
-cannot be renewed in time is lost, and whoever depends on it is told before it can
-expire.
+change while it runs.  `archipelago.volume.renewer` keeps them alive.  Any thread; who
+takes or gives back a volume's lease has the lock of its name.
 
 Source: C. Gray and D. Cheriton, "Leases" (SOSP 1989); the rules of granting are the
-blocker's (``docs/design/0001-core.md``).
+blocker's (``docs/format/store.md``), what follows from them is in
+``docs/design/0003-survival-and-fencing.md``.
 """
 
 from __future__ import annotations
 
 import contextlib
-import datetime
 import logging
-import os
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 
-from archipelago.errors import (
-    ArchipelagoError,
-    BlockNotFound,
-    LeaseHeld,
-    LeaseLost,
-)
+from archipelago.errors import ArchipelagoError, BlockNotFound, LeaseLost
 from archipelago.ids import ObjectId, lease_id
 from archipelago.info import LeaseInfo
+from archipelago.volume.leaserecord import NS, asker, describe, is_held, refusal
 from archipelago.volume.store import Store
 from xseg.constants import LeaseFlag, ObjectKind
 from xseg.payload import Lease
 
 log = logging.getLogger(__name__)
 
-_NS = 1_000_000_000
-_NEVER = (1 << 64) - 1
+
+def boottime_ns() -> int:
+    """CLOCK_BOOTTIME [ns]: goes on while the machine is suspended."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
 @dataclass
-class _Held:
-    """A lease that this process holds."""
+class Held:
+    """A lease that this process holds.
+
+    Attributes:
+        name: of the volume, for people.
+        lease: as granted last.
+        before: what was stored before it was taken.
+        users: who counts on it here.
+        granted_ns: `boottime_ns` before the request that was granted last.
+        locked: the administrator's: not given back with the last user.
+        gone: it is not ours any more, for good.
+        stopped: the volume's I/O was given up; vlmcd is told until it is closed.
+        guard: held while a request about this lease is under way, so that a late
+            renewal cannot take back what was given back.
+    """
 
     name: str
     lease: Lease
+    before: Lease
     users: int
-    #: time.monotonic() at which it must be renewed or counts as lost [s]
-    deadline: float
+    granted_ns: int
     locked: bool
     gone: bool = False
+    stopped: bool = False
     guard: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -60,60 +68,23 @@ class Leases:
 
     Args:
         store: where leases are kept.
-        owner: uuid of the instance, 16 bytes.
+        owner: uuid of the instance, 16 bytes; its own lease shows that it is there.
         ttl: life of a lease without renewal [s].
-        lost: called with the uuid of a volume whose lease is lost.
         host: name of this machine, for people.
+
+    Attributes:
+        ask: what this process asks for.
     """
 
     def __init__(
-        self,
-        store: Store,
-        owner: bytes,
-        ttl: float,
-        lost: Callable[[bytes], None],
-        host: str | None = None,
+        self, store: Store, owner: bytes, ttl: float, host: str | None = None
     ) -> None:
         self._store = store
-        self._ttl = ttl
-        self._lost = lost
+        self._owner = owner
         self._guard = threading.Lock()
-        self._held: dict[bytes, _Held] = {}
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
-        pid = os.getpid()
-        self._ask = Lease(
-            ttl_ns=int(ttl * _NS),
-            pid=pid,
-            pid_start=_process_start(pid),
-            boot_id=_boot_id(),
-            owner=owner.hex(),
-            host=_host(host),
-        )
-
-    def start(self) -> None:
-        """Start the renewing thread."""
-        self._thread = threading.Thread(
-            target=self._run, name="archipelago-leases", daemon=True
-        )
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Stop renewing.
-
-        Leases of volumes that are still open stay: this instance takes them back when
-        it comes again, others when they see that its process is gone.
-        """
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join()
-
-    def renew_all(self) -> None:
-        """Renew what is held; tell who depends on what is lost."""
-        with self._guard:
-            todo = list(self._held.items())
-        for uuid, held in todo:
-            self._renew(uuid, held)
+        self._held: dict[bytes, Held] = {}
+        self.ttl_ns = int(ttl * NS)
+        self.ask = asker(owner, ttl, host)
 
     @contextlib.contextmanager
     def hold(self, uuid: bytes, name: str) -> Iterator[Lease]:
@@ -131,27 +102,59 @@ class Leases:
     def acquire(self, uuid: bytes, name: str) -> Lease:
         """Take a volume's lease, or count once more if it is held already.
 
-        The caller holds the lock of the volume's name.
-
         Raises:
             LeaseHeld: another instance has it.
+            LeaseLost: it was lost, and the volume is still open.
         """
-        return self._acquire(uuid, name, self._ask)
+        return self._acquire(uuid, name, self.ask)
+
+    def unclean(self, uuid: bytes, fence: int) -> bool:
+        """True if whoever wrote last to a volume may still be writing.
+
+        Only two cases are clean: its lease was given back by who recorded its fence in
+        the header, or it is ours and the header has our fence.
+
+        Args:
+            uuid: a volume whose lease is held.
+            fence: in its header.
+        """
+        held = self._get(uuid)
+        if held is None or held.lease.fence == fence:
+            return held is None
+        before = held.before
+        given_back = before.expires_ns == 0 and held.lease.fence == before.fence + 1
+        return not given_back or before.fence != fence
+
+    def deadline_ns(self, uuid: bytes) -> int:
+        """Until when a lease may be counted on, by `boottime_ns`; 0 if not held."""
+        held = self._get(uuid)
+        return 0 if held is None else deadline_of(held)
 
     def release(self, uuid: bytes) -> None:
-        """Count back; the last one gives the lease back, unless it is locked."""
-        with self._guard:
-            held = self._held.get(uuid)
-        if held is None:
-            return
-        held.users -= 1
-        if held.users > 0:
-            return
+        """Count back; the last one gives the lease back, unless it is locked.
+
+        If the store fails, the lease runs out by itself: what was to be done under it
+        is done.
+        """
         try:
-            self._drop(uuid, held)
+            self.give_back(uuid)
         except ArchipelagoError as error:
-            # It expires by itself; what was to be done under it is done.
-            log.info('the lease of "%s" was not given back: %s', held.name, error)
+            log.warning("a lease is not given back and runs out: %s", error)
+
+    def give_back(self, uuid: bytes) -> None:
+        """As `release`, for who wants to know.
+
+        Raises:
+            ArchipelagoError: the store failed; the lease runs out by itself.
+        """
+        self._count_back(uuid, give_back=True)
+
+    def abandon(self, uuid: bytes) -> None:
+        """Count back, but let the lease run out: somebody may still write under it.
+
+        Who takes it next takes over, as from a dead holder.
+        """
+        self._count_back(uuid, give_back=False)
 
     def forget(self, uuid: bytes, others: Sequence[ObjectId] = ()) -> None:
         """Delete the lease object of a volume that is removed, held or not.
@@ -160,8 +163,7 @@ class Leases:
             uuid: of the volume.
             others: objects to delete along with it.
         """
-        with self._guard:
-            held = self._held.pop(uuid, None)
+        held = self._pop(uuid)
         with held.guard if held is not None else contextlib.nullcontext():
             if held is not None:
                 held.gone = True
@@ -173,60 +175,47 @@ class Leases:
         Raises:
             LeaseHeld: another instance has it.
         """
-        asked = Lease(
-            ttl_ns=self._ask.ttl_ns,
-            pid=self._ask.pid,
-            pid_start=self._ask.pid_start,
-            boot_id=self._ask.boot_id,
-            owner=self._ask.owner,
-            host=self._ask.host,
-            flags=LeaseFlag.LOCK,
-        )
-        with self._guard:
-            held = self._held.get(uuid)
-        if held is not None:
-            with held.guard:
-                granted, lease = self._store.acquire(lease_id(uuid), asked)
-                if not granted:
-                    raise refusal(name, lease)
-                held.lease, held.locked = lease, True
+        asked = replace(self.ask, flags=LeaseFlag.LOCK)
+        held = self._get(uuid)
+        if held is None:
+            self._acquire(uuid, name, asked)
+            self.release(uuid)
             return
-        self._acquire(uuid, name, asked)
-        self.release(uuid)
+        with held.guard:
+            started = boottime_ns()
+            asked = replace(asked, fence=held.lease.fence)
+            granted, lease = self._store.acquire(lease_id(uuid), asked)
+            if not granted:
+                raise refusal(name, lease)
+            held.lease, held.granted_ns, held.locked = lease, started, True
 
     def unlock(self, uuid: bytes) -> bool:
         """Undo `lock`; False if this instance has not locked it.
 
         While the volume is open here the lease stays, until it is closed.
         """
-        with self._guard:
-            held = self._held.get(uuid)
+        held = self._get(uuid)
         if held is not None:
             was, held.locked = held.locked, False
             return was
         stored = self.peek(uuid)
         if stored is None or not stored.flags & LeaseFlag.LOCK:
             return False
-        return self._store.release(lease_id(uuid), self._ask)
+        return self._store.release(lease_id(uuid), self.ask)
 
     def break_(self, uuid: bytes) -> None:
         """Break whoever's lease it is.  Its holder can change nothing from now on."""
-        with contextlib.suppress(BlockNotFound):
-            self._store.release(lease_id(uuid), self._ask, force=True)
+        held = self._get(uuid)
+        with held.guard if held is not None else contextlib.nullcontext():
+            if held is not None:
+                held.gone = True
+            with contextlib.suppress(BlockNotFound):
+                self._store.release(lease_id(uuid), self.ask, force=True)
 
     def peek(self, uuid: bytes) -> Lease | None:
         """Read who holds a volume's lease; None if nobody does."""
-        lease = self.last(uuid)
-        return lease if lease is not None and _is_held(lease) else None
-
-    def last(self, uuid: bytes) -> Lease | None:
-        """Read the lease that was not given back, even if its holder is dead."""
-        try:
-            raw = self._store.read(lease_id(uuid), 0, Lease.LAYOUT.size)
-        except BlockNotFound:
-            return None
-        lease = Lease.unpack(raw)
-        return lease if lease.expires_ns else None
+        lease = self._stored(uuid)
+        return lease if is_held(lease) else None
 
     def describe(self, uuid: bytes) -> LeaseInfo | None:
         """Say who holds a volume's lease, for people."""
@@ -235,139 +224,138 @@ class Leases:
 
     def is_own(self, lease: Lease) -> bool:
         """True if a lease is this instance's."""
-        return lease.owner == self._ask.owner
+        return lease.owner == self.ask.owner
 
-    def others_live(self) -> bool:
-        """True if another instance holds any lease of the store."""
-        for entry in self._store.list(ObjectKind.LEASE):
-            lease = self.peek(entry.object.id[:16])
-            if lease is not None and not self.is_own(lease):
-                return True
-        return False
+    def is_presence(self, uuid: bytes) -> bool:
+        """True for the lease that shows that this instance is there."""
+        return uuid == self._owner
 
-    def _acquire(self, uuid: bytes, name: str, ask: Lease) -> Lease:
+    def others(self) -> set[bytes]:
+        """The other instances that are at work on the store, by uuid."""
+        found = {e.object.id for e in self._store.list(ObjectKind.LEASE)}
+        targets = [ObjectId(ObjectKind.LEASE, name) for name in found]
+        raws = self._store.read_all(targets, Lease.LAYOUT.size)
+        leases = [Lease.unpack(raw) for raw in raws if raw]
+        return {
+            bytes.fromhex(lease.owner)
+            for lease in leases
+            if is_held(lease) and not self.is_own(lease)
+        }
+
+    def prove(self, uuid: bytes) -> bool:
+        """Ask the store whether a lease that is held here is still ours.
+
+        Raises:
+            ArchipelagoError: the store does not answer.
+        """
+        held = self._get(uuid)
+        if held is None or held.gone:
+            return False
+        with held.guard:
+            started = boottime_ns()
+            asked = replace(self.ask, fence=held.lease.fence)
+            granted, lease = self._store.acquire(lease_id(uuid), asked)
+            if granted:
+                held.lease, held.granted_ns = lease, started
+            return granted
+
+    def prove_present(self) -> None:
+        """Raise unless others can see this instance: what it made is not reclaimed.
+
+        Raises:
+            ArchipelagoError: the store does not answer.
+        """
+        granted, lease = self._store.acquire(lease_id(self._owner), self.ask)
+        if not granted:
+            raise refusal("the instance", lease)
+
+    # ---- for the renewer -------------------------------------------------------------
+
+    def all(self) -> list[tuple[bytes, Held]]:
+        """What is held, by uuid."""
+        with self._guard:
+            return list(self._held.items())
+
+    def while_held(self, uuid: bytes, act: Callable[[Held], None]) -> None:
+        """Call `act`, which must not block, while a lease is held; else do not."""
         with self._guard:
             held = self._held.get(uuid)
             if held is not None:
-                if held.gone:
-                    raise LeaseLost(
-                        f'the lease of "{name}" was lost: close the volume first'
-                    )
-                held.users += 1
+                act(held)
+
+    def stop_using(self, uuid: bytes) -> None:
+        """Note that a volume's I/O was given up: vlmcd is to be told."""
+        held = self._get(uuid)
+        if held is not None:
+            held.stopped = True
+
+    # ---- within ----------------------------------------------------------------------
+
+    def _get(self, uuid: bytes) -> Held | None:
+        with self._guard:
+            return self._held.get(uuid)
+
+    def _pop(self, uuid: bytes) -> Held | None:
+        with self._guard:
+            return self._held.pop(uuid, None)
+
+    def _stored(self, uuid: bytes) -> Lease:
+        """The stored record; one without fence if there is none."""
+        try:
+            return Lease.unpack(self._store.read(lease_id(uuid), 0, Lease.LAYOUT.size))
+        except BlockNotFound:
+            return Lease()
+
+    def _acquire(self, uuid: bytes, name: str, ask: Lease) -> Lease:
+        while (held := self._count_up(uuid)) is not None:
+            if held.gone:
+                raise LeaseLost(
+                    f'the lease of "{name}" was lost: close the volume first'
+                )
+            if held.users:
                 return held.lease
-        started = time.monotonic()
+            with held.guard:
+                pass  # it is being given back just now
+        before = self._stored(uuid)
+        started = boottime_ns()
         granted, lease = self._store.acquire(lease_id(uuid), ask)
         if not granted:
             raise refusal(name, lease)
-        held = _Held(
-            name,
-            lease,
-            users=1,
-            deadline=started + self._ttl,
-            locked=bool(lease.flags & LeaseFlag.LOCK),
-        )
+        locked = bool(lease.flags & LeaseFlag.LOCK)
+        held = Held(name, lease, before, 1, started, locked)
         with self._guard:
             self._held[uuid] = held
         return lease
 
-    def _drop(self, uuid: bytes, held: _Held) -> None:
-        with held.guard:
-            with self._guard:
-                self._held.pop(uuid, None)
-            if held.gone:
-                return
-            held.gone = True
-            if not held.locked:
-                self._store.release(lease_id(uuid), held.lease)
+    def _count_up(self, uuid: bytes) -> Held | None:
+        """Count one user more, unless the lease is gone or being given back."""
+        with self._guard:
+            held = self._held.get(uuid)
+            if held is not None and held.users and not held.gone:
+                held.users += 1
+            return held
 
-    def _run(self) -> None:
-        while not self._stop.wait(self._ttl / 3):
-            self.renew_all()
-
-    def _renew(self, uuid: bytes, held: _Held) -> None:
-        with held.guard:
-            if held.gone:
+    def _count_back(self, uuid: bytes, *, give_back: bool) -> None:
+        with self._guard:
+            held = self._held.get(uuid)
+            if held is None:
                 return
-            started = time.monotonic()
+            held.users -= 1
+            if held.users > 0:
+                return
+        if held.gone:
+            # Not ours to give back.  A renewal that hangs must not keep us here.
+            self._pop(uuid)
+            return
+        with held.guard:
             try:
-                granted, lease = self._store.acquire(lease_id(uuid), self._ask)
-                granted = granted and lease.fence == held.lease.fence
-            except ArchipelagoError as error:
-                # Perhaps the blocker is being restarted; stop well before the end.
-                if time.monotonic() < held.deadline - self._ttl / 4:
-                    log.warning('the lease of "%s" waits: %s', held.name, error)
-                    return
-                granted = False
-            if granted:
-                held.lease, held.deadline = lease, started + self._ttl
-                return
-            held.gone = True
-        log.error('the lease of "%s" is lost: its I/O ends with errors', held.name)
-        self._lost(uuid)
+                if give_back and not held.locked:
+                    self._store.release(lease_id(uuid), held.lease)
+            finally:
+                held.gone = True
+                self._pop(uuid)
 
 
-def refusal(name: str, lease: Lease) -> LeaseHeld:
-    """Make the error that says who holds a lease."""
-    verb = "locked" if lease.flags & LeaseFlag.LOCK else "in use"
-    return LeaseHeld(
-        f'"{name}" is {verb} by {lease.host or "an unknown host"} (instance '
-        f"{lease.owner}, pid {lease.pid}): close it there, or break the lease with "
-        f'"vlmc unlock -f {name}"'
-    )
-
-
-def describe(lease: Lease) -> LeaseInfo:
-    """Turn a lease into what people read."""
-    return LeaseInfo(
-        owner=lease.owner,
-        host=lease.host,
-        pid=lease.pid,
-        fence=lease.fence,
-        expires=None if lease.expires_ns == _NEVER else utc_text(lease.expires_ns),
-        locked=bool(lease.flags & LeaseFlag.LOCK),
-    )
-
-
-def utc_text(since_1970_ns: int) -> str:
-    """Write a time as ISO 8601 in UTC, to the microsecond."""
-    moment = datetime.datetime.fromtimestamp(
-        since_1970_ns // _NS, tz=datetime.timezone.utc
-    ).replace(microsecond=since_1970_ns % _NS // 1000)
-    return moment.isoformat().replace("+00:00", "Z")
-
-
-def _is_held(lease: Lease) -> bool:
-    """The blocker's rule, for looking only: not free, not expired, not known dead."""
-    if lease.expires_ns == 0:
-        return False
-    if lease.flags & LeaseFlag.LOCK:
-        return True
-    if lease.expires_ns <= time.time_ns():
-        return False
-    if not lease.pid or not lease.boot_id or lease.boot_id != _boot_id():
-        return True
-    return _process_start(lease.pid) == lease.pid_start
-
-
-def _boot_id() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""
-
-
-def _process_start(pid: int) -> int:
-    """Start time of a process [clock ticks since boot], 0 if it is gone.
-
-    Source: proc(5), field 22 of ``stat``, counted from behind the command's name.
-    """
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-    except OSError:
-        return 0
-    return int(text.rpartition(")")[2].split()[19])
-
-
-def _host(name: str | None) -> str:
-    raw = (name or socket.gethostname()).encode()[:63]
-    return raw.decode(errors="ignore").replace("\0", "")
+def deadline_of(held: Held) -> int:
+    """Until when a lease may be counted on, by `boottime_ns`: nine tenths of it."""
+    return held.granted_ns + held.lease.ttl_ns * 9 // 10

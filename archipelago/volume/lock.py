@@ -5,8 +5,10 @@ from __future__ import annotations
 
 from archipelago._map import Header
 from archipelago.errors import UsageError
+from archipelago.info import LeaseInfo
+from archipelago.volume.changing import changing
 from archipelago.volume.context import Context
-from archipelago.volume.leases import refusal
+from archipelago.volume.leaserecord import describe, refusal
 
 
 def lock(ctx: Context, name: str) -> Header:
@@ -15,17 +17,22 @@ def lock(ctx: Context, name: str) -> Header:
     Raises:
         LeaseHeld: another instance has it.
     """
-    with ctx.locks.hold(name):
-        header = ctx.headers.get(name)
-        ctx.leases.lock(header.uuid, name)
-    return header
+    with changing(ctx, name) as change:
+        ctx.leases.lock(change.header.uuid, name)
+    return change.header
 
 
-def unlock(ctx: Context, name: str, *, force: bool = False) -> Header:
+def unlock(
+    ctx: Context, name: str, *, force: bool = False
+) -> tuple[Header, LeaseInfo | None]:
     """Undo `lock`; with `force`, break whatever lease there is on the volume.
 
-    A holder whose lease was broken cannot change the volume any more; whoever opens it
-    next writes to a new epoch (`archipelago.volume.open`).
+    A holder whose lease was broken cannot change the volume any more, and its users are
+    answered with errors; also if that is this instance.  Whoever opens it next takes it
+    over (`archipelago.volume.changing`).
+
+    Returns:
+        The volume's header, and the lease that was broken if there was one.
 
     Raises:
         LeaseHeld: another instance holds the lease, and not `force`.
@@ -34,10 +41,16 @@ def unlock(ctx: Context, name: str, *, force: bool = False) -> Header:
     with ctx.locks.hold(name):
         header = ctx.headers.get(name)
         lease = ctx.leases.peek(header.uuid)
-        if lease is not None and not ctx.leases.is_own(lease):
+        opened = ctx.table.get(name)
+        used = opened is not None and not opened.read_only and not opened.broken
+        own = lease is not None and ctx.leases.is_own(lease)
+        if lease is not None and (not own or (used and force)):
             if not force:
                 raise refusal(name, lease)
             ctx.leases.break_(header.uuid)
-        elif not ctx.leases.unlock(header.uuid) and not force:
+            if opened is not None and own:
+                ctx.give_up(opened, 'its lease was broken with "vlmc unlock -f"')
+            return header, describe(lease)
+        if not ctx.leases.unlock(header.uuid) and not force:
             raise UsageError(f'"{name}" is not locked: there is nothing to undo')
-    return header
+    return header, None

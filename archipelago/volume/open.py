@@ -2,22 +2,26 @@
 """Open and close: lease and map of a volume, for as long as somebody uses it.
 
 Opening for writing takes the lease and records its fence in the header, so that whoever
-held it before can change nothing more.  If the last holder did not give the lease back
-(it died, or the lease was broken), writes go to a new epoch's extent: a late write of
-that holder cannot reach anything that is read.
+held it before can change nothing more; if that one did not give the lease back, the
+volume is taken over first (`archipelago.volume.changing`).  Closing goes the other way:
+map, extent, lease, so that there is nothing to take over.
+
+A volume that was stopped is forgotten once vlmcd knows that it is lost: who opens it
+again gets it anew, and its users of before get errors until they have closed it.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 
 from archipelago._map import Header, pack_header
-from archipelago.errors import ArchipelagoError, UsageError
-from archipelago.volume.change import Change, change_of, own_extent
-from archipelago.volume.checkpoint import freeze_torn
-from archipelago.volume.context import Context, OpenMap
+from archipelago.errors import ArchipelagoError, VolumeBusy
+from archipelago.volume.change import Change
+from archipelago.volume.changing import change_of
+from archipelago.volume.checkpoint import freeze, freeze_torn
+from archipelago.volume.context import Context, OpenMap, own_extent
 from archipelago.volume.resize import settle_tail
-from archipelago.volume.snapshot import roll_epoch
 from xseg.constants import VolumeFlag
 
 log = logging.getLogger(__name__)
@@ -50,7 +54,12 @@ def open_volume(ctx: Context, name: str, *, read_only: bool) -> OpenMap:
 
 
 def close_volume(ctx: Context, name: str) -> None:
-    """Close a volume; whoever asks has flushed it.  Not being open is fine."""
+    """Close a volume; whoever asks has flushed it.  Not being open is fine.
+
+    Raises:
+        ArchipelagoError: the store failed.  It is closed all the same; if its extent
+            or lease could not be given back, the next to open it takes it over.
+    """
     with ctx.locks.hold(name):
         opened = ctx.table.get(name)
         if opened is not None:
@@ -58,11 +67,41 @@ def close_volume(ctx: Context, name: str) -> None:
 
 
 def close_stale(ctx: Context, name: str) -> None:
-    """Close a volume that an earlier life of vlmcd had open; the caller locks its name.
+    """Close a volume that no living vlmcd has open; the caller locks its name.
 
-    Nobody can reach it any more.  What was written and not flushed is lost, as after
-    any crash.
+    Its clients may come back for it: all that was answered is made durable first.
+
+    Raises:
+        ArchipelagoError: that failed, and it stays open.
     """
+    opened = ctx.table.get(name)
+    if opened is not None and opened.opener != ctx.composer_life():
+        if not opened.broken and not opened.read_only:
+            _make_durable(ctx, opened)
+        _close(ctx, opened)
+
+
+def close_all_stale(ctx: Context) -> None:
+    """Close at the end what no living vlmcd has open, so that others need not wait."""
+    for opened in ctx.table.all():
+        name = opened.header.name
+        try:
+            with ctx.locks.hold(name):
+                close_stale(ctx, name)
+        except ArchipelagoError as error:
+            log.error('"%s" is not closed: %s', name, error)
+
+
+def forget_broken(ctx: Context, opened: OpenMap) -> None:
+    """Close a volume that was stopped; the caller locks its name."""
+    if not opened.read_only:
+        # It must not take what is opened next for what it had: marks are missing.
+        ctx.tell_lost(opened.header.uuid)
+    _close(ctx, opened)
+
+
+def drop_stale(ctx: Context, name: str) -> None:
+    """As `close_stale`, for a volume whose data nobody wants any more."""
     opened = ctx.table.get(name)
     if opened is not None and opened.opener != ctx.composer_life():
         _close(ctx, opened)
@@ -73,27 +112,44 @@ def _find_open(ctx: Context, name: str) -> OpenMap | None:
     opened = ctx.table.get(name)
     if opened is None:
         return None
-    if opened.broken:
-        _close(ctx, opened)
-        return None
     life = ctx.composer_life()
+    if opened.broken:
+        forget_broken(ctx, opened)
+        return None
     if opened.opener != life:
         # The vlmcd that made its marks is gone, and so is its count of flushes.
         if not opened.read_only:
-            ctx.store.flush(own_extent(opened.header))
-            ctx.maps.flush(opened.handle)
+            _make_durable(ctx, opened)
         opened.opener = life
     return opened
 
 
+def _make_durable(ctx: Context, opened: OpenMap) -> None:
+    """Flush all that was answered by a vlmcd that is gone; its name is locked."""
+    ctx.store.flush(own_extent(opened.header))
+    try:
+        ctx.maps.flush(opened.handle)
+    except ArchipelagoError as error:
+        if error.number != errno.EAGAIN:
+            raise
+        # The journal waits for another one.
+        with change_of(ctx, opened.header.name) as change:
+            if not freeze_torn(change):
+                freeze(change)
+        ctx.maps.flush(opened.handle)
+
+
 def _close(ctx: Context, opened: OpenMap) -> None:
     ctx.table.remove(opened.header.name)
+    uuid = opened.header.uuid
     try:
-        if not opened.broken:
-            ctx.maps.close(opened.handle)
-    finally:
+        ctx.let_go(opened)
+    except ArchipelagoError:
         if not opened.read_only:
-            ctx.leases.release(opened.header.uuid)
+            ctx.leases.abandon(uuid)
+        raise
+    if not opened.read_only:
+        ctx.leases.give_back(uuid)
 
 
 def _is_snapshot(header: Header) -> bool:
@@ -117,26 +173,18 @@ def _upgrade(ctx: Context, opened: OpenMap) -> OpenMap:
     except ArchipelagoError:
         ctx.table.add(opened)
         raise
-    try:
-        ctx.maps.close(opened.handle)
-    except ArchipelagoError as error:
-        log.warning('a map of "%s" stays in memory: %s', name, error)
+    _forget(ctx, opened.handle)
     return upgraded
 
 
 def _open_for_write(ctx: Context, name: str) -> OpenMap:
     uuid = ctx.headers.get(name).uuid
-    before = ctx.leases.last(uuid)
-    taken_over = before is not None and not ctx.leases.is_own(before)
     lease = ctx.leases.acquire(uuid, name)
     handle = 0
     try:
-        header = ctx.headers.get(name)
-        if header.uuid != uuid:
-            raise UsageError(f'"{name}" was replaced just now: try again')
-        # A fence that was never written here may have been broken: be careful then.
-        careful = taken_over or lease.fence > header.fence + 1
         with change_of(ctx, name) as change:
+            if change.header.uuid != uuid:
+                raise VolumeBusy(f'"{name}" was replaced just now: try again')
             if change.header.fence != lease.fence:
                 change.commit(change.header)
             header = change.header
@@ -144,7 +192,7 @@ def _open_for_write(ctx: Context, name: str) -> OpenMap:
         opened = OpenMap(header, handle, False, lease.fence, ctx.composer_life())
         ctx.table.add(opened)
         with change_of(ctx, name) as change:
-            _make_ready(change, careful)
+            _make_ready(change)
     except BaseException:
         ctx.table.remove(name)
         if handle:
@@ -154,14 +202,11 @@ def _open_for_write(ctx: Context, name: str) -> OpenMap:
     return opened
 
 
-def _make_ready(change: Change, careful: bool) -> None:
+def _make_ready(change: Change) -> None:
     """Put right what an unclean end may have left."""
     settle_tail(change)
-    if careful:
-        roll_epoch(change)
-    else:
-        # The next append must follow whole records.
-        freeze_torn(change)
+    # The next append must follow whole records.
+    freeze_torn(change)
 
 
 def _forget(ctx: Context, handle: int) -> None:

@@ -18,7 +18,9 @@ Source: H. Yuasa, "Real-time garbage collection on general-purpose machines" (19
 from __future__ import annotations
 
 import logging
+import math
 import threading
+import time
 from collections.abc import Iterable, Iterator
 
 from archipelago._map import (
@@ -34,6 +36,9 @@ from archipelago.volume.headers import Headers
 from archipelago.volume.leases import Leases
 from archipelago.volume.store import Store
 from xseg.constants import ObjectKind
+
+#: Time between two looks whether other instances have gone [s].
+_OTHERS_PAUSE = 10.0
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +61,7 @@ class Reclaimer:
         self._candidates: set[ObjectId] = set()
         self._resting: set[ObjectId] = set()
         self._wanted = False
+        self._again_at = math.inf
         self._born: list[Header] | None = None
         self._extents: dict[bytes, frozenset[ObjectId]] = {}
         headers.written = self._note
@@ -91,7 +97,7 @@ class Reclaimer:
     def wanted(self) -> bool:
         """True if a run may find something to delete."""
         with self._guard:
-            return self._wanted
+            return self._wanted or time.monotonic() >= self._again_at
 
     def run(self) -> int:
         """Look at all headers once; returns how many objects were deleted."""
@@ -99,6 +105,7 @@ class Reclaimer:
             with self._guard:
                 todo = set(self._candidates)
                 self._wanted = False
+                self._again_at = math.inf
                 self._born = []
             try:
                 return self._run(todo) if todo else 0
@@ -111,8 +118,7 @@ class Reclaimer:
                     self._born = None
 
     def _run(self, todo: set[ObjectId]) -> int:
-        if self._leases.others_live():
-            log.info("another instance uses the store: nothing is reclaimed now")
+        if self._wait_for_others():
             return 0
         used: set[ObjectId] = set()
         for header in self._headers.scan(strict=True):
@@ -122,6 +128,9 @@ class Reclaimer:
         for header in born:
             used.update(self._references(header))
         free = todo - used
+        # One that was paused may have come back during the scan.
+        if self._wait_for_others():
+            return 0
         # The table of a layer names extents: note them before it is gone.
         for target in free:
             if target.kind is ObjectKind.LAYER:
@@ -134,6 +143,15 @@ class Reclaimer:
         if deleted:
             log.info("reclaimed %d objects that nothing refers to", deleted)
         return deleted
+
+    def _wait_for_others(self) -> bool:
+        """True while another instance is at work; then `run` is wanted again later."""
+        if not self._leases.others():
+            return False
+        log.info("another instance uses the store: nothing is reclaimed now")
+        with self._guard:
+            self._again_at = time.monotonic() + _OTHERS_PAUSE
+        return True
 
     def _note(self, header: Header) -> None:
         with self._guard:

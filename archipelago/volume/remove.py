@@ -12,9 +12,10 @@ import logging
 from archipelago._map import Header
 from archipelago.errors import ArchipelagoError, VolumeBusy
 from archipelago.ids import journal_id
-from archipelago.volume.change import change_of, entry_object, own_extent
-from archipelago.volume.context import Context
-from archipelago.volume.open import close_stale
+from archipelago.volume.change import entry_object
+from archipelago.volume.changing import change_of
+from archipelago.volume.context import Context, own_extent
+from archipelago.volume.open import drop_stale
 from xseg.constants import VolumeFlag
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ def remove(ctx: Context, name: str) -> None:
         VolumeBusy: it is open.
     """
     with ctx.locks.hold(name):
-        close_stale(ctx, name)
+        drop_stale(ctx, name)
         if ctx.table.get(name) is not None:
             raise VolumeBusy(
                 f'"{name}" is open in this instance: disconnect its clients or "vlmc '
@@ -36,7 +37,9 @@ def remove(ctx: Context, name: str) -> None:
             )
         with change_of(ctx, name) as change:
             header = change.header
-            ctx.headers.delete(name)
+            # This version and no other: if we were paused, the name may be another's.
+            ctx.headers.delete(name, header.version)
+            change.removed = True
             _give_back(ctx, header)
 
 

@@ -1,26 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rename: exactly one of the two names is valid at any instant.
 
-    UPDATE old: moving_to = new
-    CREATE new: moved_from = old      (the commit point)
+    CREATE new: moved_from = old      dead until the next step
+    UPDATE old: moving_to = new       the commit point
+    UPDATE new: moved_from gone       it needs the old one no more
     DELETE old
 
-A crash after the first step leaves the old name valid, after the second the new one;
-the dead header is removed before the new one changes (`Headers.settle`) or when its
-name is wanted again (`archipelago.volume.create.bury`).
+The commit point compares version and fence.  So an instance that lost the volume in the
+middle, and goes on when another has it, brings no second name to life.  What a crash
+leaves is finished with the next change of the volume (`Headers.settle`) or when the
+name is wanted (`archipelago.volume.create.bury`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from dataclasses import replace
 
 from archipelago._map import Header, pack_header
 from archipelago.errors import ArchipelagoError, UsageError, VolumeExists
 from archipelago.ids import check_name
-from archipelago.volume.change import changing
-from archipelago.volume.context import Context, OpenMap
+from archipelago.volume.changing import changing
+from archipelago.volume.context import Context
 from archipelago.volume.create import refuse_existing
+from archipelago.volume.headers import first_version
 
 log = logging.getLogger(__name__)
 
@@ -37,36 +41,56 @@ def rename(ctx: Context, name: str, new: str) -> Header:
         raise UsageError(f'"{name}" has that name already')
     with changing(ctx, name, new) as change:
         refuse_existing(ctx, new)
-        change.commit(change.header, moving_to=new)
         header = replace(
-            change.header, name=new, version=1, moving_to="", moved_from=name
+            change.header,
+            name=new,
+            version=first_version(),
+            fence=change.fence,
+            moving_to="",
+            moved_from=name,
         )
-        _create(ctx, header, change.opened)
+        _create(ctx, header)
+        try:
+            change.commit(change.header, moving_to=new)
+        except ArchipelagoError:
+            _withdraw(ctx, header)
+            raise
+        change.removed = True  # there is nothing more to change under this name
+        header = _settled(ctx, header)
         if change.opened is not None:
             _follow(ctx, name, header)
-        try:
-            ctx.headers.delete(name)
-        except ArchipelagoError as error:
-            # The name is dead all the same; the next change of the volume removes it.
-            log.warning('the header of "%s" stays for now: %s', name, error)
     return header
 
 
-def _create(ctx: Context, header: Header, opened: OpenMap | None) -> None:
-    """Store the header under its new name, or be sure that it is not there."""
+def _create(ctx: Context, header: Header) -> None:
+    """Store the header under its new name; a failure leaves at most a dead one."""
     try:
         ctx.headers.create(header)
     except VolumeExists:
         raise
+    except ArchipelagoError:
+        if ctx.headers.peek(header.name) != header:
+            raise
+
+
+def _withdraw(ctx: Context, header: Header) -> None:
+    """Remove the new header, unless it may be the valid one."""
+    with contextlib.suppress(ArchipelagoError):
+        old = ctx.headers.peek(header.moved_from)
+        if old is None or old.moving_to != header.name:
+            ctx.headers.delete(header.name, header.version)
+
+
+def _settled(ctx: Context, header: Header) -> Header:
+    """Make the new header independent of the old one; it is valid all the same."""
+    try:
+        return ctx.headers.settle(header)
     except ArchipelagoError as error:
-        try:
-            stored = ctx.headers.peek(header.name)
-        except ArchipelagoError:
-            if opened is not None:
-                ctx.give_up(opened, f"which of its names is valid is unknown: {error}")
-            raise
-        if stored is None or stored.uuid != header.uuid:
-            raise
+        log.warning('the rename to "%s" is finished later: %s', header.name, error)
+    try:
+        return ctx.headers.peek(header.name) or header
+    except ArchipelagoError:
+        return header
 
 
 def _follow(ctx: Context, name: str, header: Header) -> None:

@@ -15,7 +15,8 @@ from dataclasses import replace
 from archipelago._map import Header
 from archipelago.errors import ArchipelagoError
 from archipelago.ids import ObjectId, extent_id, journal_id
-from archipelago.volume.change import Change, changing, frozen, refuse_snapshot
+from archipelago.volume.change import Change, frozen, refuse_snapshot
+from archipelago.volume.changing import changing
 from archipelago.volume.compact import compact_to
 from archipelago.volume.context import Context
 from archipelago.volume.create import check_size
@@ -62,6 +63,7 @@ def _shrink(change: Change, size: int) -> None:
         change.ctx.reclaimer.add((extent, journal_id(before.uuid, before.journal)))
     try:
         # This epoch's extent is in no snapshot: nobody else can read it.
+        change.leave(before)
         change.ctx.store.discard(extent, limit, sector_ceil(before.size) - limit)
     except ArchipelagoError as error:
         log.warning('what "%s" gave up stays allocated: %s', before.name, error)
@@ -83,12 +85,10 @@ def settle_tail(change: Change) -> None:
         source = ObjectId(kind, run.id)
         data = ctx.store.read(source, run.object_off, SECTOR_BYTES)
         kept = data[: header.size - offset]
-        ctx.store.write(
-            extent_id(header.uuid, header.epoch),
-            offset,
-            kept.ljust(SECTOR_BYTES, b"\0"),
-            durable=True,
-        )
+        extent = extent_id(header.uuid, header.epoch)
+        ctx.store.write(extent, offset, kept.ljust(SECTOR_BYTES, b"\0"), durable=True)
+        if change.opened is None or change.opened.read_only:
+            ctx.store.release_extent(extent)
         ctx.maps.mark(change.handle, offset, SECTOR_BYTES)
     change.commit(replace(header, flags=int(header.flags & ~VolumeFlag.TAIL)))
 

@@ -9,9 +9,10 @@ Whoever asks has drained and flushed the volume (vlmcd).
 from __future__ import annotations
 
 from archipelago._map import Header
-from archipelago.errors import UsageError
-from archipelago.ids import check_name, extent_id, journal_id
-from archipelago.volume.change import Change, changing, frozen, refuse_snapshot, shared
+from archipelago.errors import LeaseLost, UsageError
+from archipelago.ids import check_name
+from archipelago.volume.change import Change, refuse_snapshot, roll_epoch
+from archipelago.volume.changing import changing
 from archipelago.volume.compact import compact_to
 from archipelago.volume.context import Context
 from archipelago.volume.create import fresh, put, refuse_existing
@@ -54,20 +55,21 @@ def snapshot(ctx: Context, name: str, new: str) -> Header:
             stack=change.header.stack,
         )
         put(ctx, header)
+        _still_ours(change, header)
     ctx.compact_soon(change.header)
     return header
 
 
-def roll_epoch(change: Change) -> None:
-    """Freeze the journal, start a new epoch and give up owning the stack."""
-    before = change.header
-    journal = change.hold()
-    change.commit(shared(frozen(before, journal, new_epoch=True)))
-    if not journal.length_bytes:
-        # Nothing of this epoch is on the stack: perhaps nothing refers to it at all.
-        change.ctx.reclaimer.add(
-            (
-                extent_id(before.uuid, before.epoch),
-                journal_id(before.uuid, before.journal),
-            )
-        )
+def _still_ours(change: Change, made: Header) -> None:
+    """Take a snapshot back that came so late that its data may be reclaimed already.
+
+    Until its header was there, only the volume's kept what it refers to; and another
+    instance may have removed the volume, if this one was paused in between.
+    """
+    ctx, volume = change.ctx, change.header
+    if ctx.leases.prove(volume.uuid):
+        return
+    ctx.headers.delete(made.name, made.version)
+    raise LeaseLost(
+        f'the lease of "{volume.name}" was lost: no snapshot "{made.name}" was taken'
+    )

@@ -37,7 +37,18 @@ if TYPE_CHECKING:
 _LIST_ROOM = 256 << 10
 #: Ops that may be sent again when the blocker died with them.
 _REPEATABLE = frozenset(
-    {Op.READ, Op.INFO, Op.LIST, Op.FLUSH, Op.DISCARD, Op.ZERO, Op.WRITE, Op.ACQUIRE}
+    {
+        Op.READ,
+        Op.INFO,
+        Op.LIST,
+        Op.FLUSH,
+        Op.DISCARD,
+        Op.ZERO,
+        Op.WRITE,
+        Op.ACQUIRE,
+        Op.RELEASE,
+        Op.DELETE,
+    }
 )
 
 NOTHING = ObjectId(ObjectKind.NONE, bytes(32))
@@ -167,17 +178,34 @@ class Store:
         self._call(Op.FLUSH, NOTHING, port=port_of(kind))
 
     def discard(self, extent: ObjectId, offset: int, size: int) -> None:
-        """Give back a range of an extent [bytes]."""
+        """Give back a range of an extent that nobody writes to any more [bytes]."""
         if size > 0:
-            self._call(Op.DISCARD, extent, offset=offset, size=size)
+            self._call(Op.DISCARD, extent, offset=offset, size=size, flags=Flag.FORCE)
 
-    def delete(self, target: ObjectId) -> bool:
+    def release_extent(self, extent: ObjectId) -> None:
+        """Give up the right to write to an extent, and its open files."""
+        self._call(Op.RELEASE, extent)
+        self._step(Op.RELEASE, extent)
+
+    def seal(self, extent: ObjectId) -> None:
+        """Let nobody write to an extent any more, durably, whoever has it open."""
+        self._call(Op.RELEASE, extent, flags=Flag.FORCE)
+        self._step(Op.RELEASE, extent)
+
+    def delete(self, target: ObjectId, version: int = 0) -> bool:
         """Remove an object durably.
+
+        Args:
+            target: its name.
+            version: of a header, the one that is to go; 0 for any.
 
         Returns:
             False if it was not there.
+
+        Raises:
+            LeaseLost: another version is there.
         """
-        reply = self._call(Op.DELETE, target, ok=errno.ENOENT)
+        reply = self._call(Op.DELETE, target, args=(version,), ok=errno.ENOENT)
         if reply.result < 0:
             return False
         self._step(Op.DELETE, target)
@@ -247,12 +275,13 @@ class Store:
                 return
 
     def acquire(self, target: ObjectId, lease: Lease) -> tuple[bool, Lease]:
-        """Take or renew a lease.
+        """Take or renew a lease; renew only, if the lease asked for has a fence.
 
         Returns:
             Whether it was granted, and the lease granted or the holder's.
         """
-        reply = self._call(Op.ACQUIRE, target, inline=lease.pack(), ok=errno.EBUSY)
+        refused = (errno.EBUSY, errno.ESTALE)
+        reply = self._call(Op.ACQUIRE, target, inline=lease.pack(), ok=refused)
         granted = reply.result >= 0
         if granted:
             self._step(Op.ACQUIRE, target)
@@ -290,7 +319,7 @@ class Store:
         flags: int = 0,
         args: tuple[int, ...] = (),
         inline: bytes = b"",
-        ok: int = 0,
+        ok: int | tuple[int, ...] = 0,
         take: Callable[[Request, int], int] | None = None,
     ) -> Reply:
         for tries_left in (1, 0):
@@ -310,7 +339,8 @@ class Store:
             died = reply.result in (-errno.EOWNERDEAD, -errno.ECANCELED)
             if not (died and tries_left and op in _REPEATABLE):
                 break
-        if reply.result < 0 and -reply.result != ok:
+        fine = ok if isinstance(ok, tuple) else (ok,)
+        if reply.result < 0 and -reply.result not in fine:
             raise _failure(op, target, reply.result)
         return reply
 

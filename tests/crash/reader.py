@@ -222,8 +222,14 @@ def _check_fence(state: State, header: Header) -> None:
 
 
 def _is_dead(header: Header, stored: dict[str, tuple[str, Header]]) -> bool:
-    other = stored.get(header.moving_to)
-    return other is not None and other[1].uuid == header.uuid
+    if header.moving_to or not header.moved_from:
+        return bool(header.moving_to)
+    other = stored.get(header.moved_from)
+    return (
+        other is None
+        or other[1].uuid != header.uuid
+        or other[1].moving_to != header.name
+    )
 
 
 def _extent_path(uuid: bytes, epoch: int) -> str:

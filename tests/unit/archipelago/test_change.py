@@ -111,6 +111,7 @@ def test_a_map_that_cannot_be_rolled_back_is_stopped(
     instance: Running, client: Client, volume: Volume, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refused = archipelago.IoError("the mapper cannot update the map")
+    instance.control.maintenance.stop()  # which forgets it soon
     once(monkeypatch, instance.ctx.maps, "follow", refused, times=2)
     with pytest.raises(archipelago.IoError):
         client.snapshot("v", "s")

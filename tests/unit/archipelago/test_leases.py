@@ -14,9 +14,12 @@ import pytest
 
 import archipelago
 from archipelago import Client
+from archipelago.ids import lease_id
 from archipelago.volume.leases import Leases
 from archipelago.volume.store import Store
 from tests.helpers.inprocess import BLOCK, MIB, SECTOR, Running, running
+from xseg.constants import ObjectKind
+from xseg.payload import Lease
 
 Pair = tuple[Running, Running, Client, Client]
 
@@ -132,7 +135,7 @@ def test_a_broken_lease_ends_the_old_holders_writes(pair: Pair) -> None:
             old.flush()
         assert new.pread(6000, 0) == b"new" * 2000
         assert new.pread(8000, 3 * MIB) == bytes(8000)
-        one.ctx.leases.renew_all()
+        one.ctx.renewer.renew_all()
         with pytest.raises(archipelago.ArchipelagoError):
             old.pwrite(b"later", 0)
         with contextlib.suppress(archipelago.ArchipelagoError):
@@ -153,15 +156,14 @@ def test_the_lease_of_a_dead_process_is_taken_over(pair: Pair) -> None:
         "from archipelago.volume.leases import Leases\n"
         "from xseg import Segment\n"
         "messenger = Messenger(Segment.attach(sys.argv[1]), 'test')\n"
-        "leases = Leases(Store(messenger), bytes(15) + b'x', 3600.0, print, 'dead')\n"
+        "leases = Leases(Store(messenger), bytes(15) + b'x', 3600.0, 'dead')\n"
         "leases.acquire(bytes.fromhex(sys.argv[2]), 'v')\n"
         "os.kill(os.getpid(), 9)\n"
     )
     subprocess.run(
         [sys.executable, "-c", code, one.segment.name, header.uuid.hex()], check=False
     )
-    last = one.ctx.leases.last(header.uuid)
-    assert last is not None
+    last = Lease.unpack(one.ctx.store.read(lease_id(header.uuid), 0, 208))
     assert last.host == "dead"
     assert one.ctx.leases.peek(header.uuid) is None
     with second.open("v") as volume:
@@ -189,7 +191,7 @@ def test_an_instance_that_restarts_takes_its_lease_back(tmp_path: Path) -> None:
 
 
 def test_nothing_is_reclaimed_while_another_instance_is_at_work(pair: Pair) -> None:
-    one, _, first, _ = pair
+    one, two, first, _ = pair
     with first.open("v") as volume:
         volume.pwrite(b"x" * MIB, 0)
     first.snapshot("v", "s")
@@ -197,7 +199,7 @@ def test_nothing_is_reclaimed_while_another_instance_is_at_work(pair: Pair) -> N
     first.remove("s")
     assert first.wait_reclaimed() == 0
     assert first.df().private_bytes > 0
-    assert one.ctx.leases.others_live()
+    assert one.ctx.leases.others() == {two.ctx.instance}
 
 
 def test_a_lease_that_cannot_be_renewed_is_lost_before_it_expires(
@@ -207,8 +209,9 @@ def test_a_lease_that_cannot_be_renewed_is_lost_before_it_expires(
     volume = client.open("v")
     volume.pwrite(b"x", 0)
     uuid = instance.ctx.headers.get("v").uuid
-    instance.ctx.leases.break_(uuid)
-    instance.ctx.leases.renew_all()
+    other = Leases(Store(instance.ctx.messenger), bytes(16), 10.0, "other")
+    other.break_(uuid)
+    instance.ctx.renewer.renew_all()
     with pytest.raises(archipelago.ArchipelagoError):
         volume.pwrite(b"y", 0)
     with contextlib.suppress(archipelago.ArchipelagoError):
@@ -220,8 +223,7 @@ def test_a_lease_that_cannot_be_renewed_is_lost_before_it_expires(
 
 def test_leases_are_counted(instance: Running) -> None:
     store = Store(instance.ctx.messenger)
-    lost: list[bytes] = []
-    leases = Leases(store, b"i" * 16, 10.0, lost.append, "h")
+    leases = Leases(store, b"i" * 16, 10.0, "h")
     uuid = b"v" * 16
     first = leases.acquire(uuid, "v")
     with leases.hold(uuid, "v") as second:
@@ -231,6 +233,7 @@ def test_leases_are_counted(instance: Running) -> None:
     assert leases.peek(uuid) is None
     assert leases.acquire(uuid, "v").fence == first.fence + 1
     leases.forget(uuid)
-    assert leases.last(uuid) is None
+    assert list(store.list(ObjectKind.LEASE)) == [
+        e for e in store.list(ObjectKind.LEASE) if e.object.id[:16] != uuid
+    ]
     leases.release(uuid)
-    assert lost == []
