@@ -135,6 +135,7 @@ struct volume {
     struct flush_wait close_flush;
     struct waiter ask_waiter; /* OPEN or CLOSE waits for a descriptor, or its turn */
     uint64_t ask_off;         /* buffer lent to CONTROL with OPEN or CLOSE */
+    bool asking;              /* by open.c; revive.c has its turn at other times */
     uint32_t ask_op;          /* what is asked: OPEN or CLOSE */
     const char *ask_arguments;
     uint64_t ask_since; /* when it first failed, 0: it did not */
@@ -148,7 +149,7 @@ struct volume {
     uint64_t deadline_ns; /* CLOCK_BOOTTIME; 0: none */
     struct list overdue;  /* struct queued: taken up after the deadline */
     bool lost;            /* the lease is gone: everything is answered -ESTALE */
-    bool reviving;        /* CONTROL is asked for a new map */
+    bool reviving;        /* CONTROL is asked for a new map, or told of the loss */
     bool new_epoch;      /* a change was under way: it may come back in another epoch */
     uint32_t revivals;   /* that succeeded */
     struct list revived; /* struct waiter: resumed when a revival is over */
@@ -217,7 +218,10 @@ void volume_table_fini(struct composer *c);
 /** A new volume in state OPENING under that name, or NULL (no memory, table full). */
 struct volume *volume_new(struct composer *c, const uint8_t *name, uint8_t name_len);
 void volume_free(struct volume *v);
+/** The volume of that name that is not lost. */
 struct volume *volume_by_name(struct composer *c, const uint8_t *name, uint8_t len);
+/** A lost one of that name of which CONTROL is just being told, or NULL. */
+struct volume *volume_leaving(struct composer *c, const uint8_t *name, uint8_t len);
 /** The open volume of a handle, or NULL if it is stale.  *read_only: opened so. */
 struct volume *volume_by_handle(struct composer *c, uint64_t handle, bool *read_only);
 /** Count a request in; false if the volume is frozen: then it was queued. */
@@ -363,7 +367,9 @@ void again_soon(struct composer *c);
 
 /** Ask CONTROL for the volume's map, unless that is under way. */
 void revive(struct volume *v);
-/** Resume `w` when the revival that is under way is over. */
+/** The volume is lost: tell CONTROL. */
+void revive_give_up(struct volume *v);
+/** Resume `w` when what CONTROL is being asked by these two is over. */
 void revive_wait(struct volume *v, struct waiter *w);
 
 /* ---- lease.c ------------------------------------------------------------------- */

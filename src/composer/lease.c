@@ -8,8 +8,9 @@
  * lost (RELEASE).  The clock goes on while the machine sleeps, so that nothing is written
  * after waking up that somebody else may have written meanwhile.
  *
- * A lost volume answers everything with -ESTALE.  It stays in the table until its last
- * user has closed it, but not under its name: who opens that asks CONTROL anew.
+ * A lost volume answers everything with -ESTALE, and CONTROL is told at once that nobody
+ * counts on it.  It stays in the table until its last user has closed it, but not under
+ * its name: who opens that asks CONTROL anew.
  */
 #include <string.h>
 #include <time.h>
@@ -41,6 +42,7 @@ void volume_lost(struct volume *v, const char *why)
     composer_serve_again(c, &v->overdue);
     composer_serve_again(c, &v->frozen);
     again_soon(c);
+    revive_give_up(v);
     open_check_unused(v);
 }
 

@@ -268,6 +268,7 @@ static void ask_open_done(void *arg, struct xseg_request *rq)
 
     if (again(v, rq, XSEG_PORT_CONTROL, ask_open_done, v, &v->ask_since))
         return;
+    v->asking = false;
     int64_t result = rq->result;
     if (result >= 0 && !volume_record(rq, &info))
         result = -EIO;
@@ -313,6 +314,7 @@ static void ask(struct volume *v, uint32_t op, const char *arguments,
         composer_starve(v->c, &v->ask_waiter);
         return;
     }
+    v->asking = true;
     v->ask_op = op;
     v->ask_arguments = arguments;
     v->ask_since = 0;
@@ -342,8 +344,10 @@ static void ask_open(struct volume *v)
         return;
     }
     v->ask_waiter.resume = ask_open_resume;
-    if (v->reviving) { /* which asks, too */
-        revive_wait(v, &v->ask_waiter);
+    struct volume *first =
+        v->reviving ? v : volume_leaving(v->c, v->info.name, v->info.name_len);
+    if (first) { /* which asks, too */
+        revive_wait(first, &v->ask_waiter);
         return;
     }
     if (v->lost) {
@@ -428,6 +432,7 @@ static void ask_close_done(void *arg, struct xseg_request *rq)
 
     if (again(v, rq, XSEG_PORT_CONTROL, ask_close_done, v, &v->ask_since))
         return;
+    v->asking = false;
     if (rq->result < 0)
         log_line(LOG_WARNING, "vlmcd", "\"%.*s\": control could not close it: %s",
                  (int)v->info.name_len, (const char *)v->info.name,
@@ -442,7 +447,7 @@ static void close_ask(struct waiter *w)
 
     if (v->reviving) /* which asks, too */
         revive_wait(v, &v->ask_waiter);
-    else if (v->lost) /* CONTROL has forgotten it, or opened it anew */
+    else if (v->lost) /* CONTROL was told */
         volume_gone(v, v->close_result);
     else if (v->close_result < 0 && v->c->stopping)
         /* nobody is there to be told: CONTROL keeps it for the next vlmcd to flush */

@@ -9,10 +9,13 @@
  * the volume is lost (lease.c).  Children for the mapper wait (again.c); those for the
  * blocker go on.
  *
- *   a child ends unserved -> OPEN at CONTROL, until it answers -> [CLOSE: not ours any
- *   more] -> over: those who waited go on, one way or the other
+ *   a child ends unserved -> OPEN at CONTROL, until it answers --ours--> over
+ *                                          `--lost--> CLOSE -> over
+ *   lost while open ---------------------------------------'
  *
- * The children that wait may hold all descriptors there are, so one is kept for this.
+ * CLOSE tells CONTROL that nothing here counts on the lost volume any more; it may be
+ * opened again under its name after that.  The children that wait may hold all
+ * descriptors there are, so one is kept for this.
  */
 #include <string.h>
 
@@ -39,12 +42,6 @@ static void revive_over(struct volume *v, struct xseg_request *rq, int64_t resul
     else
         c->spare = rq;
     v->reviving = false;
-    if (result < 0)
-        log_line(LOG_WARNING, "vlmcd", "\"%.*s\": control could not open it again: %s",
-                 (int)v->info.name_len, (const char *)v->info.name,
-                 strerror((int)-result));
-    if (result < 0 && is_final(result))
-        volume_lost(v, "it cannot be opened again");
     bool soon = result >= 0 || v->lost;
     list_take_all(&waiting, &v->revived);
     for (struct list *link; (link = list_pop_front(&waiting));) {
@@ -58,10 +55,18 @@ static void revive_over(struct volume *v, struct xseg_request *rq, int64_t resul
         again_soon(c);
 }
 
-/** CONTROL knows that we do not want what it opened. */
+/** Nothing comes after it: a CONTROL that died has forgotten the volume, too. */
 static void revive_disowned(void *arg, struct xseg_request *rq)
 {
     revive_over(arg, rq, -ESTALE);
+}
+
+static void revive_disown(struct volume *v, struct xseg_request *rq)
+{
+    v->ask_op = XSEG_OP_CLOSE;
+    v->ask_arguments = "{}";
+    ask_fill(v, rq);
+    composer_send(v->c, rq, XSEG_PORT_CONTROL, revive_disowned, v);
 }
 
 /** Is what CONTROL opened the volume that was open here? */
@@ -86,19 +91,18 @@ static void revive_answered(void *arg, struct xseg_request *rq)
     int64_t result = rq->result;
     if (result >= 0 && !volume_record(rq, &info))
         result = -EIO;
-    if (result < 0) {
+    if (result < 0 && !v->lost)
+        log_line(LOG_WARNING, "vlmcd", "\"%.*s\": control could not open it again: %s",
+                 (int)v->info.name_len, (const char *)v->info.name,
+                 strerror((int)-result));
+    if (result < 0 && !is_final(result) && !v->lost) {
         revive_over(v, rq, result);
         return;
     }
-    if (v->lost && volume_by_name(v->c, v->info.name, v->info.name_len)) {
-        revive_over(v, rq, -ESTALE); /* it is open for that one now */
-        return;
-    }
-    if (v->lost || !is_same(v, &info)) {
-        v->ask_op = XSEG_OP_CLOSE;
-        v->ask_arguments = "{}";
-        ask_fill(v, rq);
-        composer_send(v->c, rq, XSEG_PORT_CONTROL, revive_disowned, v);
+    if (result < 0 || !is_same(v, &info))
+        volume_lost(v, "it cannot be opened again as it was");
+    if (v->lost) {
+        revive_disown(v, rq);
         return;
     }
     v->info = info;
@@ -129,19 +133,36 @@ static void revive_ask(struct volume *v)
         again_wait(c, &v->revive_waiter);
         return;
     }
+    if (v->lost) {
+        revive_disown(v, rq);
+        return;
+    }
     v->ask_op = XSEG_OP_OPEN;
     v->ask_arguments = volume_read_only(v) ? ASK_READ_ONLY : ASK_WRITABLE;
     ask_fill(v, rq);
     composer_send(c, rq, XSEG_PORT_CONTROL, revive_answered, v);
 }
 
-void revive(struct volume *v)
+static void revive_begin(struct volume *v)
 {
-    if (v->reviving || v->lost)
+    if (v->reviving)
         return;
     v->reviving = true;
     v->ask_since = 0;
     revive_ask(v);
+}
+
+void revive(struct volume *v)
+{
+    if (!v->lost)
+        revive_begin(v);
+}
+
+void revive_give_up(struct volume *v)
+{
+    /* the CLOSE that is under way says it, too */
+    if (!v->asking)
+        revive_begin(v);
 }
 
 void revive_wait(struct volume *v, struct waiter *w)

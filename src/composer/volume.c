@@ -77,12 +77,28 @@ void volume_free(struct volume *v)
     free(v);
 }
 
+static bool has_name(const struct volume *v, const uint8_t *name, uint8_t len)
+{
+    return v->info.name_len == len && memcmp(v->info.name, name, len) == 0;
+}
+
 struct volume *volume_by_name(struct composer *c, const uint8_t *name, uint8_t len)
 {
     LIST_FOR_EACH(it, n, &c->volumes)
     {
         struct volume *v = LIST_ENTRY(it, struct volume, link);
-        if (!v->lost && v->info.name_len == len && memcmp(v->info.name, name, len) == 0)
+        if (!v->lost && has_name(v, name, len))
+            return v;
+    }
+    return NULL;
+}
+
+struct volume *volume_leaving(struct composer *c, const uint8_t *name, uint8_t len)
+{
+    LIST_FOR_EACH(it, n, &c->volumes)
+    {
+        struct volume *v = LIST_ENTRY(it, struct volume, link);
+        if (v->lost && v->reviving && has_name(v, name, len))
             return v;
     }
     return NULL;

@@ -35,7 +35,7 @@ struct fake_store {
     uint64_t size_bytes;
     uint64_t epoch;
     uint64_t fence;
-    uint64_t epochs_on; /* how many epochs further than it is CONTROL says it is */
+    uint64_t epochs_on;   /* how many epochs further than it is CONTROL says it is */
     uint64_t deadline_ns; /* as CONTROL says it with OPEN */
     uint64_t map_handle;
     bool mapped;                  /* the mapper knows the handle */
