@@ -26,7 +26,7 @@ struct server {
     int nr_stopping;
     uint64_t buf; /* one 4 MiB heap buffer */
     uint8_t *data;
-    struct xseg_request *early[8]; /* replies that came while another was awaited */
+    struct xseg_request *early[64]; /* replies that came while another was awaited */
     uint32_t nr_early;
     struct xseg_request *notify; /* NOTIFY that waits; server_stop sees it cancelled */
 };
