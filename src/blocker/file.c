@@ -235,7 +235,7 @@ static void free_store(struct file_store *store)
 {
     if (store->engine)
         store->engine->destroy(store->engine);
-    reactor_disarm_timer(store->base.reactor, &store->lease_timer);
+    reactor_disarm_timer(store->base.reactor, &store->retry_timer);
     file_fds_fini(store);
     file_proven_fini(store);
     file_ops_fini(store);
@@ -268,7 +268,7 @@ static int file_open(struct reactor *r, const struct blk_options *options,
     store->dir_mode = store->file_mode | (store->file_mode & 0444) >> 2;
     store->pid = (uint32_t)getpid();
     store->pid_start = xseg_process_start(store->pid);
-    list_init(&store->lease_waiting);
+    list_init(&store->retry_waiting);
     list_init(&store->seals);
     file_ops_init(store);
     rc = file_fds_init(store);

@@ -20,6 +20,7 @@
  *   file_meta.c    CREATE, UPDATE, INFO, DELETE
  *   file_list.c    LIST
  *   file_lease.c   ACQUIRE, RELEASE
+ *   file_retry.c   ios that wait for a lock
  *   file_engine.h  io_uring or threads
  *
  * Threads: the reactor's thread owns everything but what a job's run() touches: the
@@ -127,9 +128,9 @@ struct file_store {
     uint64_t inline_off_until_ns;   /* writes go to the engine */
     uint64_t inline_watch_until_ns; /* slow writes are looked at closely */
 
-    /* file_lease.c: ios that wait for a lock, by their scratch */
-    struct list lease_waiting;
-    struct reactor_timer lease_timer;
+    /* file_retry.c: ios that wait for a lock, by their scratch */
+    struct list retry_waiting;
+    struct reactor_timer retry_timer;
 };
 
 static inline struct file_store *file_store_of(struct blk_backend *be)
@@ -154,6 +155,12 @@ static inline struct blk_io *file_io_of(struct reactor_job *job)
 }
 /** A job's done() for ios that need nothing more. */
 void file_io_answer_job(struct reactor_job *job);
+
+/* ---- file_retry.c ------------------------------------------------------- */
+
+/** A job's done() for ios that meet locks: -EAGAIN runs the job again, soon.  Between the
+ *  runs the first bytes of io->scratch, a struct list, are not the io's. */
+void file_io_answer_or_retry(struct reactor_job *job);
 
 /* ---- file_tmp.c --------------------------------------------------------- */
 

@@ -13,9 +13,6 @@
  *     0   8  magic "ACPLEAS1"      16  8  sequence
  *     8   4  version 1             24 208 struct xseg_lease
  *     12  4  CRC-32C of the slot, with this field 0      (512 bytes, the rest zeros)
- *
- * A job that finds the exclusive lock taken gives its thread back and is tried
- * again soon: the one who has the lock may need that thread to finish.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -32,10 +29,9 @@
 #include "blocker/lease.h"
 #include "common/crc32c.h"
 
-#define SLOT_MAGIC    UINT64_C(0x315341454c504341) /* "ACPLEAS1" */
-#define SLOT_VERSION  1u
-#define SLOT_STRIDE   4096
-#define RETRY_WAIT_NS UINT64_C(1000000)
+#define SLOT_MAGIC   UINT64_C(0x315341454c504341) /* "ACPLEAS1" */
+#define SLOT_VERSION 1u
+#define SLOT_STRIDE  4096
 
 struct lease_slot {
     uint64_t magic;
@@ -232,44 +228,14 @@ static void release_run(struct reactor_job *job)
     io->result = change(file_store_of(io->backend), io, false);
 }
 
-static void retry(struct reactor_timer *timer)
-{
-    struct file_store *store = LIST_ENTRY(timer, struct file_store, lease_timer);
-    struct list *link, waiting;
-
-    list_init(&waiting);
-    while ((link = list_pop_front(&store->lease_waiting)) != NULL)
-        list_push_back(&waiting, link);
-    while ((link = list_pop_front(&waiting)) != NULL) {
-        struct blk_io *io = LIST_ENTRY(link, struct blk_io, scratch);
-        reactor_offload(store->base.reactor, &io->job);
-    }
-}
-
-static void changed(struct reactor_job *job)
-{
-    struct blk_io *io = file_io_of(job);
-    struct file_store *store = file_store_of(io->backend);
-
-    if (io->result != -EAGAIN) {
-        file_answer(io, io->result);
-        return;
-    }
-    static_assert(sizeof(struct list) <= sizeof io->scratch, "link fits");
-    list_push_back(&store->lease_waiting, (struct list *)(void *)io->scratch);
-    store->lease_timer.on_fire = retry;
-    if (!store->lease_timer.armed)
-        reactor_arm_timer(store->base.reactor, &store->lease_timer, RETRY_WAIT_NS);
-}
-
 void file_lease_acquire(struct blk_backend *be, struct blk_io *io)
 {
-    file_io_offload(file_store_of(be), io, acquire_run, changed);
+    file_io_offload(file_store_of(be), io, acquire_run, file_io_answer_or_retry);
 }
 
 void file_lease_release(struct blk_backend *be, struct blk_io *io)
 {
-    file_io_offload(file_store_of(be), io, release_run, changed);
+    file_io_offload(file_store_of(be), io, release_run, file_io_answer_or_retry);
 }
 
 /* ---- reading ------------------------------------------------------------ */

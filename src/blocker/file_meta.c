@@ -3,7 +3,9 @@
  * CREATE, UPDATE, INFO and DELETE: whole objects and their names.
  *
  * Each is one blocking job.  Changes of headers hold an exclusive flock on the header's
- * directory, which orders them among threads and processes and leaves no lock files.
+ * directory, which orders them among threads and processes and leaves no lock files.  It
+ * is taken late, when only a rename and a sync are left, and never waited for: a process
+ * that is paused with it holds the others up, but not their threads.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -47,20 +49,17 @@ int file_scan(struct file_store *store, const char *dir,
     return rc;
 }
 
-/** Open and lock the directory of a header; close it to unlock.  fd or -errno. */
+/** Open and lock the directory of a header; close it to unlock.  fd; -EAGAIN; -errno. */
 static int lock_header_dir(struct file_store *store, const char *dir)
 {
     int fd = openat(store->root_fd, dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0)
         return -errno;
-    while (flock(fd, LOCK_EX) < 0) {
-        if (errno == EINTR)
-            continue;
-        int rc = -errno;
-        close(fd);
-        return rc;
-    }
-    return fd;
+    if (flock(fd, LOCK_EX | LOCK_NB) == 0)
+        return fd;
+    int rc = errno == EWOULDBLOCK || errno == EINTR ? -EAGAIN : -errno;
+    close(fd);
+    return rc;
 }
 
 static void split(char path[FILE_PATH_MAX], char dir[FILE_PATH_MAX],
@@ -152,36 +151,72 @@ static int check_stored(struct file_store *store, const char *path,
                                  io->version);
 }
 
-static int replace(struct file_store *store, const struct blk_io *io)
-{
-    char path[FILE_PATH_MAX], dir[FILE_PATH_MAX];
-    struct file_temp temp;
+/** What an UPDATE keeps in io->scratch while it waits for the lock. */
+struct update {
+    struct list link; /* file_retry.c */
+    struct file_temp *temp;
+};
 
-    split(path, dir, &io->object);
+static struct update *update_of(struct blk_io *io)
+{
+    static_assert(sizeof(struct update) <= sizeof io->scratch, "update fits");
+    return (struct update *)(void *)io->scratch;
+}
+
+/** The new header, durable but without its name. */
+static int prepare(struct file_store *store, struct blk_io *io)
+{
+    struct update *update = update_of(io);
+
+    if (update->temp)
+        return 0;
     if (!versioned_valid(io->data, io->size))
         return -EINVAL;
-    int lock = lock_header_dir(store, dir);
-    if (lock < 0)
-        return lock;
-    int rc = check_stored(store, path, io);
-    if (rc < 0)
-        goto out;
-    rc = file_temp_create(store, &temp);
-    if (rc < 0)
-        goto out;
-    rc = file_temp_fill(&temp, io->data, io->size);
-    if (rc < 0) {
-        file_temp_discard(store, &temp);
-        goto out;
+    struct file_temp *temp = malloc(sizeof *temp);
+    if (!temp)
+        return -ENOMEM;
+    int rc = file_temp_create(store, temp);
+    if (rc == 0) {
+        rc = file_temp_fill(temp, io->data, io->size);
+        if (rc < 0)
+            file_temp_discard(store, temp);
     }
-    rc = file_temp_replace(store, &temp, path);
-    if (rc == 0)
-        rc = file_dirs_note(store->dirs, dir, true);
+    if (rc < 0) {
+        free(temp);
+        return rc;
+    }
+    update->temp = temp;
+    return 0;
+}
+
+static int replace(struct file_store *store, struct blk_io *io)
+{
+    char path[FILE_PATH_MAX], dir[FILE_PATH_MAX];
+    struct update *update = update_of(io);
+    bool named = false;
+
+    split(path, dir, &io->object);
+    int rc = prepare(store, io);
+    if (rc < 0)
+        return rc;
+    int lock = lock_header_dir(store, dir);
+    if (lock == -EAGAIN)
+        return lock;
+    rc = lock < 0 ? lock : check_stored(store, path, io);
+    if (rc == 0) {
+        rc = file_temp_replace(store, update->temp, path);
+        named = true;
+        if (rc == 0)
+            rc = file_dirs_note(store->dirs, dir, true);
+    }
     /* Under the lock, so that nobody acts on a header that a crash could take back. */
     if (rc == 0)
         rc = file_dirs_sync(store->dirs, dir);
-out:
-    close(lock);
+    if (lock >= 0)
+        close(lock);
+    if (!named)
+        file_temp_discard(store, update->temp);
+    free(update->temp);
     return rc;
 }
 
@@ -193,7 +228,8 @@ static void replace_run(struct reactor_job *job)
 
 void file_replace_if(struct blk_backend *be, struct blk_io *io)
 {
-    file_io_offload(file_store_of(be), io, replace_run, file_io_answer_job);
+    update_of(io)->temp = NULL;
+    file_io_offload(file_store_of(be), io, replace_run, file_io_answer_or_retry);
 }
 
 /* ---- INFO --------------------------------------------------------------- */
@@ -412,9 +448,9 @@ static void remove_done(struct reactor_job *job)
     file_fd_detach(store, &io->object, NULL);
     file_unprove(store, &io->object);
     /* Still there, and nobody knows any more what of it is dirty. */
-    if (io->result < 0 && io->result != -ENOENT)
+    if (io->result < 0 && io->result != -ENOENT && io->result != -EAGAIN)
         store->all_proven = false;
-    file_answer(io, io->result);
+    file_io_answer_or_retry(job);
 }
 
 void file_remove(struct blk_backend *be, struct blk_io *io)
