@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import nbd_io, volumes
+from benchmarks import nbd_io, pauses, volumes
 from benchmarks.report import Row, show
 
 Group = Callable[[Path, float, int], tuple[list[Row], list[str]]]
@@ -28,6 +28,10 @@ GROUPS: dict[str, tuple[str, Group]] = {
     "amplification": (
         "write amplification",
         lambda work, seconds, nr: volumes.amplification(work),
+    ),
+    "pauses": (
+        "pauses when peers die",
+        lambda work, seconds, nr: pauses.pauses(work, 3 * nr),
     ),
 }
 

@@ -26,7 +26,7 @@ from archipelago.supervisor.plan import ProcessPlan
 log = logging.getLogger(__name__)
 
 #: Pauses before the restarts of a peer that keeps dying [s]; the last one repeats.
-BACKOFF = (0.0, 0.0, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
+BACKOFF = (0.0, 0.0, 0.0, 0.1, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
 #: A child that lived this long died of something new: the pauses start over [s].
 SETTLED = 1.0
 #: When to prepare the next child: clients come back first [s].

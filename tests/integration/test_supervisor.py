@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""kill -9 of the supervisor: its peers end in good order, and a start works at once."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from archipelago.paths import segment_name
+from tests.helpers.instance import Instance
+from tests.integration.killing import (
+    ROUNDS,
+    await_end,
+    census,
+    kill,
+    load,
+    pids,
+    processes_of,
+    same_as,
+)
+
+pytestmark = pytest.mark.slow
+
+
+def test_supervisor_killed(instance: Instance, rng: random.Random) -> None:
+    """The peers flush before they end, so even what was only answered is there."""
+    before = census(instance)
+    with load(instance, "headless", rng) as verifier:
+        for _ in range(ROUNDS):
+            verifier.wait_answers(rng.randrange(300))
+            verifier.hold()
+            kill({instance.status()["pid"]}, rng)
+            instance.start()
+            verifier.release(crashed=False)
+            verifier.wait_answers(50)
+    same_as(instance, before)
+
+
+def test_everything_killed(instance: Instance, rng: random.Random) -> None:
+    """Only what was flushed has to be there."""
+    before = census(instance)
+    with load(instance, "gone", rng) as verifier:
+        for _ in range(ROUNDS):
+            verifier.wait_answers(rng.randrange(300))
+            victims = {instance.status()["pid"], *pids(instance).values()}
+            verifier.hold()
+            kill(victims, rng)
+            instance.start()
+            verifier.release(crashed=True)
+            verifier.wait_answers(50)
+    same_as(instance, before)
+
+
+def test_a_dead_supervisor_leaves_no_process_and_no_lease(
+    instance: Instance, rng: random.Random
+) -> None:
+    with load(instance, "orphans", rng) as verifier:
+        verifier.wait_answers(50)
+        verifier.hold()
+        started = processes_of(instance)
+        kill({instance.status()["pid"]}, rng)
+        for pid in started:
+            await_end(pid)
+        assert processes_of(instance) == set()
+        # The name of its memory is all that is left, for the next one to remove.
+        assert (Path("/dev/shm") / segment_name(instance.home)).exists()
+        instance.start()
+        held = json.loads(instance.vlmc("info", verifier.export, "--json"))
+        assert held.get("lease") is None
+        verifier.release(crashed=False)
+        verifier.wait_answers(50)
