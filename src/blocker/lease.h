@@ -4,6 +4,10 @@
  *
  * A lease record that was ever written is never forgotten while its volume exists: a
  * free lease keeps its fence, so that the next holder's is higher.
+ *
+ * Times are CLOCK_REALTIME of the node that asks, and a pid says something on its own boot
+ * only: they decide when a lease may be taken over, and may be wrong.  Safety does not
+ * depend on them: whoever was taken over too early is stopped by the fence and the seal.
  */
 #ifndef BLOCKER_LEASE_H
 #define BLOCKER_LEASE_H
