@@ -16,6 +16,8 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "blocker/lease.h"
+
 #define DEFAULT_QUEUE_DEPTH 256u
 #define MAX_QUEUE_DEPTH     4096u
 #define FORMAT_FILE         "format"
@@ -266,6 +268,7 @@ static int file_open(struct reactor *r, const struct blk_options *options,
     store->file_mode = options->file_mode ? options->file_mode & 0666 : 0660;
     /* Who may read a file may enter the directory. */
     store->dir_mode = store->file_mode | (store->file_mode & 0444) >> 2;
+    lease_boot_id(store->boot_id);
     store->pid = (uint32_t)getpid();
     store->pid_start = xseg_process_start(store->pid);
     list_init(&store->retry_waiting);

@@ -102,6 +102,8 @@ struct file_store {
     bool direct;
     mode_t file_mode;
     mode_t dir_mode;
+    /* who writes a temporary file */
+    char boot_id[40];
     uint32_t pid;
     uint64_t pid_start;
     atomic_uint_fast64_t next_temp;

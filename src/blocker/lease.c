@@ -11,8 +11,7 @@
 
 #include "xseg/segment.h"
 
-/** This boot's id; empty if the kernel does not tell, and then no pid is known dead. */
-static void read_boot_id(char out[40])
+void lease_boot_id(char out[40])
 {
     memset(out, 0, 40);
     int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
@@ -30,7 +29,7 @@ static bool holder_dead(const struct xseg_lease *lease)
 
     if (lease->pid == 0)
         return false;
-    read_boot_id(boot_id);
+    lease_boot_id(boot_id);
     if (boot_id[0] == '\0' || strncmp(boot_id, lease->boot_id, sizeof boot_id) != 0)
         return false;
     return !xseg_process_alive(lease->pid, lease->pid_start);
@@ -78,8 +77,10 @@ int lease_acquire(struct xseg_lease *stored, const struct xseg_lease *ask,
         next.expires_ns = UINT64_MAX;
     else
         next.expires_ns = now_ns + next.ttl_ns;
-    /* A lock must outlive a power cut as surely as a new fence. */
-    bool same_kind = mine && next.flags == stored->flags;
+    /* A lock must outlive a power cut as surely as a new fence.  Who asks for a lease that
+     * is his already may have died before he knew of it, and the blocker before it was
+     * durable: only a renewal, which names its fence, relies on an earlier answer. */
+    bool same_kind = mine && next.flags == stored->flags && ask->fence != 0;
     *change = same_kind ? LEASE_RENEWED : LEASE_GRANTED;
     *stored = next;
     return 0;

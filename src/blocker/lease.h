@@ -17,6 +17,9 @@
 
 #include "xseg/payload.h"
 
+/** This boot's id; empty if the kernel does not tell, and then no pid is known dead. */
+void lease_boot_id(char out[40]);
+
 /** True if somebody holds the lease now: not free, not expired, its process not known
  * dead. */
 bool lease_is_held(const struct xseg_lease *lease, uint64_t now_ns);

@@ -101,21 +101,32 @@ static void test_open_makes_the_tree_and_checks_its_format(void)
 
 static void test_open_removes_what_dead_writers_left(void)
 {
-    char path[512], alive[128], dead[128];
+    const char *foreign = "data/tmp/00000000-0000-0000-0000-000000000000.1.1.1";
+    const char *old = "data/tmp/00000000-0000-0000-0000-000000000000.1.1.2";
+    const struct timespec long_ago[2] = {{.tv_sec = 1000}, {.tv_sec = 1000}};
+    char path[512], alive[160], dead[160];
+    struct xseg_lease me = lease_of("a", 1);
     const char *why;
     uint32_t pid = (uint32_t)getpid();
 
     path_in(path, "data");
     CHECK_EQ(try_open(path, &why), 0);
-    snprintf(alive, sizeof alive, "data/tmp/%u.%llu.99", pid,
+    snprintf(alive, sizeof alive, "data/tmp/%s.%u.%llu.99", me.boot_id, pid,
              (unsigned long long)xseg_process_start(pid));
-    snprintf(dead, sizeof dead, "data/tmp/%u.%llu.99", pid,
+    snprintf(dead, sizeof dead, "data/tmp/%s.%u.%llu.99", me.boot_id, pid,
              (unsigned long long)xseg_process_start(pid) + 1);
     put_file(alive, "x");
     put_file(dead, "x");
     put_file("data/tmp/notes", "x");
+    /* of another machine, or of this one before it crashed: who knows */
+    put_file(foreign, "x");
+    put_file(old, "x");
+    path_in(path, old);
+    CHECK_EQ(utimensat(AT_FDCWD, path, long_ago, 0), 0);
+    path_in(path, "data");
     CHECK_EQ(try_open(path, &why), 0);
     CHECK(exists(alive) && !exists(dead) && exists("data/tmp/notes"));
+    CHECK(exists(foreign) && !exists(old));
 }
 
 static void test_paths_are_those_of_the_format(void)
