@@ -111,6 +111,7 @@ static void test_sealing_in_the_middle_of_writing(void)
 
     fill(page, 6 * SECTOR, 63);
     CHECK_EQ(do_write(s, &e, 0, page, SECTOR, 0), SECTOR);
+    memcpy(s->data, page, 6 * SECTOR);
     for (uint64_t i = 0; i < 6; i++) {
         if (i == 3)
             for (int k = 0; k < 2; k++) {
@@ -121,7 +122,6 @@ static void test_sealing_in_the_middle_of_writing(void)
         writes[i] = ask(s, XSEG_OP_WRITE, &e);
         writes[i]->offset = ((UINT64_C(1) << 40) * (i % 2)) + i * SECTOR;
         writes[i]->size = SECTOR;
-        memcpy(s->data, page, 6 * SECTOR);
         writes[i]->data_off += i * SECTOR;
         writes[i]->data_len -= i * SECTOR;
         send_only(s, writes[i]);
