@@ -36,6 +36,12 @@ def content(unit: int, version: int) -> bytes:
     return (stamp * (UNIT // len(stamp) + 1))[:UNIT]
 
 
+def version_of(data: bytes) -> int:
+    """The version that a unit says it holds; 0 for what is no stamp."""
+    magic, _, _, version = _STAMP.unpack_from(data)
+    return int(version) if magic == b"verified" else 0
+
+
 def _describe(data: bytes) -> str:
     if data == bytes(UNIT):
         return "zeros"
