@@ -23,7 +23,8 @@ from contextlib import contextmanager
 
 from archipelago._map import Header
 from archipelago.errors import ArchipelagoError, LeaseLost, VolumeBusy
-from archipelago.volume.change import Change, roll_epoch
+from archipelago.ids import journal_id
+from archipelago.volume.change import Change, frozen, roll_epoch
 from archipelago.volume.context import Context, own_extent
 from xseg.constants import VolumeFlag
 
@@ -45,6 +46,7 @@ def changing(ctx: Context, name: str, *others: str) -> Iterator[Change]:
         VolumeBusy: it was stopped after a failure.
     """
     with ctx.locks.hold(name, *others), change_of(ctx, name) as change:
+        _keep_marks(change)
         yield change
 
 
@@ -71,6 +73,29 @@ def change_of(ctx: Context, name: str) -> Iterator[Change]:
             _record_fence(change)
         finally:
             change.end()
+
+
+def _keep_marks(change: Change) -> None:
+    """Journal what was answered for a volume, and not flushed, before peers died.
+
+    The mapper keeps it for this fence alone, and a lease that is given back has another
+    one the next time.
+    """
+    header, ctx = change.header, change.ctx
+    if change.opened is not None and not change.opened.read_only:
+        return  # vlmcd flushes it
+    if header.fence != change.fence or header.flags & VolumeFlag.READONLY:
+        return
+    found = ctx.maps.info(change.handle)
+    if not found.dirty_marks:
+        return
+    if found.needs_checkpoint:
+        journal = change.hold()
+        change.commit(frozen(header, journal, new_epoch=False))
+        if not journal.length_bytes:
+            ctx.reclaimer.add((journal_id(header.uuid, header.journal),))
+    ctx.store.flush(own_extent(header))
+    ctx.maps.flush(change.handle)
 
 
 def _ours(ctx: Context, name: str, uuid: bytes, fence: int) -> Header:
