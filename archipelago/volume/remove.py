@@ -10,8 +10,8 @@ from __future__ import annotations
 import logging
 
 from archipelago._map import Header
-from archipelago.errors import ArchipelagoError, VolumeBusy
-from archipelago.ids import journal_id
+from archipelago.errors import ArchipelagoError, NoSpace, VolumeBusy
+from archipelago.ids import journal_id, lease_id
 from archipelago.volume.change import entry_object
 from archipelago.volume.changing import change_of
 from archipelago.volume.context import Context, own_extent
@@ -35,12 +35,32 @@ def remove(ctx: Context, name: str) -> None:
                 f'"{name}" is open in this instance: disconnect its clients or "vlmc '
                 f'close {name}", then remove it'
             )
-        with change_of(ctx, name) as change:
-            header = change.header
-            # This version and no other: if we were paused, the name may be another's.
-            ctx.headers.delete(name, header.version)
-            change.removed = True
-            _give_back(ctx, header)
+        try:
+            with change_of(ctx, name) as change:
+                # This version and no other: if we were paused, the name may be
+                # another's.
+                ctx.headers.delete(name, change.header.version)
+                change.removed = True
+                _give_back(ctx, change.header)
+        except NoSpace:
+            if not _remove_unleased(ctx, name):
+                raise
+
+
+def _remove_unleased(ctx: Context, name: str) -> bool:
+    """Remove what nobody ever had a lease of; false if somebody had.
+
+    The first lease of a volume needs space, and removing is how space is made.  Who
+    takes it at this moment replaces the header before anything else, and the version
+    that is seen here is then no more.
+    """
+    header = ctx.headers.get(name)
+    if ctx.store.stat(lease_id(header.uuid)) is not None:
+        return False
+    header = ctx.headers.settle(header)
+    ctx.headers.delete(name, header.version)
+    _give_back(ctx, header)
+    return True
 
 
 def _give_back(ctx: Context, header: Header) -> None:
