@@ -5,7 +5,12 @@
 #ifndef TESTS_XSEG_FIXTURE_H
 #define TESTS_XSEG_FIXTURE_H
 
+#include <errno.h>
+#include <sched.h>
+#include <signal.h>
 #include <stdio.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "check.h"
@@ -80,6 +85,63 @@ static inline struct xseg_request *request_new(struct xseg_port *port)
     struct xseg_request *rq = NULL;
     CHECK_EQ(xseg_request_alloc(port, &rq), 0);
     return rq;
+}
+
+/** The next request that is sent to a port. */
+static inline struct xseg_request *request_awaited(struct xseg_port *port)
+{
+    struct xseg_request *rq;
+    while (!(rq = xseg_port_accept(port)))
+        xseg_port_wait(port, UINT64_MAX);
+    return rq;
+}
+
+/** Send to a peer that may not have bound its port yet. */
+static inline void request_send(struct xseg_port *port, struct xseg_request *rq,
+                                uint32_t dst)
+{
+    int rc;
+    while ((rc = xseg_request_submit(port, rq, dst)) == -EPIPE)
+        sched_yield();
+    CHECK_EQ(rc, 0);
+}
+
+/** How a child ends after its deeds. */
+enum child_end { CHILD_DETACHES, CHILD_DIES };
+
+/** Run `deeds` in a child that has attached the segment on its own. */
+static inline pid_t child_start(void (*deeds)(struct xseg_segment *own),
+                                enum child_end how)
+{
+    pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        struct xseg_segment *own;
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        CHECK_EQ(xseg_segment_attach(segment_created, &own), 0);
+        deeds(own);
+        if (how == CHILD_DIES)
+            raise(SIGKILL);
+        xseg_segment_detach(own);
+        _exit(0);
+    }
+    return child;
+}
+
+/** Wait until a child has ended well. */
+static inline void child_join(pid_t child)
+{
+    int status;
+    CHECK_EQ(waitpid(child, &status, 0), child);
+    CHECK_EQ(status, 0);
+}
+
+/** Wait until a child was killed: none of its own checks has failed. */
+static inline void child_bury(pid_t child)
+{
+    int status;
+    CHECK_EQ(waitpid(child, &status, 0), child);
+    CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
 }
 
 #endif

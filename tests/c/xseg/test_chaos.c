@@ -12,8 +12,6 @@
 #include <errno.h>
 #include <sched.h>
 #include <signal.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
 
 #include "fixture.h"
 
@@ -190,25 +188,13 @@ static void (*const programs[])(struct xseg_segment *) = {run_back, run_front,
 
 static pid_t start(size_t which)
 {
-    pid_t child = fork();
-    CHECK(child >= 0);
-    if (child == 0) {
-        struct xseg_segment *own;
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        CHECK_EQ(xseg_segment_attach(segment_created, &own), 0);
-        programs[which](own);
-        _exit(0);
-    }
-    return child;
+    return child_start(programs[which], CHILD_DETACHES);
 }
 
 static void end(pid_t child)
 {
-    int status;
     CHECK_EQ(kill(child, SIGKILL), 0);
-    CHECK_EQ(waitpid(child, &status, 0), child);
-    /* It was still running: none of its own checks had failed. */
-    CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    child_bury(child);
 }
 
 int main(void)

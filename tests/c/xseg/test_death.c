@@ -5,37 +5,37 @@
  * Each test runs a child that attaches, gets as far as the test wants, and dies without
  * a word; then a survivor reaps, and everything is in order.
  */
-#include <errno.h>
-#include <signal.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
-
 #include "fixture.h"
 #include "xseg/internal.h"
 
 static struct xseg_segment *seg;
 static struct xseg_reap_result reaped;
 
-/* Run `last_deeds` in a child that is then killed. */
+/** Run `last_deeds` in a child that is then killed. */
 static void dies_after(void (*last_deeds)(struct xseg_segment *own))
 {
-    pid_t child = fork();
-    CHECK(child >= 0);
-    if (child == 0) {
-        struct xseg_segment *own;
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        CHECK_EQ(xseg_segment_attach(segment_created, &own), 0);
-        last_deeds(own);
-        raise(SIGKILL);
-    }
-    int status;
-    CHECK_EQ(waitpid(child, &status, 0), child);
-    CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    child_bury(child_start(last_deeds, CHILD_DIES));
 }
 
 static void reap(void)
 {
     CHECK_EQ(xseg_reap(seg, &reaped), 0);
+}
+
+/* Two that live on: a peer and its client. */
+static struct xseg_port *server, *client;
+
+static void survivors_begin(void)
+{
+    server = port_new(seg, XSEG_PORT_BLOCKERB, "blockerb");
+    client = port_new(seg, XSEG_PORT_ANY, "client");
+}
+
+static void survivors_end(void)
+{
+    xseg_port_unbind(server);
+    xseg_port_unbind(client);
+    segment_check_idle(seg);
 }
 
 static void the_living_lose_nothing(void)
@@ -112,40 +112,28 @@ static void all_that_it_held_comes_back(void)
 static void serve_two_and_answer_none(struct xseg_segment *own)
 {
     struct xseg_port *port = port_new(own, XSEG_PORT_VLMCD, "vlmcd");
-    for (int i = 0; i < 2; i++) {
-        while (!xseg_port_accept(port))
-            xseg_port_wait(port, UINT64_MAX);
-    }
+    for (int i = 0; i < 2; i++)
+        request_awaited(port);
     /* A third may be waiting. */
 }
 
 /* Send three requests to a server that takes two and dies. */
-static struct xseg_port *ask_the_dying(struct xseg_request *sent[3])
+static void ask_the_dying(struct xseg_request *sent[3])
 {
-    pid_t child = fork();
-    CHECK(child >= 0);
-    if (child == 0) {
-        struct xseg_segment *own;
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        CHECK_EQ(xseg_segment_attach(segment_created, &own), 0);
-        serve_two_and_answer_none(own);
-        raise(SIGKILL);
-    }
-    struct xseg_port *client = port_new(seg, XSEG_PORT_ANY, "client");
+    pid_t child = child_start(serve_two_and_answer_none, CHILD_DIES);
+    client = port_new(seg, XSEG_PORT_ANY, "client");
     for (int i = 0; i < 3; i++) {
         sent[i] = request_new(client);
         uint64_t off;
         CHECK_EQ(xseg_buffer_alloc(seg, 4096, &off), 4096);
         sent[i]->data_off = off;
         sent[i]->data_len = 4096;
-        while (xseg_request_submit(client, sent[i], XSEG_PORT_VLMCD) == -EPIPE)
-            sched_yield();
+        request_send(client, sent[i], XSEG_PORT_VLMCD);
     }
-    CHECK_EQ(waitpid(child, NULL, 0), child);
-    return client;
+    child_bury(child);
 }
 
-static void check_owner_dead(struct xseg_port *client)
+static void check_owner_dead(void)
 {
     for (int i = 0; i < 3; i++) {
         CHECK_EQ(xseg_port_wait(client, UINT64_MAX), 0);
@@ -161,13 +149,13 @@ static void check_owner_dead(struct xseg_port *client)
 static void requests_to_a_dead_server_fail(void)
 {
     struct xseg_request *sent[3];
-    struct xseg_port *client = ask_the_dying(sent);
+    ask_the_dying(sent);
     CHECK(!xseg_port_reap(client));
     reap();
     CHECK_EQ(reaped.ports, 1);
     CHECK_EQ(reaped.requests, 3);
     CHECK_EQ(reaped.buffers, 0); /* they are the living client's */
-    check_owner_dead(client);
+    check_owner_dead();
     struct xseg_request *rq = request_new(client);
     CHECK_EQ(xseg_request_submit(client, rq, XSEG_PORT_VLMCD), -EPIPE);
     xseg_port_unbind(client);
@@ -177,18 +165,16 @@ static void requests_to_a_dead_server_fail(void)
 static void a_new_server_reclaims_the_port_at_once(void)
 {
     struct xseg_request *sent[3];
-    struct xseg_port *client = ask_the_dying(sent), *server;
+    ask_the_dying(sent);
     server = port_new(seg, XSEG_PORT_VLMCD, "vlmcd");
-    check_owner_dead(client);
+    check_owner_dead();
     CHECK(!xseg_port_accept(server));
     struct xseg_request *rq = request_new(client);
     CHECK_EQ(xseg_request_submit(client, rq, XSEG_PORT_VLMCD), 0);
     CHECK(xseg_port_accept(server) == rq);
     CHECK_EQ(xseg_request_complete(server, rq, 0), 0);
     CHECK(xseg_port_reap(client) == rq);
-    xseg_port_unbind(server);
-    xseg_port_unbind(client);
-    segment_check_idle(seg);
+    survivors_end();
 }
 
 static void ask_two(struct xseg_segment *own)
@@ -206,7 +192,7 @@ static void ask_two(struct xseg_segment *own)
 
 static void a_dead_client_keeps_the_buffer_that_is_being_served(void)
 {
-    struct xseg_port *server = port_new(seg, XSEG_PORT_BLOCKERB, "blockerb");
+    server = port_new(seg, XSEG_PORT_BLOCKERB, "blockerb");
     dies_after(ask_two);
     struct xseg_request *rq = xseg_port_accept(server);
     CHECK(rq);
@@ -227,9 +213,7 @@ static void a_dead_client_keeps_the_buffer_that_is_being_served(void)
 static void pass_on(struct xseg_segment *own)
 {
     struct xseg_port *port = port_new(own, XSEG_PORT_VLMCD, "vlmcd");
-    struct xseg_request *rq;
-    while (!(rq = xseg_port_accept(port)))
-        xseg_port_wait(port, UINT64_MAX);
+    struct xseg_request *rq = request_awaited(port);
     struct xseg_request *piece = request_new(port);
     piece->data_off = rq->data_off + 512;
     piece->data_len = 512;
@@ -240,25 +224,14 @@ static void pass_on(struct xseg_segment *own)
 
 static void no_answer_while_a_third_peer_works_on_the_data(void)
 {
-    struct xseg_port *client = port_new(seg, XSEG_PORT_ANY, "client");
-    struct xseg_port *blocker = port_new(seg, XSEG_PORT_BLOCKERB, "blockerb");
-    pid_t child = fork();
-    CHECK(child >= 0);
-    if (child == 0) {
-        struct xseg_segment *own;
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        CHECK_EQ(xseg_segment_attach(segment_created, &own), 0);
-        pass_on(own);
-        raise(SIGKILL);
-    }
-    struct xseg_request *rq = request_new(client), *piece;
+    survivors_begin();
+    pid_t child = child_start(pass_on, CHILD_DIES);
+    struct xseg_request *rq = request_new(client);
     CHECK_EQ(xseg_buffer_alloc(seg, 4096, &rq->data_off), 4096);
     rq->data_len = 4096;
-    while (xseg_request_submit(client, rq, XSEG_PORT_VLMCD) == -EPIPE)
-        sched_yield();
-    while (!(piece = xseg_port_accept(blocker)))
-        xseg_port_wait(blocker, UINT64_MAX);
-    CHECK_EQ(waitpid(child, NULL, 0), child);
+    request_send(client, rq, XSEG_PORT_VLMCD);
+    struct xseg_request *piece = request_awaited(server);
+    child_bury(child);
     reap();
     CHECK_EQ(reaped.ports, 1);
     CHECK(!xseg_port_reap(client));
@@ -268,15 +241,13 @@ static void no_answer_while_a_third_peer_works_on_the_data(void)
     CHECK(!xseg_port_reap(client));
     CHECK(!xseg_port_accept(vlmcd));
     /* The blocker is done: at once, with no further reap. */
-    CHECK_EQ(xseg_request_complete(blocker, piece, 512), -EPIPE);
+    CHECK_EQ(xseg_request_complete(server, piece, 512), -EPIPE);
     CHECK_EQ(xseg_port_wait(client, UINT64_MAX), 0);
     CHECK(xseg_port_reap(client) == rq);
     CHECK_EQ(rq->result, -EOWNERDEAD);
     CHECK_EQ(xseg_buffer_free(seg, rq->data_off), 0);
     xseg_port_unbind(vlmcd);
-    xseg_port_unbind(blocker);
-    xseg_port_unbind(client);
-    segment_check_idle(seg);
+    survivors_end();
 }
 
 static void hold_the_lock(struct xseg_segment *own)
@@ -315,8 +286,7 @@ static void reserve_a_cell(struct xseg_segment *own)
 
 static void a_producer_that_died_in_a_push_stalls_nobody(void)
 {
-    struct xseg_port *server = port_new(seg, XSEG_PORT_BLOCKERB, "blockerb");
-    struct xseg_port *client = port_new(seg, XSEG_PORT_ANY, "client");
+    survivors_begin();
     for (int round = 0; round < 3; round++) {
         dies_after(reserve_a_cell);
         struct xseg_request *rq = request_new(client);
@@ -330,17 +300,14 @@ static void a_producer_that_died_in_a_push_stalls_nobody(void)
         xseg_request_free(client, rq);
         CHECK(!xseg_port_accept(server)); /* nor twice, looking at the whole table */
     }
-    xseg_port_unbind(server);
-    xseg_port_unbind(client);
-    segment_check_idle(seg);
+    survivors_end();
 }
 
 /* A living producer that lost the race for the same cell must not be mistaken for it.
  */
 static void a_hole_is_filled_once(void)
 {
-    struct xseg_port *server = port_new(seg, XSEG_PORT_BLOCKERB, "blockerb");
-    struct xseg_port *client = port_new(seg, XSEG_PORT_ANY, "client");
+    survivors_begin();
     dies_after(reserve_a_cell);
     dies_after(reserve_a_cell);
     reap();
@@ -358,37 +325,24 @@ static void a_hole_is_filled_once(void)
     client->slot->push_intent = 0;
     reap();
     CHECK_EQ(reaped.ports, 1);
-    xseg_port_unbind(server);
-    xseg_port_unbind(client);
-    segment_check_idle(seg);
+    survivors_end();
 }
 
 static void answer_without_a_word(struct xseg_segment *own)
 {
     struct xseg_port *port = port_new(own, XSEG_PORT_VLMCD, "vlmcd");
-    struct xseg_request *rq;
-    while (!(rq = xseg_port_accept(port)))
-        xseg_port_wait(port, UINT64_MAX);
+    struct xseg_request *rq = request_awaited(port);
     rq->result = 42;
     store32_seq(&rq->state, XSEG_RS_DONE);
 }
 
 static void an_answer_that_was_not_queued_is_found(void)
 {
-    pid_t child = fork();
-    CHECK(child >= 0);
-    if (child == 0) {
-        struct xseg_segment *own;
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        CHECK_EQ(xseg_segment_attach(segment_created, &own), 0);
-        answer_without_a_word(own);
-        raise(SIGKILL);
-    }
+    pid_t child = child_start(answer_without_a_word, CHILD_DIES);
     struct xseg_port *client = port_new(seg, XSEG_PORT_ANY, "client");
     struct xseg_request *rq = request_new(client);
-    while (xseg_request_submit(client, rq, XSEG_PORT_VLMCD) == -EPIPE)
-        sched_yield();
-    CHECK_EQ(waitpid(child, NULL, 0), child);
+    request_send(client, rq, XSEG_PORT_VLMCD);
+    child_bury(child);
     CHECK(!xseg_port_reap(client));
     reap();
     CHECK_EQ(xseg_port_wait(client, UINT64_MAX), 0);

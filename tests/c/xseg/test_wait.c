@@ -7,7 +7,6 @@
 #include <pthread.h>
 #include <signal.h>
 #include <sys/time.h>
-#include <sys/wait.h>
 
 #include "fixture.h"
 
@@ -181,21 +180,16 @@ static void many_senders_lose_no_wakeup(void)
     CHECK_EQ(pthread_join(server, NULL), 0);
 }
 
+static void serve_a_quarter(struct xseg_segment *own)
+{
+    serve(own, NR_PINGS / 4);
+}
+
 static void processes_lose_no_wakeup(void)
 {
-    pid_t child = fork();
-    CHECK(child >= 0);
-    if (child == 0) {
-        struct xseg_segment *own;
-        CHECK_EQ(xseg_segment_attach(segment_created, &own), 0);
-        serve(own, NR_PINGS / 4);
-        xseg_segment_detach(own);
-        _exit(0);
-    }
+    pid_t child = child_start(serve_a_quarter, CHILD_DETACHES);
     ask(seg, NR_PINGS / 4, 1);
-    int status;
-    CHECK_EQ(waitpid(child, &status, 0), child);
-    CHECK_EQ(status, 0);
+    child_join(child);
 }
 
 static bool readable(int fd, int timeout_ms)
