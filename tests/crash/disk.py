@@ -12,32 +12,41 @@ Rules (docs/design/0002-crash-replay.md has the reasons):
 * names: by fsync of the directory they are in (a rename: the new one's), if they ended
   before it began; a name in a directory whose own name is lost is lost
 * a write or punch is torn at 512 bytes; a rename is atomic
+* a write with RWF_DSYNC that has returned is there, what else is pending or not
+* what a call of a killed process did is what was found after its death: from then on
+  it is pending like any other, and the next sync of whoever covers it
 """
 
 from __future__ import annotations
 
+import errno
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from tests.crash.journal import Event, Kind
+from tests.crash.journal import DATA, SYNCS, Event, Kind
 
 UNIT = 512
 
 #: A directory's entry in a tree; files have the number of their image.
 DIRECTORY = -1
 
+#: A write that ended with one of these may have written something.
+_MAYBE_WRITTEN = frozenset({errno.EIO, errno.ENOSPC})
+
 
 @dataclass(slots=True)
 class _Change:
-    """A change of one file that may not be durable."""
+    """A change of one file that may not be durable; if `sure`, it is."""
 
     kind: Kind
+    image: int
     begun: int
     offset: int
     length: int
     data: bytes
     ended: bool = False
+    sure: bool = False
 
 
 @dataclass(slots=True)
@@ -108,6 +117,24 @@ class Disk:
         self._dirty: dict[int, None] = {}
         self._names: list[_Names] = []
 
+    @classmethod
+    def holding(cls, state: Mapping[str, bytes | None], inodes: dict[str, int]) -> Disk:
+        """A disk on which a state is durable.
+
+        Args:
+            state: files by path; None for a directory.
+            inodes: of the files, by path.
+        """
+        disk = cls(())
+        for path, data in state.items():
+            number = DIRECTORY
+            if data is not None:
+                number = len(disk._images)
+                disk._images.append(_Image(bytearray(data), frozen=data))
+                disk._of_inode[inodes[path]] = number
+            disk._tree[path] = disk._live[path] = number
+        return disk
+
     # ---- the cut moves on ------------------------------------------------------------
 
     def advance(self, event: Event) -> None:
@@ -115,9 +142,11 @@ class Disk:
         self.position += 1
         if event.kind is Kind.END:
             self._end(event, self._open.pop(event.id, None))
-        elif event.kind in (Kind.WRITE, Kind.PUNCH, Kind.TRUNCATE):
+        elif event.kind is Kind.OBSERVED:
+            self._observe(event, self._open.pop(event.id, None))
+        elif event.kind in DATA:
             self._begin_change(event)
-        elif event.kind in (Kind.SYNC, Kind.SYNCFS, Kind.SYNCDIR):
+        elif event.kind in SYNCS:
             self._open[event.id] = self._covered(event)
         elif event.kind is not Kind.MARK:
             self._begin_names(event)
@@ -125,7 +154,7 @@ class Disk:
     def _begin_change(self, event: Event) -> None:
         number = self._of_inode[event.inode]
         change = _Change(
-            event.kind, self.position, event.offset, event.length, event.data
+            event.kind, number, self.position, event.offset, event.length, event.data
         )
         self._images[number].pending.append(change)
         self._dirty[number] = None
@@ -158,13 +187,49 @@ class Disk:
     def _end(self, event: Event, what: object) -> None:
         failed = event.offset < 0
         if isinstance(what, _Change):
-            what.ended = True
+            self._end_change(event, what)
         elif isinstance(what, _Names):
             self._end_names(event, what, failed)
         elif isinstance(what, tuple) and not failed:
             changes, names = what
             self._settle(changes)
             self._settle_names(names)
+
+    def _end_change(self, event: Event, change: _Change) -> None:
+        if event.offset < 0:
+            if -event.offset not in _MAYBE_WRITTEN:
+                self._drop(change)
+            return
+        change.ended = True
+        if change.kind in (Kind.WRITE, Kind.WRITE_DSYNC):
+            change.data = change.data[: event.offset]
+            change.length = len(change.data)
+        if change.kind is Kind.WRITE_DSYNC:
+            pending = self._images[change.image].pending
+            if pending[0] is change:
+                self._settle([change])
+            else:
+                # What was there before it and is not durable must not come on top.
+                change.sure = True
+
+    def _drop(self, change: _Change) -> None:
+        image = self._images[change.image]
+        image.pending = [c for c in image.pending if c is not change]
+        if not image.pending:
+            self._dirty.pop(change.image, None)
+
+    def _observe(self, event: Event, what: object) -> None:
+        """A process was killed in this call: what it left has been looked at."""
+        if isinstance(what, _Names):
+            self._end_names(event, what, event.offset < 0)
+        elif isinstance(what, _Change) and event.offset >= 0:
+            what.ended = True
+            if what.kind is Kind.TRUNCATE:
+                what.offset = event.offset
+            else:
+                what.kind = Kind.WRITE
+                what.data = event.data
+                what.length = len(event.data)
 
     def _end_names(self, event: Event, names: _Names, failed: bool) -> None:
         names.ended = True
@@ -181,7 +246,7 @@ class Disk:
             else:
                 self._live[path] = value
 
-    def _covered(self, event: Event) -> tuple[list[tuple[int, _Change]], list[_Names]]:
+    def _covered(self, event: Event) -> tuple[list[_Change], list[_Names]]:
         """What a sync that begins now will have made durable when it ends."""
         numbers: Iterable[int] = ()
         if event.kind is Kind.SYNC:
@@ -189,7 +254,7 @@ class Disk:
         elif event.kind is Kind.SYNCFS:
             numbers = list(self._dirty)
         changes = [
-            (number, change)
+            change
             for number in numbers
             for change in self._images[number].pending
             if change.ended
@@ -205,16 +270,16 @@ class Disk:
         ]
         return changes, names
 
-    def _settle(self, changes: list[tuple[int, _Change]]) -> None:
-        for number, change in changes:
-            image = self._images[number]
+    def _settle(self, changes: list[_Change]) -> None:
+        for change in changes:
+            image = self._images[change.image]
             if not any(c is change for c in image.pending):
                 continue  # another sync was faster
             image.pending = [c for c in image.pending if c is not change]
             _apply(image.base, change)
             image.frozen = None
             if not image.pending:
-                self._dirty.pop(number, None)
+                self._dirty.pop(change.image, None)
 
     def _settle_names(self, names: list[_Names]) -> None:
         for change in names:
@@ -276,9 +341,26 @@ class Disk:
                 )
         return state
 
+    def running(self) -> dict[str, bytes | None]:
+        """What a system that runs sees: everything, in order."""
+        state: dict[str, bytes | None] = {}
+        for path, number in self._live.items():
+            if number == DIRECTORY:
+                state[path] = None
+                continue
+            image = self._images[number]
+            found = bytearray(image.base)
+            for change in image.pending:
+                _apply(found, change)
+            state[path] = bytes(found)
+        return state
+
     def _shake(self, image: _Image, dice: Dice, rng: random.Random) -> bytes:
         found = bytearray(image.base)
         for change in image.pending:
+            if change.sure:
+                _apply(found, change)
+                continue
             if change.begun > dice.until or rng.random() >= dice.keep:
                 continue
             if change.kind is Kind.TRUNCATE or rng.random() >= dice.tear:

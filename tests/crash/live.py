@@ -22,7 +22,7 @@ def open_store(where: Path) -> dict[str, Found]:
         What each volume held at first.
     """
     home = where / "home"
-    home.mkdir(parents=True)
+    home.mkdir()
     with (
         running(home, store=where / "store", engine="threads") as instance,
         instance.connect() as client,

@@ -46,6 +46,8 @@ class Expected:
         pending: newer values, oldest first.
         current: what a read gives.
         version: grows with each change of what is allowed.
+        unsure: what a change that was not answered may not have made durable although
+            it happened: "create" or "resize"; the next flush makes it so.
     """
 
     names: list[str | None]
@@ -55,6 +57,11 @@ class Expected:
     pending: list[_Written] = field(default_factory=list)
     current: bytearray = field(default_factory=bytearray)
     version: int = 0
+    unsure: set[str] = field(default_factory=set)
+
+
+class WrongAnswer(Exception):
+    """A running instance gave something that the model forbids."""
 
 
 class Model:
@@ -71,14 +78,23 @@ class Model:
         self._begun: dict[int, Any] = {}
         self.volumes: dict[int, Expected] = {}
 
-    def take(self, text: str) -> None:
-        """Take the next mark."""
+    def take(self, text: str, data: bytes = b"") -> None:
+        """Take the next mark.
+
+        Raises:
+            WrongAnswer: a running instance did not hold what it must.
+        """
         self._clock += 1
         mark: Mark = json.loads(text)
         if "end" in mark:
             begun = self._open.pop(mark["end"])
             getattr(self, "_end_" + begun["op"])(begun)
-        else:
+        elif "found" in mark:
+            self._find(mark, data)
+        elif "settle" in mark:
+            begun = self._open.pop(mark["settle"])
+            self._settle(begun, mark["happened"])
+        elif "id" in mark:
             self._open[mark["id"]] = mark
             getattr(self, "_begin_" + mark["op"])(mark)
 
@@ -119,7 +135,49 @@ class Model:
         self._begun[mark["id"]] = self._clock
 
     def _end_flush(self, mark: Mark) -> None:
-        self._promise(self.volumes[mark["volume"]], self._begun.pop(mark["id"]))
+        volume = self.volumes[mark["volume"]]
+        self._promise(volume, self._begun.pop(mark["id"]))
+        if "create" in volume.unsure:
+            volume.names = [name for name in volume.names if name is not None]
+        if "resize" in volume.unsure:
+            del volume.sizes[:-1]
+        volume.unsure.clear()
+
+    def _find(self, mark: Mark, data: bytes) -> None:
+        """A new session read a whole volume.
+
+        With "strict" nothing was lost that was answered.  Otherwise another node has
+        taken the volume over: it holds what was flushed and any of what was not, and
+        from now on just this, which the next flush makes durable.
+        """
+        volume = self.volumes[mark["found"]]
+        if mark["strict"]:
+            if data != volume.current[: len(data)]:
+                unit = next(
+                    i
+                    for i in range(0, len(data), UNIT)
+                    if data[i : i + UNIT] != volume.current[i : i + UNIT]
+                )
+                raise WrongAnswer(
+                    f"{volume.names} has lost what was written and answered: byte "
+                    f"{unit} is {_show(data[unit : unit + UNIT])}, not "
+                    f"{_show(bytes(volume.current[unit : unit + UNIT]))}"
+                )
+            return
+        wrong = differs(volume, data, len(data))
+        if wrong:
+            raise WrongAnswer(f"{volume.names} after another node came: {wrong}")
+        volume.current[: len(data)] = data
+        units = range(-(-len(data) // UNIT))
+        now = {u: bytes(volume.current[u * UNIT : (u + 1) * UNIT]) for u in units}
+        values = {
+            unit: value
+            for unit, value in now.items()
+            if value != volume.base[unit * UNIT : (unit + 1) * UNIT]
+        }
+        # What it does not show has lost its mark, and nothing brings that back.
+        volume.pending = [_Written(self._clock, values, self._clock)]
+        volume.version += 1
 
     def _promise(
         self, volume: Expected, horizon: int, last: _Written | None = None
@@ -137,6 +195,33 @@ class Model:
         volume.version += 1
 
     # ---- volumes ---------------------------------------------------------------------
+
+    def _settle(self, mark: Mark, happened: bool) -> None:
+        """A change was answered with an error; now somebody has looked.
+
+        If it happened, what there was before may come back until it is made durable.
+        """
+        volume = self.volumes[mark["volume"]]
+        op = mark["op"]
+        volume.version += 1
+        self._begun.pop(mark["id"], None)
+        if op == "create" and happened:
+            volume.unsure.add("create")
+        elif op == "resize" and happened:
+            before = volume.sizes[:-1]
+            self._end_resize(mark)
+            volume.sizes = [*before, *volume.sizes]
+            volume.unsure.add("resize")
+        elif op == "resize":
+            volume.sizes.pop()
+            length = -(-volume.sizes[-1] // UNIT) * UNIT
+            del volume.base[length:], volume.current[length:]
+        elif op == "rename" and not happened:
+            volume.names.remove(mark["name"])
+        elif op == "remove" and not happened:
+            volume.names.remove(None)
+        elif op == "create":
+            del self.volumes[mark["volume"]]
 
     def _begin_create(self, mark: Mark) -> None:
         """Empty, imported (with a pattern) or cloned or frozen from another."""

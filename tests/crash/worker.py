@@ -1,0 +1,417 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One thread of work on volumes of its own."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from archipelago import ArchipelagoError, Volume
+from archipelago.client import Client
+from archipelago.volume.import_ import import_image
+from tests.crash.instance import BLOCK
+from tests.crash.marker import Marker
+from tests.crash.model import payload
+from xseg.errors import XsegError
+
+SECTOR = 4096
+UNIT = 512
+MOST_BYTES = 12 * BLOCK
+VOLUMES_MOST = 5
+#: How often a request is made again that a killed peer did not answer.
+TRIES = 20
+
+
+@dataclass
+class Known:
+    """A volume or snapshot of one worker.
+
+    Attributes:
+        doubtful: a change of it was answered with an error, and may have happened or
+            still happen: left alone until the next session.
+    """
+
+    number: int
+    name: str
+    size: int
+    read_only: bool
+    handle: Volume | None = None
+    doubtful: bool = False
+
+
+@dataclass
+class Doubt:
+    """A change that was not answered.
+
+    Attributes:
+        number: of the operation.
+        happened: finds out.
+        conclude: told whether it happened.
+    """
+
+    number: int
+    happened: Callable[[Client], bool]
+    conclude: Callable[[bool], None]
+
+
+class Worker:
+    """One thread of work.
+
+    Args:
+        index: which one.
+        seed: of the workload.
+        marker: of the log.
+        scratch: directory for images.
+        killed: peers are killed meanwhile, so changes may be answered with errors.
+    """
+
+    numbers = itertools.count(1)
+
+    def __init__(
+        self, index: int, seed: int, marker: Marker, scratch: Path, killed: bool
+    ) -> None:
+        self._seed = seed
+        self._rng = random.Random(f"{seed}/{index}")
+        self._marker = marker
+        self._prefix = f"w{index}-"
+        self._scratch = scratch / f"image{index}"
+        self._killed = killed
+        self._serial = 0
+        self._known: list[Known] = []
+        self._doubts: list[Doubt] = []
+        self._flushes: list[Future[None]] = []
+
+    # ---- sessions --------------------------------------------------------------------
+
+    def begin(self, client: Client, before: str) -> None:
+        """Find out what there is: all that was answered, unless a node was lost.
+
+        Args:
+            client: of the new session.
+            before: how the last one ended (`plans.Plan.ends`), or "none".
+        """
+        for doubt in self._doubts:
+            happened = doubt.happened(client)
+            self._marker.note(settle=doubt.number, happened=happened)
+            doubt.conclude(happened)
+        self._doubts.clear()
+        for known in self._known:
+            known.doubtful = False
+            handle = self._open(client, known)
+            self._marker.note(
+                handle.pread(known.size, 0),
+                found=known.number,
+                strict=before != "lose",
+            )
+        if before == "none":
+            self._import(client)
+
+    def close_all(self) -> None:
+        """Close what is open."""
+        for known in self._known:
+            if known.doubtful and known.handle is not None:
+                self._quietly(known.handle.close)
+            else:
+                self._close(known)
+
+    def forget_handles(self) -> None:
+        """Their instance is gone."""
+        for known in self._known:
+            known.handle = None
+
+    def step(self, client: Client, flusher: ThreadPoolExecutor) -> None:
+        """Do something."""
+        rng = self._rng
+        writable = [k for k in self._usable() if not k.read_only]
+        if not writable:
+            self._create(client)
+            return
+        known = rng.choice(writable)
+        choice = rng.randrange(100)
+        if choice < 48:
+            self._write(client, known)
+        elif choice < 58:
+            self._zero(client, known)
+        elif choice < 74:
+            self._flush(client, known, flusher)
+        else:
+            self.settle()
+            self._change(client, known, choice)
+
+    def settle(self) -> None:
+        """Wait for the flushes under way."""
+        for flush in self._flushes:
+            flush.result()
+        self._flushes.clear()
+
+    def _usable(self) -> list[Known]:
+        return [known for known in self._known if not known.doubtful]
+
+    def _change(self, client: Client, known: Known, choice: int) -> None:
+        while choice < 84 and len(self._usable()) >= VOLUMES_MOST:
+            others = [k for k in self._usable() if k is not known]
+            self._remove(client, self._rng.choice(others))
+        if choice < 79:
+            self._snapshot(client, known)
+        elif choice < 84:
+            self._clone(client)
+        elif choice < 88:
+            self._rename(client, self._rng.choice(self._usable()))
+        elif choice < 92:
+            self._resize(client, known)
+        elif choice < 94:
+            self._remove(client, self._rng.choice(self._usable()))
+        elif choice < 96:
+            self._import(client)
+        elif choice < 97:
+            self._create(client)
+        else:
+            self._close(known)
+
+    # ---- contents --------------------------------------------------------------------
+
+    def _open(self, client: Client, known: Known) -> Volume:
+        while known.handle is None:
+            known.handle = self._opened(client, known.name)
+        return known.handle
+
+    def _opened(self, client: Client, name: str) -> Volume | None:
+        """None if a peer was killed meanwhile."""
+        opened: list[Volume] = []
+        self._quietly(lambda: opened.append(client.open(name)))
+        return opened[0] if opened else None
+
+    def _close(self, known: Known) -> None:
+        """The last close of a volume flushes it."""
+        handle, known.handle = known.handle, None
+        if handle is None:
+            return
+        number = self._marker.begin("flush", volume=known.number)
+        if self._quietly(handle.close):
+            self._marker.note(end=number)
+
+    def _quietly(self, call: Callable[[], object]) -> bool:
+        """True if it went well; if peers are killed it need not."""
+        try:
+            call()
+            return True
+        except (ArchipelagoError, XsegError) as error:
+            if not self._killed:
+                raise
+            self._marker.note(note="refused", error=str(error))
+            return False
+
+    def _insist(
+        self, client: Client, known: Known, call: Callable[[Volume], Any]
+    ) -> None:
+        """Do something with an open volume, whoever dies meanwhile."""
+        for _ in range(TRIES):
+            if self._quietly(lambda: call(self._open(client, known))):
+                return
+            if known.handle is not None:
+                self._quietly(known.handle.close)
+            known.handle = None
+        raise AssertionError(f"{known} cannot be used any more")
+
+    def _range(self, size: int) -> tuple[int, int]:
+        """Aligned to a sector, a unit, or nothing; mostly short."""
+        rng = self._rng
+        grain = rng.choice([SECTOR, SECTOR, UNIT, 1])
+        most = rng.choice([SECTOR, 4 * SECTOR, 2 * BLOCK])
+        length = max(grain, rng.randrange(1, most + 1) // grain * grain)
+        length = min(length, size)
+        offset = rng.randrange(0, size - length + 1) // grain * grain
+        return offset, length
+
+    def _write(self, client: Client, known: Known) -> None:
+        offset, length = self._range(known.size)
+        fua = self._rng.random() < 0.1
+        what = {"offset": offset, "length": length, "fua": fua}
+        with self._marker.op("write", volume=known.number, **what) as number:
+            data = payload(self._seed, number, length)
+            self._insist(client, known, lambda v: v.pwrite(data, offset, durable=fua))
+
+    def _zero(self, client: Client, known: Known) -> None:
+        offset, length = self._range(known.size)
+        discards = self._rng.random() < 0.5
+        with self._marker.op("zero", volume=known.number, offset=offset, length=length):
+            self._insist(
+                client,
+                known,
+                lambda v: (v.discard if discards else v.zero)(offset, length),
+            )
+
+    def _flush(self, client: Client, known: Known, flusher: ThreadPoolExecutor) -> None:
+        self._open(client, known)
+
+        def flush() -> None:
+            with self._marker.op("flush", volume=known.number):
+                self._insist(client, known, Volume.flush)
+
+        if self._rng.random() < 0.5:
+            self._flushes.append(flusher.submit(flush))
+        else:
+            flush()
+
+    # ---- volumes ---------------------------------------------------------------------
+
+    def _try(
+        self,
+        op: str,
+        known: list[Known],
+        call: Callable[[int], object],
+        happened: Callable[[Client], bool],
+        conclude: Callable[[bool], None],
+        **what: Any,
+    ) -> None:
+        """Change something.
+
+        Args:
+            op: how the model calls it.
+            known: what must be left alone if nobody says whether it happened.
+            call: does it, given the number of the operation.
+            happened: finds out later.
+            conclude: told whether it happened, now or later.
+            what: for the model.
+        """
+        number = self._marker.begin(op, volume=known[0].number, **what)
+        if self._quietly(lambda: call(number)):
+            self._marker.note(end=number)
+            conclude(True)
+            return
+        for each in known:
+            each.doubtful = True
+        self._doubts.append(Doubt(number, happened, conclude))
+
+    def _name(self) -> str:
+        self._serial += 1
+        return f"{self._prefix}{self._serial}"
+
+    def _size(self) -> int:
+        size = self._rng.randrange(SECTOR, MOST_BYTES)
+        return size - size % self._rng.choice([1, UNIT, SECTOR])
+
+    def _make(
+        self,
+        size: int,
+        read_only: bool,
+        call: Callable[[int, str], object],
+        others: tuple[Known, ...] = (),
+        **what: Any,
+    ) -> None:
+        """Make a volume: `call` gets the operation's number and the name."""
+        known = Known(next(self.numbers), self._name(), size, read_only)
+        self._known.append(known)
+
+        def conclude(happened: bool) -> None:
+            if not happened:
+                self._known.remove(known)
+
+        self._try(
+            "create",
+            [known, *others],
+            lambda number: call(number, known.name),
+            lambda client: client.exists(known.name),
+            conclude,
+            name=known.name,
+            size=size,
+            read_only=read_only,
+            **what,
+        )
+
+    def _create(self, client: Client) -> None:
+        size = self._size()
+        self._make(
+            size, False, lambda _, name: client.create(name, size, block_size=BLOCK)
+        )
+
+    def _snapshot(self, client: Client, source: Known) -> None:
+        self._make(
+            source.size,
+            True,
+            lambda _, name: client.snapshot(source.name, name),
+            (source,),
+            source=source.number,
+            flushes=True,
+        )
+
+    def _clone(self, client: Client) -> None:
+        snapshots = [k for k in self._usable() if k.read_only]
+        if not snapshots:
+            return
+        source = self._rng.choice(snapshots)
+        size = source.size
+        if self._rng.random() < 0.3:
+            size += self._rng.randrange(BLOCK)
+        self._make(
+            size,
+            False,
+            lambda _, name: client.create(name, size, snap=source.name),
+            source=source.number,
+        )
+
+    def _import(self, client: Client) -> None:
+        size = self._size()
+        volume = self._rng.random() < 0.5
+        start = self._rng.randrange(size)
+        length = min(size - start, 2 * BLOCK)
+
+        def call(number: int, name: str) -> None:
+            image = bytearray(size)
+            image[start : start + length] = payload(self._seed, number + start, length)
+            self._scratch.write_bytes(image)
+            import_image(client, self._scratch, name, volume, BLOCK)
+
+        self._make(size, not volume, call, pieces=[(start, length)])
+
+    def _rename(self, client: Client, known: Known) -> None:
+        name = self._name()
+
+        def conclude(happened: bool) -> None:
+            if happened:
+                known.name = name
+
+        self._try(
+            "rename",
+            [known],
+            lambda _: client.rename(known.name, name),
+            lambda later: later.exists(name),
+            conclude,
+            name=name,
+        )
+
+    def _resize(self, client: Client, known: Known) -> None:
+        size = self._size()
+
+        def conclude(happened: bool) -> None:
+            if happened:
+                known.size = size
+
+        self._try(
+            "resize",
+            [known],
+            lambda _: client.resize(known.name, size),
+            lambda later: later.info(known.name, usage=False).size == size,
+            conclude,
+            size=size,
+        )
+
+    def _remove(self, client: Client, known: Known) -> None:
+        self._close(known)
+
+        def conclude(happened: bool) -> None:
+            if happened:
+                self._known.remove(known)
+
+        self._try(
+            "remove",
+            [known],
+            lambda _: client.remove(known.name),
+            lambda later: not later.exists(known.name),
+            conclude,
+        )
