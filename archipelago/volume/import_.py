@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -22,19 +23,30 @@ from archipelago.errors import (
     VolumeExists,
     from_errno,
 )
-from archipelago.ids import BlockId, check_name, content_id, layer_id, new_uuid
+from archipelago.ids import (
+    BlockId,
+    ObjectId,
+    check_name,
+    content_id,
+    layer_id,
+    new_uuid,
+)
 from archipelago.volume.create import check_block_size
 from archipelago.volume.layerfile import LayerFile
 from archipelago.volume.source import Source, open_source
 from archipelago.volume.store import Store
 from xseg import Buffer, block_id, stripped_bytes
 from xseg.constants import PORT_BLOCKERB, Flag, ObjectKind, Op
-from xseg.errors import SegmentFull
+from xseg.errors import PortUnbound, SegmentFull
 
 if TYPE_CHECKING:
     from archipelago.client import Client
     from archipelago.info import VolumeInfo
 
+#: What a blocker that died answers, or that is being started again; and how long to
+#: wait between two tries [s].
+_LOST = (-errno.EPIPE, -errno.EOWNERDEAD, -errno.ECANCELED)
+_PAUSE = 0.01
 #: Most threads of one import.
 _THREADS_MOST = 16
 
@@ -215,12 +227,25 @@ class _Ingest:
     def _store(self, buffer: Buffer, length: int, digest: BlockId) -> None:
         """Put a block, unless it is there, from where it lies."""
         target = content_id(digest)
+        started = time.monotonic()
+        while True:
+            result = self._put(buffer, length, target)
+            patient = time.monotonic() - started < self._client.messenger.patience
+            if result not in _LOST or not patient:
+                break
+            time.sleep(_PAUSE)
+        if result < 0 and result != -errno.EEXIST:
+            raise from_errno(result, f"cannot store {target}", block=True)
+
+    def _put(self, buffer: Buffer, length: int, target: ObjectId) -> int:
+        """Ask once; twice is harmless."""
         with self._client.messenger.port.request() as rq:
             rq.op = Op.CREATE
             rq.flags = Flag.NOSYNC
             rq.size = length
             rq.set_object(target.kind, target.id)
             rq.set_data(buffer, 0, length)
-            result = self._client.messenger.port.call(rq, PORT_BLOCKERB)
-        if result < 0 and result != -errno.EEXIST:
-            raise from_errno(result, f"cannot store {target}", block=True)
+            try:
+                return self._client.messenger.port.call(rq, PORT_BLOCKERB)
+            except PortUnbound:
+                return -errno.EPIPE
