@@ -114,7 +114,9 @@ def _list(ctx: Context, call: Call) -> Json:
 
 def _open(ctx: Context, call: Call) -> Json:
     read_only = call.arguments.flag("read_only", bool(call.flags & Flag.RDONLY))
-    return _info(ctx, open_volume(ctx, call.name, read_only=read_only).header)
+    fence = call.arguments.optional_number("fence") or 0
+    opened = open_volume(ctx, call.name, read_only=read_only, fence=fence)
+    return _info(ctx, opened.header)
 
 
 def _close(ctx: Context, call: Call) -> Json:

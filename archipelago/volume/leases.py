@@ -99,14 +99,20 @@ class Leases:
         finally:
             self.release(uuid)
 
-    def acquire(self, uuid: bytes, name: str) -> Lease:
+    def acquire(self, uuid: bytes, name: str, *, fence: int = 0) -> Lease:
         """Take a volume's lease, or count once more if it is held already.
+
+        Args:
+            uuid: of the volume.
+            name: for people.
+            fence: only take back the lease that has this fence; 0: any.
 
         Raises:
             LeaseHeld: another instance has it.
-            LeaseLost: it was lost, and the volume is still open.
+            LeaseLost: it was lost, and the volume is still open; or the lease of that
+                fence is not ours any more.
         """
-        return self._acquire(uuid, name, self.ask)
+        return self._acquire(uuid, name, replace(self.ask, fence=fence))
 
     def unclean(self, uuid: bytes, fence: int) -> bool:
         """True if whoever wrote last to a volume may still be writing.
@@ -309,10 +315,11 @@ class Leases:
     def _acquire(self, uuid: bytes, name: str, ask: Lease) -> Lease:
         while (held := self._count_up(uuid)) is not None:
             if held.gone:
-                raise LeaseLost(
-                    f'the lease of "{name}" was lost: close the volume first'
-                )
+                raise _lost(name)
             if held.users:
+                if ask.fence not in (0, held.lease.fence):
+                    self.release(uuid)
+                    raise _lost(name)
                 return held.lease
             with held.guard:
                 pass  # it is being given back just now
@@ -320,7 +327,7 @@ class Leases:
         started = boottime_ns()
         granted, lease = self._store.acquire(lease_id(uuid), ask)
         if not granted:
-            raise refusal(name, lease)
+            raise _lost(name) if ask.fence else refusal(name, lease)
         locked = bool(lease.flags & LeaseFlag.LOCK)
         held = Held(name, lease, before, 1, started, locked)
         with self._guard:
@@ -354,6 +361,10 @@ class Leases:
             finally:
                 held.gone = True
                 self._pop(uuid)
+
+
+def _lost(name: str) -> LeaseLost:
+    return LeaseLost(f'the lease of "{name}" was lost: close the volume first')
 
 
 def deadline_of(held: Held) -> int:

@@ -16,7 +16,7 @@ import errno
 import logging
 
 from archipelago._map import Header, pack_header
-from archipelago.errors import ArchipelagoError, VolumeBusy
+from archipelago.errors import ArchipelagoError, LeaseLost, VolumeBusy
 from archipelago.volume.change import Change
 from archipelago.volume.changing import change_of
 from archipelago.volume.checkpoint import freeze, freeze_torn
@@ -27,26 +27,33 @@ from xseg.constants import VolumeFlag
 log = logging.getLogger(__name__)
 
 
-def open_volume(ctx: Context, name: str, *, read_only: bool) -> OpenMap:
+def open_volume(ctx: Context, name: str, *, read_only: bool, fence: int = 0) -> OpenMap:
     """Open a volume, or find it open.
 
     Args:
         ctx: where.
         name: a volume or snapshot.
         read_only: do not take the lease.  Snapshots never need it.
+        fence: of the lease under which vlmcd had it open for writing, and wants it
+            again; 0: any.  A lease that was broken is not taken anew for that.
 
     Raises:
         VolumeNotFound: there is none.
         LeaseHeld: another instance has it open for writing.
+        LeaseLost: it cannot be had under that fence any more.
     """
     with ctx.locks.hold(name):
         opened = _find_open(ctx, name)
         if opened is not None:
+            if fence not in (0, opened.fence):
+                raise LeaseLost(
+                    f'"{name}" was opened anew: the lease of before is lost'
+                )
             if read_only or not opened.read_only or _is_snapshot(opened.header):
                 return opened
             return _upgrade(ctx, opened)
         if not read_only and not _is_snapshot(ctx.headers.get(name)):
-            opened = _open_for_write(ctx, name)
+            opened = _open_for_write(ctx, name, fence)
         else:
             opened = _open_for_read(ctx, name)
     ctx.compact_soon(opened.header)
@@ -177,9 +184,9 @@ def _upgrade(ctx: Context, opened: OpenMap) -> OpenMap:
     return upgraded
 
 
-def _open_for_write(ctx: Context, name: str) -> OpenMap:
+def _open_for_write(ctx: Context, name: str, fence: int = 0) -> OpenMap:
     uuid = ctx.headers.get(name).uuid
-    lease = ctx.leases.acquire(uuid, name)
+    lease = ctx.leases.acquire(uuid, name, fence=fence)
     handle = 0
     try:
         with change_of(ctx, name) as change:

@@ -17,6 +17,8 @@
  * opened again under its name after that.  The children that wait may hold all
  * descriptors there are, so one is kept for this.
  */
+#include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "common/log.h"
@@ -138,7 +140,13 @@ static void revive_ask(struct volume *v)
         return;
     }
     v->ask_op = XSEG_OP_OPEN;
-    v->ask_arguments = volume_read_only(v) ? ASK_READ_ONLY : ASK_WRITABLE;
+    v->ask_arguments = ASK_READ_ONLY;
+    if (!volume_read_only(v)) {
+        /* A lease that was broken must not be taken anew for this. */
+        snprintf(v->ask_again, sizeof v->ask_again,
+                 "{\"read_only\":false,\"fence\":%" PRIu64 "}", v->info.fence);
+        v->ask_arguments = v->ask_again;
+    }
     ask_fill(v, rq);
     composer_send(c, rq, XSEG_PORT_CONTROL, revive_answered, v);
 }
