@@ -176,6 +176,28 @@ static void test_a_holder_that_lives_writes_into_the_void(void)
     node_stop(&node);
 }
 
+/** Its hold is on a first file without a name; the other file still is the extent's. */
+static void test_a_holder_opens_another_file_after_the_sealing(void)
+{
+    struct xseg_object e = extent_name(7, 1);
+    struct node node;
+
+    node_start(&node, &setup);
+    write_everywhere(&node, &e);
+    CHECK_EQ(node_do(&node, order(NODE_RELEASE, &e, 0, 0)), 0);
+    CHECK_EQ(node_do(&node, order(NODE_WRITE, &e, 0, 'b')), 2 * SECTOR);
+    node_pause(&node);
+    server_start(s, &setup);
+    CHECK_EQ(do_release(s, &e, XSEG_F_FORCE), 0);
+    node_continue(&node);
+    CHECK_EQ(node_do(&node, order(NODE_WRITE, &e, 0, 'x')), 2 * SECTOR);
+    CHECK_EQ(node_do(&node, order(NODE_WRITE, &e, FAR, 'x')), -ESTALE);
+    check_everywhere(&e);
+    CHECK(reads(&e, 0, 2 * SECTOR, 'b'));
+    server_stop(s);
+    node_stop(&node);
+}
+
 static void test_a_holder_that_lets_go_costs_no_copy(void)
 {
     struct xseg_object e = extent_name(2, 1), dead = extent_name(2, 2);
@@ -418,6 +440,7 @@ int main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
     make_root(setup.path);
     test_a_holder_that_lives_writes_into_the_void();
+    test_a_holder_opens_another_file_after_the_sealing();
     test_a_holder_that_lets_go_costs_no_copy();
     test_the_first_write_comes_late();
     test_only_another_file_was_written();
