@@ -46,6 +46,34 @@ def argv(
     ]
 
 
+def argv_flushed(uris: list[str], seconds: float, size: int) -> list[str]:
+    """The command line of one run of random 4 KiB writes, each followed by a flush.
+
+    Args:
+        uris: one job with one request under way for each.
+        seconds: how long [s].
+        size: of each image [bytes].
+    """
+    common = [
+        "fio",
+        "--ioengine=nbd",
+        "--rw=randwrite",
+        "--bs=4k",
+        "--iodepth=1",
+        "--fsync=1",
+        f"--size={size}",
+        "--time_based",
+        f"--runtime={seconds}",
+        "--ramp_time=1",
+        "--randrepeat=0",
+        "--group_reporting",
+        "--output-format=json",
+    ]
+    for number, uri in enumerate(uris):
+        common += [f"--name=b{number}", f"--uri={uri}"]
+    return common
+
+
 def run(command: list[str]) -> Sample:
     """Run it and read the JSON."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import nbd_io, pauses, volumes
+from benchmarks import flush, nbd_io, pauses, volumes
 from benchmarks.report import Row, show
 
 Group = Callable[[Path, float, int], tuple[list[Row], list[str]]]
@@ -23,6 +23,7 @@ Group = Callable[[Path, float, int], tuple[list[Row], list[str]]]
 GROUPS: dict[str, tuple[str, Group]] = {
     "owned": ("I/O over NBD, owned sectors", nbd_io.owned),
     "fresh": ("I/O over NBD, fresh clones", nbd_io.fresh),
+    "flush": ("writes with a flush each, over NBD", flush.flushed),
     "latency": ("clone and snapshot", lambda work, seconds, nr: volumes.latency(work)),
     "ingest": ("import", lambda work, seconds, nr: volumes.ingest(work)),
     "amplification": (
