@@ -339,7 +339,7 @@ static void answer_without_a_word(struct xseg_segment *own)
 static void an_answer_that_was_not_queued_is_found(void)
 {
     pid_t child = child_start(answer_without_a_word, CHILD_DIES);
-    struct xseg_port *client = port_new(seg, XSEG_PORT_ANY, "client");
+    client = port_new(seg, XSEG_PORT_ANY, "client");
     struct xseg_request *rq = request_new(client);
     request_send(client, rq, XSEG_PORT_VLMCD);
     child_bury(child);
