@@ -12,10 +12,10 @@ import os
 import urllib.parse
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from archipelago import paths
+from archipelago.closing import Closing
 from archipelago.errors import (
     ArchipelagoError,
     NotRunning,
@@ -40,6 +40,9 @@ __all__ = ["Client", "CloneResult", "connect"]
 #: Room for the answer to most requests, and for a listing [bytes].
 _ROOM = 64 << 10
 _LIST_ROOM = 4 << 20
+#: How long to wait for a peer that is being started again [s]: longer than the
+#: supervisor's longest pause before that.
+_PATIENCE = 10.0
 #: Entries of one page of a listing: they fit into the room however long the names are.
 _LIST_PAGE = 2500
 
@@ -81,7 +84,7 @@ def connect(home: str | os.PathLike[str] | None = None) -> Client:
     return Client(segment, home)
 
 
-class Client:
+class Client(Closing):
     """A connection to one instance.
 
     Args:
@@ -95,19 +98,10 @@ class Client:
         self._segment = segment
         self._home = home
         self._settings: Settings | None = None
-        self._messenger = Messenger(segment, "client")
-        self._opener = SerialMessenger(segment, "client-open")
-
-    def __enter__(self) -> Client:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+        self._messenger = Messenger(segment, "client", _PATIENCE, persistent=True)
+        self._opener = SerialMessenger(
+            segment, "client-open", _PATIENCE, persistent=True
+        )
 
     def close(self) -> None:
         """Disconnect.  Volumes that are still open are closed.  Twice is harmless."""
@@ -410,11 +404,16 @@ class Client:
             raise from_reply(reply.result, _json(reply), f'cannot open "{name}"')
         return reply.handle, reply.inline
 
-    def close_handle(self, handle: int) -> None:
-        """Close a handle of `open_handle`; the last close of a volume flushes it."""
+    def close_handle(self, handle: int) -> bool:
+        """Close a handle of `open_handle`; the last close of a volume flushes it.
+
+        Returns:
+            False if vlmcd does not know it, having restarted: then nothing was flushed.
+        """
         reply = self._opener.call(PORT_VLMCD, Op.CLOSE, handle=handle)
         if reply.result < 0 and reply.result != -errno.ESTALE:
             raise from_errno(reply.result, "the volume was not closed well")
+        return reply.result >= 0
 
     def _control(
         self,

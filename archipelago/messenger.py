@@ -33,6 +33,8 @@ _RETRY_FIRST = 0.001
 _RETRY_MOST = 0.1
 #: Most requests of one `Messenger.send_many` under way.
 _DEPTH = 16
+#: What may be done again when nobody knows whether a peer that died had done it.
+_REPEATABLE = frozenset({Op.PING, Op.INFO, Op.LIST, Op.OPEN, Op.CLOSE})
 
 
 @dataclass(frozen=True)
@@ -105,12 +107,22 @@ class Messenger:
         role: name of the ports, for status.
         patience: how long to try again while nobody is bound to the receiver's port
             [s]; a peer that is being restarted comes back within that.
+        persistent: try again, too, what a peer that stops had not begun, and what one
+            that died may have done, if that does no harm.
     """
 
-    def __init__(self, segment: Segment, role: str, patience: float = 5.0) -> None:
+    def __init__(
+        self,
+        segment: Segment,
+        role: str,
+        patience: float = 5.0,
+        *,
+        persistent: bool = False,
+    ) -> None:
         self.segment = segment
         self.role = role
         self.patience = patience
+        self._persistent = persistent
         self._local = threading.local()
         self._lock = threading.Lock()
         self._ports: dict[int, Port] = {}
@@ -213,7 +225,7 @@ class Messenger:
             try:
                 flight = _Flight(self.segment, port, call)
                 reply = flight.land(port.call(flight.request, call.dst))
-                if reply.result != -errno.EPIPE:
+                if not self._unserved(call, reply.result):
                     return reply
                 refused: OSError | None = None
             except (PortUnbound, SegmentFull, WouldBlock) as error:
@@ -225,6 +237,14 @@ class Messenger:
                 raise self._gave_up(call, refused)
             time.sleep(pause)
             pause = min(2 * pause, _RETRY_MOST)
+
+    def _unserved(self, call: Call, result: int) -> bool:
+        """True if the request was not served, or may be served once more."""
+        if result == -errno.EPIPE or not self._persistent:
+            return result == -errno.EPIPE
+        if result == -errno.EOWNERDEAD:
+            return call.op in _REPEATABLE
+        return result == -errno.ECANCELED
 
     def _gave_up(self, call: Call, refused: OSError | None) -> ArchipelagoError:
         if refused is None or isinstance(refused, PortUnbound):
@@ -262,7 +282,7 @@ class Messenger:
                 self._land_one(port, under_way, replies)
         return [
             replies[i]
-            if i in replies and replies[i].result != -errno.EPIPE
+            if i in replies and not self._unserved(call, replies[i].result)
             else self._send(call)
             for i, call in enumerate(todo)
         ]
@@ -352,8 +372,15 @@ class SerialMessenger(Messenger):
     port that opened it.
     """
 
-    def __init__(self, segment: Segment, role: str, patience: float = 5.0) -> None:
-        super().__init__(segment, role, patience)
+    def __init__(
+        self,
+        segment: Segment,
+        role: str,
+        patience: float = 5.0,
+        *,
+        persistent: bool = False,
+    ) -> None:
+        super().__init__(segment, role, patience, persistent=persistent)
         self._turn = threading.Lock()
         self._only: Port | None = None
 

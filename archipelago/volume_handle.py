@@ -3,27 +3,31 @@
 
 Any number of threads may use one `Volume`.  Large transfers are cut into pieces of
 which several are under way at once.  If a peer restarts, what was under way is
-repeated.  If that was vlmcd, the volume is opened again, and if writes of that time
-were not flushed, the next `flush` fails once, because they may be lost.
+repeated; if that was vlmcd, the volume is opened again first, by its uuid, whatever its
+name is by then.  Nothing that was answered is lost by that, unless another node has had
+the volume meanwhile: then the next `flush` fails once if something was not flushed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import threading
 import time
 from collections.abc import Callable, Iterator
-from types import TracebackType
 from typing import TYPE_CHECKING
 
+from archipelago.closing import Closing
 from archipelago.errors import (
     ArchipelagoError,
     IoError,
     LeaseLost,
     NotRunning,
     UsageError,
+    VolumeNotFound,
     from_errno,
 )
+from archipelago.ids import uuid_text
 from archipelago.messenger import Reply
 from xseg import Buffer, Port, Request
 from xseg.constants import (
@@ -49,11 +53,12 @@ _PIECES = 4
 #: Largest range of one ZERO, DISCARD or MAPR [bytes].
 _RANGE_BYTES = 1 << 30
 _RUNS_ROOM = 64 << 10
-#: How long to try while vlmcd is away [s].
-_PATIENCE = 5.0
+#: How long to try while vlmcd is away [s]: longer than the supervisor's longest pause
+#: before a start, and as long as vlmcd itself tries to reach other peers.
+_PATIENCE = 30.0
 
 
-class Volume:
+class Volume(Closing):
     """An open volume or snapshot; made by `Client.open`.
 
     Args:
@@ -69,21 +74,12 @@ class Volume:
         self._handle, raw = client.open_handle(name, self._flags)
         self._name = name
         record = VolumeInfo.unpack(raw)
+        self._uuid = record.uuid
+        self._fence = record.fence
         self._read_only = read_only or bool(record.flags & VolumeFlag.READONLY)
         self._closed = False
         self._unflushed = False
         self._doubtful = False
-
-    def __enter__(self) -> Volume:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open"
@@ -198,7 +194,7 @@ class Volume:
         """Return after everything that was written before is safe from any crash.
 
         Raises:
-            IoError: it is not, or vlmcd restarted since the last flush.
+            IoError: it is not, or another node has had the volume since the last flush.
         """
         dirty, self._unflushed = self._unflushed, False
         try:
@@ -209,7 +205,7 @@ class Volume:
         if self._doubtful:
             self._doubtful = False
             raise IoError(
-                f'the instance restarted before "{self._name}" was flushed: writes '
+                f'another node had "{self._name}" before it was flushed here: writes '
                 "since the flush before may be lost"
             )
 
@@ -277,9 +273,21 @@ class Volume:
         """
         if self._closed:
             return
-        self._closed = True
-        if not self._client.segment.closed:
-            self._client.close_handle(self._handle)
+        client = self._client
+        try:
+            if client.segment.closed:
+                return
+            known = self._known(self._handle)
+            if client.close_handle(self._handle) or not self._unflushed:
+                return
+            if known:
+                # Its lease is lost.  Opening it anew would not bring anything back.
+                raise self._failure(Op.FLUSH, 0, 0, -errno.ESTALE)
+            # What vlmcd had answered before it restarted, the new one can flush.
+            self.flush()
+            client.close_handle(self._handle)
+        finally:
+            self._closed = True
 
     # ---- how -------------------------------------------------------------------------
 
@@ -402,10 +410,28 @@ class Volume:
     def _reopen(self, stale: int) -> int:
         with self._guard:
             if self._handle == stale:
-                self._handle, _ = self._client.open_handle(self._name, self._flags)
-                if self._unflushed:
+                self._handle, record = self._open_again()
+                # A restart takes the lease back, or the next one; more is another's.
+                if record.fence > self._fence + 1 and self._unflushed:
                     self._doubtful = True
+                self._fence = record.fence
             return self._handle
+
+    def _open_again(self) -> tuple[int, VolumeInfo]:
+        """Open the same volume, under the name that it has now."""
+        client = self._client
+        with contextlib.suppress(VolumeNotFound):
+            handle, raw = client.open_handle(self._name, self._flags)
+            record = VolumeInfo.unpack(raw)
+            if record.uuid == self._uuid:
+                return handle, record
+            client.close_handle(handle)
+        uuid = uuid_text(self._uuid)
+        for info in client.list():
+            if info.uuid == uuid and info.name != self._name:
+                self._name = info.name
+                return self._open_again()
+        raise VolumeNotFound(f'there is no volume "{self._name}" any more')
 
     def _failure(self, op: Op, offset: int, size: int, result: int) -> ArchipelagoError:
         what = f'cannot {op.name.lower()} "{self._name}"'

@@ -15,9 +15,9 @@ gives them.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from archipelago.closing import Closing
 from archipelago.errors import UsageError
 from xseg import Buffer, Request
 from xseg.constants import PORT_ANY, PORT_VLMCD, Flag, Op
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from archipelago.volume_handle import Volume
 
 
-class VolumeQueue:
+class VolumeQueue(Closing):
     """Requests of one thread to one volume.
 
     Args:
@@ -47,17 +47,6 @@ class VolumeQueue:
             self.close()
             raise
         self._tags: dict[int, Any] = {}
-
-    def __enter__(self) -> VolumeQueue:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __len__(self) -> int:
         """Requests under way."""

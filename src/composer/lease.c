@@ -72,7 +72,7 @@ void lease_serve(struct composer *c, struct xseg_request *rq)
         composer_serve_again(c, &v->overdue);
         again_soon(c);
     } else {
-        volume_lost(v, "another node took its lease, or may have");
+        volume_lost(v, "control has given it up");
     }
     composer_reply(c, rq, 0);
 }
