@@ -14,21 +14,28 @@ __all__ = ["command"]
 
 @click.command("unlock")
 @volume_argument()
-@click.option(
-    "-f", "--force", is_flag=True, help="Break a lock that somebody else holds."
-)
+@click.option("-f", "--force", is_flag=True, help="Break the lock, whoever holds it.")
 @common_options
 def command(name: str, force: bool) -> None:
     """Unlock the volume NAME.
 
-    A lock that another instance took is only broken with -f; that instance can write
-    no more from then on.
+    A lock that another instance took, or the one of a volume that is open, is only
+    broken with -f: whoever uses the volume there is answered with errors from then on.
     """
     with connect() as client:
-        client.unlock(name, force=force)
+        broken = client.unlock(name, force=force).broken
         info = client.info(name)
     if Common.current().json:
         lease = info.lease.to_json() if info.lease is not None else None
-        write_json({"name": name, "lease": lease})
+        members = {"name": name, "lease": lease}
+        if broken is not None:
+            members["broken"] = broken.to_json()
+        write_json(members)
+    elif broken is not None:
+        talk(
+            f"{name} is unlocked: broke the lease of {broken.host} (instance "
+            f"{broken.owner}, pid {broken.pid}), whose users get errors until they "
+            "close it"
+        )
     else:
         talk(f"{name} is unlocked")
