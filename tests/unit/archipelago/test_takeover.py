@@ -1,0 +1,346 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Taking a volume over: nothing of a former holder is read, whoever dies in between.
+
+Control halves stand for nodes: each has an instance uuid of its own, all work on one
+store.  One "dies" by never saying anything again; its lease is broken.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+import archipelago
+from archipelago.control import ControlService
+from archipelago.ids import ObjectId
+from archipelago.volume.clone import clone
+from archipelago.volume.context import Context
+from archipelago.volume.create import create
+from archipelago.volume.lock import lock, unlock
+from archipelago.volume.open import close_volume, open_volume
+from archipelago.volume.remove import remove
+from archipelago.volume.rename import rename
+from archipelago.volume.resize import resize
+from archipelago.volume.snapshot import snapshot
+from tests.helpers.inprocess import ALL, BLOCK, MIB, SECTOR, Peers
+from tests.unit.archipelago.test_crash_steps import Crashed, content, names, put
+from xseg import Segment
+from xseg.constants import ObjectKind, Op
+from xseg.testing import unique_name
+
+
+class Store:
+    """A store and the nodes on it."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.name = unique_name("takeover")
+        self.segment = Segment.create(
+            self.name, ports=256, requests=1024, heap_bytes=64 * MIB
+        )
+        self.peers = Peers(self.name, ALL)
+        self._services: list[ControlService] = []
+
+    def node(self, name: str) -> Context:
+        """A control half; of one name twice, the second is its restart."""
+        home = self.home / name
+        home.mkdir(exist_ok=True)
+        service = ControlService(self.name, instance_file=home / "instance", host=name)
+        self._services.append(service)
+        return service.context
+
+    def close(self) -> None:
+        for service in self._services:
+            service.context.messenger.close()
+            service.context.messenger.segment.close()
+        self.peers.stop()
+        Segment.destroy(self.name)
+        self.segment.close()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    started = Store(tmp_path)
+    yield started
+    started.close()
+
+
+def die(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on this node asks nobody for anything."""
+
+    def gone(*_: object) -> NoReturn:
+        raise Crashed
+
+    monkeypatch.setattr(ctx.messenger, "send", gone)
+    monkeypatch.setattr(ctx.messenger, "send_many", gone)
+
+
+def steps_of(ctx: Context) -> list[tuple[Op, ObjectKind]]:
+    """Note the changes of the store that a node makes from now on."""
+    seen: list[tuple[Op, ObjectKind]] = []
+    ctx.store.stepped = lambda op, target: seen.append((op, target.kind))
+    return seen
+
+
+def break_lease(ctx: Context, name: str) -> None:
+    ctx.leases.break_(ctx.headers.get(name).uuid)
+
+
+def opened_by(ctx: Context, name: str = "v") -> int:
+    """Open for writing; the epoch that was found."""
+    return open_volume(ctx, name, read_only=False).header.epoch
+
+
+SEAL = (Op.RELEASE, ObjectKind.EXTENT)
+
+
+def test_what_was_given_back_is_not_taken_over(store: Store) -> None:
+    one, two = store.node("one"), store.node("two")
+    create(one, "v", 8 * BLOCK, BLOCK)
+    put(one, "v", b"a" * SECTOR, 0)
+    for node in (two, one, two, two):
+        seen = steps_of(node)
+        assert opened_by(node) == 1
+        assert SEAL not in seen
+        close_volume(node, "v")
+        # nor is what was changed, or not changed, while it was closed
+        resize(node, "v", 8 * BLOCK)
+        lock(node, "v")
+        unlock(node, "v")
+
+
+def test_a_failed_change_leaves_nothing_to_take_over(store: Store) -> None:
+    one, two = store.node("one"), store.node("two")
+    create(one, "v", 8 * BLOCK, BLOCK)
+    create(one, "w", 8 * BLOCK, BLOCK)
+    with pytest.raises(archipelago.VolumeExists):
+        snapshot(one, "v", "w")
+    seen = steps_of(two)
+    assert opened_by(two) == 1
+    assert SEAL not in seen
+
+
+@pytest.mark.parametrize("change", ["open", "snapshot", "resize", "rename", "lock"])
+def test_every_change_shuts_the_last_holder_out_first(
+    store: Store, change: str
+) -> None:
+    one, two = store.node("one"), store.node("two")
+    create(one, "v", 8 * BLOCK, BLOCK)
+    put(one, "v", b"a" * SECTOR, 0)
+    epoch = opened_by(one)
+    break_lease(two, "v")
+    seen = steps_of(two)
+    changes: dict[str, Callable[[], object]] = {
+        "open": lambda: opened_by(two),
+        "snapshot": lambda: snapshot(two, "v", "s"),
+        "resize": lambda: resize(two, "v", 16 * BLOCK),
+        "rename": lambda: rename(two, "v", "w"),
+        "lock": lambda: lock(two, "v"),
+    }
+    changes[change]()
+    order = [step for step in seen if step == SEAL or step[1] is ObjectKind.HEADER]
+    assert order[0] == SEAL
+    assert order[1] == (Op.UPDATE, ObjectKind.HEADER)
+    name = "w" if change == "rename" else "v"
+    header = two.headers.get(name)
+    assert header.epoch > epoch
+    assert header.journal > 1
+    # the old holder can change nothing any more
+    with pytest.raises(archipelago.ArchipelagoError):
+        snapshot(one, "v", "late")
+    assert "late" not in names(two)
+    assert content(two, name, SECTOR) == b"a" * SECTOR
+
+
+def test_a_restart_finds_its_volume_as_it_was(store: Store) -> None:
+    one = store.node("one")
+    create(one, "v", 8 * BLOCK, BLOCK)
+    opened = open_volume(one, "v", read_only=False)
+    again = store.node("one")
+    seen = steps_of(again)
+    found = open_volume(again, "v", read_only=False)
+    assert (found.fence, found.header.epoch) == (opened.fence, opened.header.epoch)
+    assert SEAL not in seen
+
+
+@pytest.mark.parametrize("comes_back", ["itself", "another"])
+def test_who_takes_over_may_die_after_each_step(
+    store: Store, comes_back: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for stop_at in range(1, 12):
+        one, two = store.node("one"), store.node("two")
+        name = f"v{stop_at}"
+        create(one, name, 8 * BLOCK, BLOCK)
+        put(one, name, b"a" * SECTOR, 0)
+        epoch = opened_by(one, name)
+        break_lease(two, name)
+        steps = 0
+
+        def step(
+            op: Op, target: ObjectId, limit: int = stop_at, ctx: Context = two
+        ) -> None:
+            nonlocal steps
+            steps += 1
+            if steps == limit:
+                die(ctx, monkeypatch)
+                raise Crashed
+
+        two.store.stepped = step
+        ended = False
+        with contextlib.suppress(Crashed):
+            opened_by(two, name)
+            ended = True
+        two.store.stepped = None
+        third = store.node("two" if comes_back == "itself" else "three")
+        if comes_back == "another":
+            break_lease(third, name)
+        seen = steps_of(third)
+        header = open_volume(third, name, read_only=False).header
+        assert header.epoch > epoch, f"not taken over after step {stop_at}"
+        if comes_back == "another":
+            assert SEAL in seen
+        with pytest.raises(archipelago.ArchipelagoError):
+            resize(one, name, MIB)
+        close_volume(third, name)
+        assert content(third, name, SECTOR) == b"a" * SECTOR
+        if ended:
+            return
+    raise AssertionError("it never came to its end")
+
+
+def test_a_header_that_changes_meanwhile_is_taken_over_again(store: Store) -> None:
+    one, two = store.node("one"), store.node("two")
+    create(one, "v", 8 * BLOCK, BLOCK)
+    put(one, "v", b"a" * SECTOR, 0)
+    opened_by(one)
+    break_lease(two, "v")
+    sealed: list[int] = []
+
+    def step(op: Op, target: ObjectId) -> None:
+        if (op, target.kind) == SEAL:
+            sealed.append(int.from_bytes(target.id[16:24], "little"))
+            if len(sealed) == 1:
+                # The old holder had sent this just before it lost its lease.
+                header = one.headers.get("v")
+                one.headers.replace(
+                    replace(header, version=header.version + 1, epoch=header.epoch + 1)
+                )
+
+    two.store.stepped = step
+    opened_by(two)
+    assert sealed[:2] == [1, 2]
+    assert two.headers.get("v").epoch == 3
+
+
+def paused_after(
+    ctx: Context, op: Op, kind: ObjectKind, act: Callable[[], object]
+) -> None:
+    """Let another node act when this one has done a step."""
+
+    def step(done: Op, target: ObjectId) -> None:
+        if (done, target.kind) == (op, kind):
+            ctx.store.stepped = None
+            act()
+
+    ctx.store.stepped = step
+
+
+def test_a_rename_that_was_overtaken_brings_no_second_name_to_life(
+    store: Store,
+) -> None:
+    one, two = store.node("one"), store.node("two")
+    create(one, "v", 8 * BLOCK, BLOCK)
+    put(one, "v", b"a" * SECTOR, 0)
+
+    def overtake() -> None:
+        break_lease(two, "v")
+        resize(two, "v", 4 * BLOCK)
+
+    paused_after(one, Op.CREATE, ObjectKind.HEADER, overtake)
+    with pytest.raises(archipelago.ArchipelagoError):
+        rename(one, "v", "new")
+    assert names(two) == ["v"]
+    remove(two, "v")
+    assert names(two) == []
+    assert two.headers.find("new") is None
+
+
+def test_a_removal_that_was_overtaken_removes_nothing(store: Store) -> None:
+    one, two = store.node("one"), store.node("two")
+    create(one, "v", 8 * BLOCK, BLOCK)
+    delete = one.headers.delete
+
+    def late(name: str, version: int) -> bool:
+        break_lease(two, "v")
+        put(two, "v", b"b" * SECTOR, 0)
+        return delete(name, version)
+
+    one.headers.delete = late  # type: ignore[method-assign]
+    with pytest.raises(archipelago.LeaseLost):
+        remove(one, "v")
+    assert content(two, "v", SECTOR) == b"b" * SECTOR
+
+
+def test_a_snapshot_that_comes_after_its_volume_is_gone_is_taken_back(
+    store: Store,
+) -> None:
+    one, two = store.node("one"), store.node("two")
+    create(one, "v", 8 * BLOCK, BLOCK)
+    put(one, "v", b"a" * SECTOR, 0)
+
+    def overtake() -> None:
+        break_lease(two, "v")
+        remove(two, "v")
+
+    paused_after(one, Op.CREATE, ObjectKind.HEADER, overtake)
+    with pytest.raises(archipelago.LeaseLost, match="no snapshot"):
+        snapshot(one, "v", "s")
+    assert names(two) == []
+
+
+def test_a_clone_that_comes_after_its_snapshot_is_gone_is_taken_back(
+    store: Store,
+) -> None:
+    one, two = store.node("one"), store.node("two")
+    create(one, "v", 8 * BLOCK, BLOCK)
+    put(one, "v", b"a" * SECTOR, 0)
+    snapshot(one, "v", "s")
+    paused_after(one, Op.CREATE, ObjectKind.HEADER, lambda: remove(two, "s"))
+    done = clone(one, "s", ["c"])
+    assert done.created == []
+    assert "removed meanwhile" in str(done.failed["c"])
+    assert names(two) == ["v"]
+
+
+def test_two_nodes_and_one_name(store: Store) -> None:
+    one, two = store.node("one"), store.node("two")
+    create(one, "v", 8 * BLOCK, BLOCK)
+    others: list[Callable[[], object]] = [
+        lambda: create(two, "v", MIB, BLOCK),
+        lambda: rename(two, "w", "v"),
+        lambda: snapshot(two, "w", "v"),
+    ]
+    for other in others:
+        if "w" not in names(two):
+            create(two, "w", MIB, BLOCK)
+        with pytest.raises(archipelago.VolumeExists):
+            other()
+    # both want a new name at the same moment: one gets it, the other changes nothing
+    original = one.headers.create
+
+    def late(header: object) -> None:
+        one.headers.create = original  # type: ignore[method-assign]
+        create(two, "new", MIB, BLOCK)
+        original(header)  # type: ignore[arg-type]
+
+    one.headers.create = late  # type: ignore[method-assign]
+    with pytest.raises(archipelago.VolumeExists):
+        rename(one, "v", "new")
+    assert names(two) == ["new", "v", "w"]
+    assert names(one) == ["new", "v", "w"]
+    assert two.headers.get("new").uuid != one.headers.get("v").uuid
