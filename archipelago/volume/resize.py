@@ -86,7 +86,9 @@ def settle_tail(change: Change) -> None:
         data = ctx.store.read(source, run.object_off, SECTOR_BYTES)
         kept = data[: header.size - offset]
         extent = extent_id(header.uuid, header.epoch)
-        ctx.store.write(extent, offset, kept.ljust(SECTOR_BYTES, b"\0"), durable=True)
+        ctx.store.write(extent, offset, kept.ljust(SECTOR_BYTES, b"\0"), durable=False)
+        # All of it: marks that a dead mapper left go into the journal with ours.
+        ctx.store.flush(extent)
         if change.opened is None or change.opened.read_only:
             ctx.store.release_extent(extent)
         ctx.maps.mark(change.handle, offset, SECTOR_BYTES)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -132,6 +134,7 @@ def test_dropped_peers_warn_and_are_freed(segment: Segment) -> None:
         {"backend": "mem", "roles": 0},
         {"backend": "file", "data_path": "/proc/version/here"},
         {"backend": "m\0m"},
+        {"backend": "mem", "marks_fd": 0},
     ],
 )
 def test_a_wrong_option_is_named(segment: Segment, wrong: dict[str, object]) -> None:
@@ -140,6 +143,18 @@ def test_a_wrong_option_is_named(segment: Segment, wrong: dict[str, object]) -> 
     with pytest.raises(xseg.XsegError, match=r"start peers|NUL"):
         Native(target, roles, **options)  # type: ignore[arg-type]
     assert segment.ports() == []
+
+
+def test_the_mapper_takes_a_memory_for_marks(segment: Segment) -> None:
+    fd = os.memfd_create("marks", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(fd, 4 << 20)
+        with pytest.raises(xseg.InvalidArgument, match="sealed"):
+            Native(segment, Role.MAPPERD, backend="mem", marks_fd=fd)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+        Native(segment, Role.MAPPERD, backend="mem", marks_fd=fd).close()
+    finally:
+        os.close(fd)
 
 
 def test_a_taken_port_is_named(segment: Segment) -> None:
