@@ -21,6 +21,7 @@ from archipelago.volume.change import Change
 from archipelago.volume.changing import change_of
 from archipelago.volume.checkpoint import freeze, freeze_torn
 from archipelago.volume.context import Context, OpenMap, own_extent
+from archipelago.volume.departed import await_departed
 from archipelago.volume.resize import settle_tail
 from xseg.constants import VolumeFlag
 
@@ -133,6 +134,7 @@ def _find_open(ctx: Context, name: str) -> OpenMap | None:
 
 def _make_durable(ctx: Context, opened: OpenMap) -> None:
     """Flush all that was answered by a vlmcd that is gone; its name is locked."""
+    await_departed(ctx.messenger.segment)
     ctx.store.flush(own_extent(opened.header))
     try:
         ctx.maps.flush(opened.handle)
@@ -186,6 +188,7 @@ def _upgrade(ctx: Context, opened: OpenMap) -> OpenMap:
 
 def _open_for_write(ctx: Context, name: str, fence: int = 0) -> OpenMap:
     uuid = ctx.headers.get(name).uuid
+    await_departed(ctx.messenger.segment)
     lease = ctx.leases.acquire(uuid, name, fence=fence)
     handle = 0
     try:
