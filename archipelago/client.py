@@ -43,6 +43,8 @@ _LIST_ROOM = 4 << 20
 #: How long to wait for a peer that is being started again [s]: longer than the
 #: supervisor's longest pause before that.
 _PATIENCE = 10.0
+#: A peer died, or ended, in the middle: what was asked for may have happened.
+_CUT_OFF = {errno.EOWNERDEAD, errno.EPIPE, errno.ECANCELED}
 #: Entries of one page of a listing: they fit into the room however long the names are.
 _LIST_PAGE = 2500
 
@@ -438,6 +440,8 @@ class Client(Closing):
         answer = _json(reply)
         if reply.result < 0:
             what = f"cannot {op.name.lower()}" + (f' "{name}"' if name else "")
+            if name is not None and -reply.result in _CUT_OFF:
+                what = f"{what} for certain: look whether it happened, then try again"
             raise from_reply(reply.result, answer, what)
         return answer
 
