@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the Archipelago of 2010-2015 left to its administrators, and ours does itself.
+
+The numbers are those of the list that the project started from: 1.7 are procedures that
+had to be done by hand, 1.8 defects that its authors knew of, 1.9 defects found by
+reading (``test_original_defects.py`` has those that need no second node).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import archipelago
+from archipelago.volume.open import close_volume, open_volume
+from tests.helpers.cluster import Cluster, Node, running_cluster, until
+from tests.helpers.inprocess import running
+
+MIB = 1 << 20
+TTL = "2"
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with running_cluster(2, backend="file", lease_ttl=TTL) as started:
+        yield started
+
+
+def write(node: Node, name: str, data: bytes) -> None:
+    with node.instance.connect() as client, client.open(name) as volume:
+        volume.pwrite(data, 0)
+        volume.flush()
+
+
+def read(node: Node, name: str, size: int) -> bytes:
+    with node.instance.connect() as client:
+        with client.open(name, read_only=True) as volume:
+            return bytes(volume.pread(size, 0))
+
+
+@contextlib.contextmanager
+def in_use(node: Node, name: str, data: bytes) -> Iterator[archipelago.Volume]:
+    """A volume of 8 MiB that a node has open, with flushed data."""
+    with node.instance.connect() as client:
+        client.create(name, 8 * MIB)
+        volume = client.open(name)
+        volume.pwrite(data, 0)
+        volume.flush()
+        try:
+            yield volume
+        finally:
+            # Its node may be gone, or have lost it: that is what is tested.
+            with contextlib.suppress(archipelago.ArchipelagoError, OSError):
+                volume.close()
+
+
+def test_1_7_locks_of_a_dead_node_are_not_in_the_way(cluster: Cluster) -> None:
+    one, two = cluster.nodes
+    with in_use(one, "dead", b"flushed"):
+        one.kill()
+        # no command for the lock, and on one machine nothing to wait for
+        write(two, "dead", b"F")
+    assert read(two, "dead", 7) == b"Flushed"
+    # nor is anything to be cleared away before the node starts again
+    one.start()
+    write(one, "dead", b"f")
+    assert read(one, "dead", 7) == b"flushed"
+
+
+@pytest.mark.parametrize("role", ["blockerb", "blockerm", "mapperd", "vlmcd"])
+def test_1_7_a_dead_peer_needs_nobody(cluster: Cluster, role: str) -> None:
+    node = cluster.nodes[0]
+    node.instance.vlmc("create", f"peer-{role}", "--size", "8M")
+    write(node, f"peer-{role}", b"before")
+    node.kill_peer(role)
+    write(node, f"peer-{role}", b"after!")
+    assert read(node, f"peer-{role}", 6) == b"after!"
+
+
+def test_1_8_a_broken_lock_is_noticed_by_its_holder(cluster: Cluster) -> None:
+    one, two = cluster.nodes
+    with in_use(one, "broken", b"flushed") as volume:
+        two.instance.vlmc("unlock", "-f", "broken")
+
+        def noticed() -> bool:
+            try:
+                volume.pwrite(b"late", 4096)
+            except archipelago.LeaseLost:
+                return True
+            return False
+
+        until(noticed, "the holder notices")
+        write(two, "broken", b"F")
+        with pytest.raises(archipelago.LeaseLost):
+            volume.flush()
+    assert read(two, "broken", 7) == b"Flushed"
+
+
+def test_1_8_locks_expire_and_who_slept_changes_nothing(cluster: Cluster) -> None:
+    one, two = cluster.nodes
+    with in_use(one, "expires", b"flushed") as volume:
+        one.pause()
+        try:
+
+            def free() -> bool:
+                with contextlib.suppress(archipelago.LeaseHeld):
+                    write(two, "expires", b"F")
+                    return True
+                return False
+
+            until(free, "the lease of a paused node runs out")
+        finally:
+            one.resume()
+        with pytest.raises(archipelago.LeaseLost):
+            volume.pwrite(b"late", 0)
+            volume.flush()
+    assert read(two, "expires", 7) == b"Flushed"
+
+
+def test_1_8_a_release_that_fails_at_close_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(tmp_path) as instance, instance.connect() as client:
+        ctx = instance.ctx
+        client.create("v", MIB)
+        open_volume(ctx, "v", read_only=False)
+
+        def fail(extent: object) -> None:
+            raise archipelago.IoError("the extent is not given up")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(ctx.store, "release_extent", fail)
+            with pytest.raises(archipelago.IoError, match="not given up"):
+                close_volume(ctx, "v")
+        # its lease was not given back: whoever comes next knows that somebody may write
+        assert ctx.leases.peek(ctx.headers.get("v").uuid) is not None
+        client.open("v").close()
+
+
+def test_1_9_8_a_node_that_dies_in_a_rename_leaves_one_name(cluster: Cluster) -> None:
+    one, two = cluster.nodes
+    with in_use(one, "old-name", b"flushed"):
+        one.pause()
+        try:
+            until(
+                lambda: (
+                    two.instance.command(
+                        "vlmc", "rename", "old-name", "new-name"
+                    ).returncode
+                    == 0
+                ),
+                "the name can be changed elsewhere",
+            )
+        finally:
+            one.resume()
+    for node in (one, two):
+        with node.instance.connect() as client:
+            found = [v.name for v in client.list() if v.name.endswith("-name")]
+        assert found == ["new-name"]
+    assert read(one, "new-name", 7) == b"flushed"
+
+
+def test_1_9_10_a_snapshot_is_open_on_two_nodes_at_once(cluster: Cluster) -> None:
+    one, two = cluster.nodes
+    one.instance.vlmc("create", "origin", "--size", "8M")
+    write(one, "origin", b"shared")
+    one.instance.vlmc("snapshot", "origin", "shot")
+    with (
+        one.instance.connect() as first,
+        two.instance.connect() as second,
+        first.open("shot") as here,
+        second.open("shot") as there,
+    ):
+        for volume in (here, there, here):
+            assert volume.pread(6, 0) == b"shared"
+        assert second.info("shot").lease is None
+
+
+def test_1_9_11_only_one_of_two_gets_a_lock(cluster: Cluster) -> None:
+    one, two = cluster.nodes
+    one.instance.vlmc("create", "contended", "--size", "8M")
+    one.instance.vlmc("lock", "contended")
+    assert two.instance.command("vlmc", "lock", "contended").returncode == 5
+    assert two.instance.command("vlmc", "unlock", "contended").returncode == 5
+    # a lock outlives its node, even killed; only force or its owner ends it
+    one.kill()
+    assert two.instance.command("vlmc", "lock", "contended").returncode == 5
+    one.start()
+    one.instance.vlmc("unlock", "contended")
+    two.instance.vlmc("lock", "contended")
+    one.instance.vlmc("unlock", "-f", "contended")
+    write(one, "contended", b"x")
