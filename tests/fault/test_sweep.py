@@ -26,7 +26,7 @@ from tests.fault.plan import build_injector, injected
 ROOT = Path(__file__).resolve().parents[2]
 ALL = os.environ.get("FAULT_ALL") == "1"
 #: Rounds of each case, roughly.
-ROUNDS = 8
+ROUNDS = 6
 
 #: engine, kinds of calls, error, how many fail, how many such calls the script makes
 CASES = [
