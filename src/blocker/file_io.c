@@ -321,9 +321,11 @@ static void read_header_run(struct reactor_job *job)
 {
     struct blk_io *io = file_io_of(job);
     struct file_store *store = file_store_of(io->backend);
-    char path[FILE_PATH_MAX];
+    char path[FILE_PATH_MAX], dir[FILE_PATH_MAX];
 
     file_path(path, &io->object, 0);
+    memcpy(dir, path, sizeof dir);
+    file_path_parent(dir);
     int fd = openat(store->root_fd, path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0) {
         io->result = -errno;
@@ -335,8 +337,15 @@ static void read_header_run(struct reactor_job *job)
                              .data = io->data,
                              .size = io->size};
     file_call_run(&call);
-    io->result = call.result < 0 ? call.result : (int64_t)call.moved;
     close(fd);
+    int rc = call.result;
+    /* Who named it may have been killed before that was durable, and who is told what it
+     * says relies on it: so each directory is synced once before its headers count. */
+    if (rc == 0)
+        rc = file_dirs_note(store->dirs, dir, false);
+    if (rc == 0)
+        rc = file_dirs_sync(store->dirs, dir);
+    io->result = rc < 0 ? rc : (int64_t)call.moved;
 }
 
 static void read_lease_run(struct reactor_job *job)

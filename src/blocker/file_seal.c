@@ -221,6 +221,10 @@ static int try_lock(struct file_store *store, const char *path, int *fd)
     if (flock(*fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK)
         return -EWOULDBLOCK;
     int rc = flock(*fd, LOCK_UN) < 0 ? -errno : 0;
+    /* What its holder wrote and did not flush before it died is read from now on, and no
+     * flush of the next epoch covers it: so what is seen must be what stays. */
+    if (rc == 0)
+        rc = file_sync_fd(*fd, true);
     close(*fd);
     *fd = -1;
     return rc;
