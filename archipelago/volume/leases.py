@@ -236,16 +236,14 @@ class Leases:
         """True for the lease that shows that this instance is there."""
         return uuid == self._owner
 
-    def others(self) -> set[bytes]:
-        """The other instances that are at work on the store, by uuid."""
+    def others(self) -> set[str]:
+        """The other instances that are at work on the store, by uuid in hex."""
         found = {e.object.id for e in self._store.list(ObjectKind.LEASE)}
         targets = [ObjectId(ObjectKind.LEASE, name) for name in found]
         raws = self._store.read_all(targets, Lease.LAYOUT.size)
         leases = [Lease.unpack(raw) for raw in raws if raw]
         return {
-            bytes.fromhex(lease.owner)
-            for lease in leases
-            if is_held(lease) and not self.is_own(lease)
+            lease.owner for lease in leases if is_held(lease) and not self.is_own(lease)
         }
 
     def prove(self, uuid: bytes) -> bool:
