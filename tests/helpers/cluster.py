@@ -97,7 +97,9 @@ class Node:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.stopped.clear()
-        until(lambda: not any(map(_alive, everyone)), f"{self.name} is dead")
+        # Not zombies either: one whose threads are still ending may have I/O under way,
+        # and so its leases count.
+        until(lambda: all(_state(p) == "X" for p in everyone), f"{self.name} is dead")
 
     def kill_peer(self, role: str) -> None:
         """End the process of a role; its supervisor starts another one."""
@@ -208,7 +210,3 @@ def _state(pid: int) -> str:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
         return "X"
-
-
-def _alive(pid: int) -> bool:
-    return _state(pid) not in "XZ"

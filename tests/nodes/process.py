@@ -96,7 +96,9 @@ class Process:
         return self.answer()
 
     def kill(self) -> None:
-        """End it at once."""
+        """End it at once.  Twice is harmless."""
+        if self._pipe.closed:
+            return
         self._child.kill()
         self._child.join()
         self._child.close()
