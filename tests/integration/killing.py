@@ -134,7 +134,17 @@ class Census:
 
 
 def census(instance: Instance) -> Census:
-    """Count now."""
+    """Count when all is as it shall be: every process has its successor prepared."""
+    until(
+        lambda: (
+            len(processes_of(instance)) == 1 + 2 * len(set(pids(instance).values()))
+        ),
+        lambda: f"a successor for each: {pids(instance)}, {processes_of(instance)}",
+    )
+    return _count(instance)
+
+
+def _count(instance: Instance) -> Census:
     status = instance.status()
     with Segment.attach(segment_name(instance.home)) as segment:
         statistics = segment.statistics()
@@ -150,8 +160,8 @@ def census(instance: Instance) -> Census:
 def same_as(instance: Instance, before: Census) -> None:
     """Wait until an instance at rest holds what it held before."""
     until(
-        lambda: census(instance) == before,
-        lambda: f"nothing leaked: before {before}, now {census(instance)}",
+        lambda: _count(instance) == before,
+        lambda: f"nothing leaked: before {before}, now {_count(instance)}",
     )
 
 
