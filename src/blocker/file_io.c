@@ -326,25 +326,25 @@ static void read_header_run(struct reactor_job *job)
     file_path(path, &io->object, 0);
     memcpy(dir, path, sizeof dir);
     file_path_parent(dir);
-    int fd = openat(store->root_fd, path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-    if (fd < 0) {
-        io->result = -errno;
-        return;
+    struct file_call call = {
+        .verb = FILE_READ, .offset = io->offset, .data = io->data, .size = io->size};
+    call.fd = openat(store->root_fd, path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    if (call.fd < 0) {
+        call.result = -errno;
+    } else {
+        file_call_run(&call);
+        close(call.fd);
     }
-    struct file_call call = {.verb = FILE_READ,
-                             .fd = fd,
-                             .offset = io->offset,
-                             .data = io->data,
-                             .size = io->size};
-    file_call_run(&call);
-    close(fd);
-    int rc = call.result;
-    /* Who named it may have been killed before that was durable, and who is told what it
-     * says relies on it: so each directory is synced once before its headers count. */
+    /* Who named or removed it may have been killed before that was durable, and who is
+     * told what there is relies on it: so each directory is synced once before its
+     * headers count. */
+    int rc = call.result == -ENOENT ? 0 : call.result;
     if (rc == 0)
         rc = file_dirs_note(store->dirs, dir, false);
     if (rc == 0)
         rc = file_dirs_sync(store->dirs, dir);
+    if (rc == 0)
+        rc = call.result;
     io->result = rc < 0 ? rc : (int64_t)call.moved;
 }
 

@@ -415,9 +415,14 @@ static int remove_file(struct file_store *store, const struct blk_io *io)
         rc = unlinkat(store->root_fd, path, 0) < 0 ? -errno : 0;
     if (lock >= 0)
         close(lock);
-    if (rc == 0)
-        rc = file_dirs_note(store->dirs, dir, true);
-    return rc < 0 ? rc : file_dirs_sync(store->dirs, dir);
+    if (rc < 0 && rc != -ENOENT)
+        return rc;
+    /* Who removed it may have been killed before that was durable; who is told that it is
+     * gone removes what it referred to. */
+    int noted = file_dirs_note(store->dirs, dir, rc == 0);
+    if (noted == 0)
+        noted = file_dirs_sync(store->dirs, dir);
+    return noted < 0 ? noted : rc;
 }
 
 static struct list *closing_of(struct blk_io *io)
