@@ -6,9 +6,12 @@ from __future__ import annotations
 import struct
 from functools import lru_cache
 
+from xseg.payload import Lease
+
 _SLOT = struct.Struct("<8sIIQQ")
 _SLOT_BYTES = 512
 _STRIDE = 4096
+_LEASE_AT = 24
 
 
 def _table() -> list[int]:
@@ -38,6 +41,15 @@ def fence_of(data: bytes) -> int | None:
     slots = [data[at : at + _SLOT_BYTES] for at in (0, _STRIDE)]
     found = [slot for slot in map(_slot, slots) if slot is not None]
     return max(found)[1] if found else None
+
+
+def is_held(data: bytes) -> bool:
+    """True if a lease was not given back."""
+    slots = [data[at : at + _SLOT_BYTES] for at in (0, _STRIDE)]
+    found = [(read, slot) for slot in slots if (read := _slot(slot)) is not None]
+    newest = max(found)[1] if found else bytes(_SLOT_BYTES)
+    length = Lease.LAYOUT.size
+    return Lease.unpack(newest[_LEASE_AT : _LEASE_AT + length]).expires_ns != 0
 
 
 def _slot(slot: bytes) -> tuple[int, int] | None:

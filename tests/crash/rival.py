@@ -11,9 +11,26 @@ from __future__ import annotations
 import fcntl
 import os
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
+from archipelago._map import unpack_header
+from tests.crash.lease import is_held
+
 SECTOR = 4096
+
+
+def _current(store: Path) -> Iterator[Path]:
+    """The first files of extents that somebody may write to who is gone.
+
+    Who gave the lease of a volume back has given up its extent before.
+    """
+    for path in (store / "maps" / "headers").glob("*/*"):
+        header = unpack_header(path.read_bytes())
+        lease = store / "maps" / "leases" / header.uuid.hex()
+        if lease.exists() and is_held(lease.read_bytes()):
+            directory = store / "data" / "extents" / header.uuid.hex()
+            yield directory / f"{header.epoch:016x}.0"
 
 
 class Rival:
@@ -27,11 +44,7 @@ class Rival:
 
     def __init__(self, store: Path, rng: random.Random, most: int) -> None:
         self._rng = rng
-        newest = [
-            max(directory.glob("*.0"), default=None)
-            for directory in sorted((store / "data" / "extents").iterdir())
-        ]
-        found = [path for path in newest if path is not None]
+        found = [path for path in sorted(_current(store)) if path.exists()]
         self._fds = [
             os.open(path, os.O_RDWR | os.O_CLOEXEC)
             for path in rng.sample(found, min(most, len(found)))
