@@ -24,7 +24,7 @@ bench:
 	@$(PY) -m benchmarks.run
 
 soak: setup
-	CRASH_STATES=$${CRASH_STATES:-500000} $(PY) -m pytest -q -s tests/crash
+	CRASH_STATES=$${CRASH_STATES:-500000} CRASH_PER_WORKLOAD=5000 $(PY) -m pytest -q -s tests/crash
 	FAULT_ALL=1 $(PY) -m pytest -q -s tests/fault/test_sweep.py
 	NODES_ROUNDS=$${NODES_ROUNDS:-1000} $(PY) -m pytest -q -s tests/nodes/test_rounds.py
 	KILL_ROUNDS=$${KILL_ROUNDS:-100} $(PY) -m pytest -q -s tests/integration

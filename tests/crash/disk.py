@@ -234,7 +234,7 @@ class Disk:
     def _end_names(self, event: Event, names: _Names, failed: bool) -> None:
         names.ended = True
         if failed:
-            self._names.remove(names)
+            self._names = [n for n in self._names if n is not names]
             return
         if event.length:
             number = names.entries[0][1]

@@ -37,7 +37,7 @@ from tests.crash.replay import PowerCutFailure, Replay
 ROOT = Path(__file__).resolve().parents[2]
 STATES = int(os.environ.get("CRASH_STATES", "10000"))
 #: Each workload is new: uuids and the order of threads are different every time.
-STATES_PER_WORKLOAD = 1700
+STATES_PER_WORKLOAD = int(os.environ.get("CRASH_PER_WORKLOAD", "1700"))
 STEPS = 400
 #: Recoveries of each workload that are cut again.
 RECOVERIES = 2
@@ -182,6 +182,15 @@ def logs(recorder: Path) -> Iterator[dict[str, Recorded]]:
             (where / name).mkdir()
             found[name] = record(recorder, where / name, plan, SEED)
         yield found
+
+
+@pytest.mark.parametrize("engine", ["io_uring", "threads"])
+def test_a_store_that_did_sync_is_not_found_out(
+    logs: dict[str, Recorded], engine: str
+) -> None:
+    """The other half of the tests below: it is the missing syncs that they find."""
+    recorded = logs[engine]
+    Replay(recorded.log, recorded.seed, SEED).run(4000)
 
 
 #: Whose syncs are left out: files and directories by the beginning of their paths.
