@@ -92,8 +92,10 @@
  *  SNAPSHOT, TRUNCATE, RENAME, DELETE              forwarded to CONTROL with the volume
  *                                                  drained and flushed; as there
  *  ACQUIRE  object LEASE(uuid), arg[1]             from CONTROL: the lease is renewed,
- *           = deadline                             deadline as in its answer to OPEN
- *  RELEASE  object LEASE(uuid)                     from CONTROL: the lease is lost
+ *           = deadline                             deadline as in its answer to OPEN.
+ *                                                  -ENOENT: not open for writing
+ *  RELEASE  object LEASE(uuid)                     from CONTROL: the lease is lost.
+ *                                                  -ENOENT as ACQUIRE
  *  PING                                            0
  *
  * To CONTROL: name = the volume; data holds a JSON object of arguments in its first
