@@ -178,8 +178,8 @@ class Volume(Closing):
         """
         with memoryview(data) as whole, whole.cast("B") as view:
             flags = Flag.FUA if durable else Flag(0)
-            self._change()
             self._transfer(Op.WRITE, view, offset, len(view), flags)
+            self.note_change()
             return len(view)
 
     def zero(self, offset: int, size: int) -> None:
@@ -200,7 +200,7 @@ class Volume(Closing):
         try:
             self._transfer(Op.FLUSH, None, 0, 0, Flag(0))
         except ArchipelagoError:
-            self._unflushed = dirty
+            self._unflushed = self._unflushed or dirty
             raise
         if self._doubtful:
             self._doubtful = False
@@ -248,8 +248,9 @@ class Volume(Closing):
             offset: [bytes].
             length: how much of it, from its start [bytes]; None: all.
         """
-        self._change()
-        return self._whole(Op.WRITE, buffer, offset, length)
+        done = self._whole(Op.WRITE, buffer, offset, length)
+        self.note_change()
+        return done
 
     def read_buffer(
         self, buffer: Buffer, offset: int, length: int | None = None
@@ -323,16 +324,20 @@ class Volume(Closing):
         self._persist(attempt)
         return replies[-1]
 
-    def _change(self) -> None:
-        """Note that something will be unflushed, before it is sent."""
+    def note_change(self) -> None:
+        """Note that something was answered that no flush from before covers.
+
+        After the answer, not before the request: a flush that runs meanwhile need not
+        cover it.
+        """
         self._unflushed = True
 
     def _range(self, op: Op, offset: int, size: int) -> None:
-        self._change()
         end = offset + size
         while offset < end:
             length = min(end - offset, _RANGE_BYTES)
             self._transfer(op, None, offset, length, Flag(0))
+            self.note_change()
             offset += length
 
     def _whole(self, op: Op, buffer: Buffer, offset: int, length: int | None) -> int:

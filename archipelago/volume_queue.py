@@ -37,6 +37,7 @@ class VolumeQueue(Closing):
     def __init__(self, volume: Volume, depth: int) -> None:
         if not 1 <= depth <= 1024:
             raise UsageError(f"a queue cannot be {depth} deep: choose from 1 to 1024")
+        self._volume = volume
         self._handle = volume.handle
         self._port = volume.client.segment.bind(PORT_ANY, "client-queue")
         self._idle: list[Request] = []
@@ -103,6 +104,7 @@ class VolumeQueue(Closing):
                 least -= 1
                 tag, result = self._tags.pop(rq.index), rq.result
                 self._idle.append(rq)
+                self._volume.note_change()
                 yield tag, result
             elif least <= 0:
                 return
