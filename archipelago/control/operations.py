@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from archipelago._map import Header
+from archipelago._header import Header
 from archipelago.control.arguments import Arguments
 from archipelago.errors import UsageError
 from archipelago.volume.clone import clone

@@ -13,13 +13,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
-from archipelago._map import (
-    JOURNAL,
-    NO_LIMIT,
-    Header,
-    StackEntry,
-    pack_header,
-)
+from archipelago._header import JOURNAL, NO_LIMIT, Header, StackEntry, pack_header
 from archipelago.errors import (
     ArchipelagoError,
     LeaseLost,

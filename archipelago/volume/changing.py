@@ -21,7 +21,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from archipelago._map import Header
+from archipelago._header import Header
 from archipelago.errors import ArchipelagoError, LeaseLost, VolumeBusy
 from archipelago.ids import journal_id
 from archipelago.volume.change import Change, frozen, roll_epoch

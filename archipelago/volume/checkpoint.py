@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
-from archipelago._map import Header
+from archipelago._header import Header
 from archipelago.ids import journal_id
 from archipelago.volume.change import Change, frozen
 from archipelago.volume.changing import changing

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass, field
 
-from archipelago._map import Header
+from archipelago._header import Header
 from archipelago.errors import (
     ArchipelagoError,
     NotSnapshot,

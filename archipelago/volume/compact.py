@@ -18,15 +18,10 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
-from archipelago._map import (
-    LAYER,
-    NO_LIMIT,
-    Header,
-    LayerWriter,
-    MapFormatError,
-    StackEntry,
-    merge,
-)
+from archipelago._format import MapFormatError
+from archipelago._header import LAYER, NO_LIMIT, Header, StackEntry
+from archipelago._layer_write import LayerWriter
+from archipelago._merge import merge
 from archipelago.errors import ArchipelagoError, MapCorrupt
 from archipelago.ids import layer_id, new_uuid
 from archipelago.volume.change import entry_object

@@ -9,7 +9,7 @@ import queue
 import threading
 from dataclasses import dataclass, field
 
-from archipelago._map import Header
+from archipelago._header import Header
 from archipelago.errors import ArchipelagoError, NotRunning, VolumeBusy
 from archipelago.ids import ObjectId, extent_id, lease_id
 from archipelago.messenger import Messenger

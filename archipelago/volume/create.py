@@ -6,14 +6,9 @@ from __future__ import annotations
 import contextlib
 import time
 
-from archipelago._map import (
-    LAYER,
-    NO_LIMIT,
-    Header,
-    MapFormatError,
-    StackEntry,
-    layer_statistics,
-)
+from archipelago._format import MapFormatError
+from archipelago._header import LAYER, NO_LIMIT, Header, StackEntry
+from archipelago._layer import layer_statistics
 from archipelago.errors import (
     BlockNotFound,
     LeaseLost,

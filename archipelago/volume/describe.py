@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
-from archipelago._map import Header, pack_header
+from archipelago._header import Header, pack_header
 from archipelago.errors import ArchipelagoError, BlockNotFound, MapCorrupt
 from archipelago.ids import ObjectId, journal_id, uuid_text
 from archipelago.info import VolumeInfo

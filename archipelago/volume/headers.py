@@ -24,7 +24,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from archipelago._map import Header, MapFormatError, pack_header, unpack_header
+from archipelago._format import MapFormatError
+from archipelago._header import Header, pack_header, unpack_header
 from archipelago.errors import (
     ArchipelagoError,
     BlockNotFound,

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from archipelago._map import LayerWriter
+from archipelago._layer_write import LayerWriter
 from archipelago.errors import (
     ArchipelagoError,
     UsageError,

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from archipelago._map import Header
+from archipelago._header import Header
 from archipelago.errors import UsageError
 from archipelago.info import LeaseInfo
 from archipelago.volume.changing import changing

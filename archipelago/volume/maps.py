@@ -10,7 +10,7 @@ import errno
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from archipelago._map import unpack_header
+from archipelago._header import unpack_header
 from archipelago.errors import (
     ArchipelagoError,
     BackendUnavailable,

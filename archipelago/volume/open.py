@@ -15,7 +15,7 @@ from __future__ import annotations
 import errno
 import logging
 
-from archipelago._map import Header, pack_header
+from archipelago._header import Header, pack_header
 from archipelago.errors import ArchipelagoError, LeaseLost, VolumeBusy
 from archipelago.volume.change import Change
 from archipelago.volume.changing import change_of

@@ -23,13 +23,9 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 
-from archipelago._map import (
-    JOURNAL,
-    Header,
-    MapFormatError,
-    StackEntry,
-    layer_extents,
-)
+from archipelago._format import MapFormatError
+from archipelago._header import JOURNAL, Header, StackEntry
+from archipelago._layer import layer_extents
 from archipelago.errors import ArchipelagoError, MapCorrupt
 from archipelago.ids import ObjectId, extent_id, journal_id, layer_id
 from archipelago.volume.headers import Headers

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 
-from archipelago._map import Header
+from archipelago._header import Header
 from archipelago.errors import ArchipelagoError, NoSpace, VolumeBusy
 from archipelago.ids import journal_id, lease_id
 from archipelago.volume.change import entry_object

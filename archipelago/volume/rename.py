@@ -18,7 +18,7 @@ import contextlib
 import logging
 from dataclasses import replace
 
-from archipelago._map import Header, pack_header
+from archipelago._header import Header, pack_header
 from archipelago.errors import ArchipelagoError, UsageError, VolumeExists
 from archipelago.ids import check_name
 from archipelago.volume.changing import changing

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
-from archipelago._map import Header
+from archipelago._header import Header
 from archipelago.errors import ArchipelagoError
 from archipelago.ids import ObjectId, extent_id, journal_id
 from archipelago.volume.change import Change, frozen, refuse_snapshot

@@ -8,7 +8,7 @@ Whoever asks has drained and flushed the volume (vlmcd).
 
 from __future__ import annotations
 
-from archipelago._map import Header
+from archipelago._header import Header
 from archipelago.errors import LeaseLost, UsageError
 from archipelago.ids import check_name
 from archipelago.volume.change import Change, refuse_snapshot, roll_epoch

@@ -3,7 +3,8 @@
  * The header codec: bytes of a HEADER object to and from memory.
  *
  * Called by the native half on OPEN and UPDATE and by the control half through
- * archipelago._map.  Pure functions, any thread.  Nothing is used before it is checked.
+ * archipelago._header.  Pure functions, any thread.  Nothing is used before it is
+ * checked.
  */
 #ifndef MAPPER_HEADER_H
 #define MAPPER_HEADER_H

@@ -3,7 +3,7 @@
  * Merging consecutive stack entries into one layer that says the same.
  *
  * Layers are streamed, a page per level each; journals are tables in memory.  Called by
- * the control half (compaction) through archipelago._map, on any thread.
+ * the control half (compaction) through archipelago._merge, on any thread.
  */
 #ifndef MAPPER_MERGE_H
 #define MAPPER_MERGE_H

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 
-from archipelago._map import LAYER, Header, unpack_header
+from archipelago._header import LAYER, Header, unpack_header
 from tests.crash.journal import Event, Kind
 
 #: A stack that is called deep [entries].

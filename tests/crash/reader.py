@@ -13,17 +13,9 @@ import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from archipelago._map import (
-    LAYER,
-    PRESENT,
-    REF_CONTENT,
-    REF_EXTENT,
-    Header,
-    StackEntry,
-    journal_marks,
-    layer_records,
-    unpack_header,
-)
+from archipelago._header import LAYER, Header, StackEntry, unpack_header
+from archipelago._journal import PRESENT, journal_marks
+from archipelago._layer import REF_CONTENT, REF_EXTENT, layer_records
 from tests.crash.lease import fence_of
 from xseg.constants import VolumeFlag
 

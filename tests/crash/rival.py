@@ -14,7 +14,7 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-from archipelago._map import unpack_header
+from archipelago._header import unpack_header
 from tests.crash.lease import is_held
 
 SECTOR = 4096

@@ -11,7 +11,7 @@ import pytest
 
 import archipelago
 from archipelago import Client, Volume
-from archipelago._map import Header
+from archipelago._header import Header
 from archipelago.ids import ObjectId, journal_id
 from archipelago.volume.checkpoint import mend
 from archipelago.volume.compact import choose

@@ -11,7 +11,25 @@ from dataclasses import replace
 
 import pytest
 
-from archipelago import _map as m
+from archipelago._format import MapFormatError
+from archipelago._header import (
+    JOURNAL,
+    LAYER,
+    NO_LIMIT,
+    Header,
+    StackEntry,
+    pack_header,
+    unpack_header,
+)
+from archipelago._journal import PRESENT, ZERO, journal_marks, pack_journal_record
+from archipelago._layer import (
+    layer_contents,
+    layer_extents,
+    layer_records,
+    layer_statistics,
+)
+from archipelago._layer_write import LayerWriter
+from archipelago._merge import merge
 
 SECTOR = 4096
 BLOCK = 65536
@@ -19,7 +37,7 @@ PER_BLOCK = BLOCK // SECTOR
 UUID = bytes(range(16))
 HOLE = ("hole",)
 
-HEADER = m.Header(
+HEADER = Header(
     name="größe",
     uuid=UUID,
     version=7,
@@ -34,8 +52,8 @@ HEADER = m.Header(
     moving_to="",
     moved_from="old",
     stack=(
-        m.StackEntry(m.JOURNAL, True, UUID, 8, 4096, UUID, 4, m.NO_LIMIT),
-        m.StackEntry(m.LAYER, False, b"L" * 16, 0, 8192, bytes(16), 0, 1 << 30),
+        StackEntry(JOURNAL, True, UUID, 8, 4096, UUID, 4, NO_LIMIT),
+        StackEntry(LAYER, False, b"L" * 16, 0, 8192, bytes(16), 0, 1 << 30),
     ),
 )
 
@@ -60,15 +78,15 @@ class Store:
     def reader(self, name: bytes) -> Callable[[int, int], bytes]:
         return lambda offset, size: bytes(self.objects[name][offset : offset + size])
 
-    def read(self, entry: m.StackEntry, offset: int, size: int) -> bytes:
-        name = entry.id if entry.type == m.LAYER else b"J%d" % entry.number
+    def read(self, entry: StackEntry, offset: int, size: int) -> bytes:
+        name = entry.id if entry.type == LAYER else b"J%d" % entry.number
         return bytes(self.objects[name][offset : offset + size])
 
 
 def sectors_of(read: Callable[[int, int], bytes], nr: int) -> list[tuple[object, ...]]:
     """Expand a layer's records into one reference per sector."""
     found: list[tuple[object, ...]] = [HOLE] * nr
-    for record in m.layer_records(read):
+    for record in layer_records(read):
         spans = record.spans or ((0, PER_BLOCK * record.count),)
         for start, count in spans:
             first = record.block * PER_BLOCK + start
@@ -79,27 +97,27 @@ def sectors_of(read: Callable[[int, int], bytes], nr: int) -> list[tuple[object,
 
 
 def test_header_round_trip() -> None:
-    data = m.pack_header(HEADER)
-    assert m.unpack_header(data) == HEADER
+    data = pack_header(HEADER)
+    assert unpack_header(data) == HEADER
     magic, version, fence, length = struct.unpack_from("<4Q", data)
     assert (version, fence, length) == (7, 3, len(data))
     assert magic.to_bytes(8, "little") == b"ACPHDR01"
 
 
 def test_every_bit_flip_of_a_header_is_refused() -> None:
-    data = bytearray(m.pack_header(HEADER))
+    data = bytearray(pack_header(HEADER))
     for bit in range(len(data) * 8):
         data[bit // 8] ^= 1 << bit % 8
-        with pytest.raises(m.MapFormatError):
-            m.unpack_header(data)
+        with pytest.raises(MapFormatError):
+            unpack_header(data)
         data[bit // 8] ^= 1 << bit % 8
 
 
 def test_truncated_header_is_refused() -> None:
-    data = m.pack_header(HEADER)
+    data = pack_header(HEADER)
     for length in range(len(data)):
-        with pytest.raises(m.MapFormatError):
-            m.unpack_header(data[:length])
+        with pytest.raises(MapFormatError):
+            unpack_header(data[:length])
 
 
 @pytest.mark.parametrize(
@@ -123,49 +141,49 @@ def test_truncated_header_is_refused() -> None:
 def test_invalid_header_is_refused_with_the_reason(
     changes: dict[str, object], reason: str
 ) -> None:
-    with pytest.raises(m.MapFormatError, match=reason):
-        m.pack_header(replace(HEADER, **changes))  # type: ignore[arg-type]
+    with pytest.raises(MapFormatError, match=reason):
+        pack_header(replace(HEADER, **changes))  # type: ignore[arg-type]
 
 
 def test_header_with_most_entries_fits() -> None:
-    data = m.pack_header(replace(HEADER, stack=HEADER.stack[:1] * 512, name="n" * 255))
+    data = pack_header(replace(HEADER, stack=HEADER.stack[:1] * 512, name="n" * 255))
     assert len(data) <= 65536
-    assert len(m.unpack_header(data).stack) == 512
+    assert len(unpack_header(data).stack) == 512
 
 
 def test_journal_ends_before_a_torn_record() -> None:
-    first = m.pack_journal_record(0, 1, [(0, 4, m.PRESENT), (9, 1, m.ZERO)])
-    second = m.pack_journal_record(1, 1, [(100, 1, m.PRESENT)])
-    assert m.journal_marks(b"") == (0, 0)
-    assert m.journal_marks(first + second) == (3, len(first + second))
+    first = pack_journal_record(0, 1, [(0, 4, PRESENT), (9, 1, ZERO)])
+    second = pack_journal_record(1, 1, [(100, 1, PRESENT)])
+    assert journal_marks(b"") == (0, 0)
+    assert journal_marks(first + second) == (3, len(first + second))
     for cut in range(len(second)):
-        assert m.journal_marks(first + second[:cut]) == (2, len(first))
-    assert m.journal_marks(first + bytes(5000)) == (2, len(first))
-    assert m.journal_marks(first + first) == (2, len(first))
+        assert journal_marks(first + second[:cut]) == (2, len(first))
+    assert journal_marks(first + bytes(5000)) == (2, len(first))
+    assert journal_marks(first + first) == (2, len(first))
 
 
 def test_damage_before_a_whole_journal_record_is_an_error() -> None:
-    first = m.pack_journal_record(0, 1, [(0, 4, m.PRESENT)])
-    second = bytearray(m.pack_journal_record(1, 1, [(100, 1, m.PRESENT)]))
-    third = m.pack_journal_record(2, 1, [(100, 1, m.PRESENT)])
+    first = pack_journal_record(0, 1, [(0, 4, PRESENT)])
+    second = bytearray(pack_journal_record(1, 1, [(100, 1, PRESENT)]))
+    third = pack_journal_record(2, 1, [(100, 1, PRESENT)])
     for bit in range(len(second) * 8):
         second[bit // 8] ^= 1 << bit % 8
-        with pytest.raises(m.MapFormatError):
-            m.journal_marks(first + bytes(second) + third)
+        with pytest.raises(MapFormatError):
+            journal_marks(first + bytes(second) + third)
         second[bit // 8] ^= 1 << bit % 8
 
 
 def test_empty_layer() -> None:
     store = Store()
-    writer = m.LayerWriter(UUID, BLOCK, store.writer(UUID))
+    writer = LayerWriter(UUID, BLOCK, store.writer(UUID))
     assert writer.finish() == 4096
-    assert list(m.layer_records(store.reader(UUID))) == []
-    assert m.layer_extents(store.reader(UUID)) == []
+    assert list(layer_records(store.reader(UUID))) == []
+    assert layer_extents(store.reader(UUID)) == []
 
 
 def test_layer_holds_what_was_added() -> None:
     store = Store()
-    writer = m.LayerWriter(UUID, BLOCK, store.writer(UUID))
+    writer = LayerWriter(UUID, BLOCK, store.writer(UUID))
     digests = [hashlib.sha256(b"%d" % i).digest() for i in range(5000)]
     for i, digest in enumerate(digests):
         writer.add_content(i * 2, digest)
@@ -175,16 +193,16 @@ def test_layer_holds_what_was_added() -> None:
     length = writer.finish()
     assert length == len(store.objects[UUID])
     read = store.reader(UUID)
-    assert list(m.layer_contents(read)) == digests
-    assert m.layer_extents(read) == [(b"V" * 16, 4)]
-    statistics = m.layer_statistics(read)
+    assert list(layer_contents(read)) == digests
+    assert layer_extents(read) == [(b"V" * 16, 4)]
+    statistics = layer_statistics(read)
     assert statistics.uuid == UUID
     assert statistics.length == length
     assert statistics.content_sectors == 5000 * PER_BLOCK
     assert statistics.zero_sectors == PER_BLOCK << 20
     assert statistics.extent_sectors == 20 * PER_BLOCK
     assert statistics.height == 2
-    records = list(m.layer_records(read, 9999))
+    records = list(layer_records(read, 9999))
     assert records[0].block == 20000
     assert records[0].count == 1 << 20
     assert records[1].count == 20
@@ -193,36 +211,36 @@ def test_layer_holds_what_was_added() -> None:
 
 def test_layer_with_many_extents() -> None:
     store = Store()
-    writer = m.LayerWriter(UUID, BLOCK, store.writer(UUID))
+    writer = LayerWriter(UUID, BLOCK, store.writer(UUID))
     for i in range(1000):
         writer.add_extent(i, 1, b"V" * 16, i)
     writer.finish()
     read = store.reader(UUID)
-    assert m.layer_extents(read) == [(b"V" * 16, i) for i in range(1000)]
-    assert [r.id[16] for r in m.layer_records(read)] == [i % 256 for i in range(1000)]
+    assert layer_extents(read) == [(b"V" * 16, i) for i in range(1000)]
+    assert [r.id[16] for r in layer_records(read)] == [i % 256 for i in range(1000)]
 
 
 def test_layer_refuses_blocks_out_of_order() -> None:
-    writer = m.LayerWriter(UUID, BLOCK, lambda offset, data: None)
+    writer = LayerWriter(UUID, BLOCK, lambda offset, data: None)
     writer.add_zero(10, 5)
     with pytest.raises(ValueError, match="ascending"):
         writer.add_zero(14, 1)
     with pytest.raises(ValueError, match="32 bytes"):
         writer.add_content(20, b"x")
     with pytest.raises(ValueError, match="power of two"):
-        m.LayerWriter(UUID, 1000, lambda offset, data: None)
+        LayerWriter(UUID, 1000, lambda offset, data: None)
 
 
 def test_every_bit_flip_of_a_layer_is_refused() -> None:
     store = Store()
-    writer = m.LayerWriter(UUID, BLOCK, store.writer(UUID))
+    writer = LayerWriter(UUID, BLOCK, store.writer(UUID))
     writer.add_extent(3, 1, b"V" * 16, 4)
     writer.finish()
     data = store.objects[UUID]
     for bit in range(len(data) * 8):
         data[bit // 8] ^= 1 << bit % 8
-        with pytest.raises(m.MapFormatError):
-            list(m.layer_records(store.reader(UUID)))
+        with pytest.raises(MapFormatError):
+            list(layer_records(store.reader(UUID)))
         data[bit // 8] ^= 1 << bit % 8
 
 
@@ -230,7 +248,7 @@ def test_errors_of_the_callbacks_come_through() -> None:
     def broken(offset: int, data: bytes) -> None:
         raise OSError(28, "full")
 
-    writer = m.LayerWriter(UUID, BLOCK, broken)
+    writer = LayerWriter(UUID, BLOCK, broken)
     with pytest.raises(OSError, match="full"):
         writer.finish()
 
@@ -238,7 +256,7 @@ def test_errors_of_the_callbacks_come_through() -> None:
         raise OSError(5, "broken disk")
 
     with pytest.raises(OSError, match="broken disk"):
-        m.layer_statistics(unreadable)
+        layer_statistics(unreadable)
 
 
 def random_journal(rng: random.Random, nr: int) -> bytes:
@@ -249,8 +267,8 @@ def random_journal(rng: random.Random, nr: int) -> bytes:
             start = rng.randrange(nr)
             count = rng.randrange(1, rng.choice((3, 40)))
             count = min(count, nr - start)
-            marks.append((start, count, rng.choice((m.PRESENT, m.ZERO))))
-        data += m.pack_journal_record(sequence, 1, marks)
+            marks.append((start, count, rng.choice((PRESENT, ZERO))))
+        data += pack_journal_record(sequence, 1, marks)
     return data
 
 
@@ -261,7 +279,7 @@ def journal_sectors(data: bytes, extent: bytes, nr: int) -> list[tuple[object, .
         length, count = struct.unpack_from("<2I", data, at + 8)
         for i in range(count):
             start, sectors, kind = struct.unpack_from("<Q2I", data, at + 32 + i * 16)
-            what: tuple[object, ...] = (2, extent) if kind == m.PRESENT else (0, b"")
+            what: tuple[object, ...] = (2, extent) if kind == PRESENT else (0, b"")
             found[start : start + sectors] = [what] * sectors
         at += length
     return found
@@ -274,21 +292,21 @@ def test_merge_says_the_same_as_the_stack(seed: int) -> None:
     nr = blocks * PER_BLOCK
     store = Store()
     model: list[tuple[object, ...]] = [HOLE] * nr
-    entries: list[m.StackEntry] = []
+    entries: list[StackEntry] = []
     for depth in range(rng.randrange(1, 6)):  # bottom first
-        limit = rng.choice((m.NO_LIMIT, rng.randrange(nr * SECTOR)))
+        limit = rng.choice((NO_LIMIT, rng.randrange(nr * SECTOR)))
         below = min(nr, -(-limit // SECTOR))
         if rng.random() < 0.5:
             extent = b"%16d" % depth
             store.objects[b"J%d" % depth] = bytearray(random_journal(rng, nr))
             data = bytes(store.objects[b"J%d" % depth])
             says = journal_sectors(data, extent + struct.pack("<Q", depth), nr)
-            entry = m.StackEntry(
-                m.JOURNAL, True, UUID, depth, len(data), extent, depth, limit
+            entry = StackEntry(
+                JOURNAL, True, UUID, depth, len(data), extent, depth, limit
             )
         else:
             name = b"L%15d" % depth
-            writer = m.LayerWriter(name, BLOCK, store.writer(name))
+            writer = LayerWriter(name, BLOCK, store.writer(name))
             block = 0
             while block < blocks:
                 what = rng.randrange(4)
@@ -303,51 +321,49 @@ def test_merge_says_the_same_as_the_stack(seed: int) -> None:
                 block += count
             length = writer.finish()
             says = sectors_of(store.reader(name), nr)
-            entry = m.StackEntry(m.LAYER, False, name, 0, length, bytes(16), 0, limit)
+            entry = StackEntry(LAYER, False, name, 0, length, bytes(16), 0, limit)
         entries.insert(0, entry)
         for sector in range(below):
             if says[sector] != HOLE:
                 model[sector] = says[sector]
     for bottom in (False, True):
         name = b"merged%10d" % bottom
-        writer = m.LayerWriter(name, BLOCK, store.writer(name))
-        statistics = m.merge(entries, BLOCK, writer, store.read, bottom=bottom)
+        writer = LayerWriter(name, BLOCK, store.writer(name))
+        statistics = merge(entries, BLOCK, writer, store.read, bottom=bottom)
         writer.finish()
         got = sectors_of(store.reader(name), nr)
         if bottom:
             got = [HOLE if s[0] == 0 else s for s in got]
             model = [HOLE if s[0] == 0 else s for s in model]
         assert got == model
-        stored = m.layer_statistics(store.reader(name))
+        stored = layer_statistics(store.reader(name))
         assert statistics.extent_sectors == stored.extent_sectors
         again = b"again.%10d" % bottom
-        writer = m.LayerWriter(again, BLOCK, store.writer(again))
-        whole = m.StackEntry(
-            m.LAYER, True, name, 0, stored.length, bytes(16), 0, m.NO_LIMIT
-        )
-        m.merge([whole], BLOCK, writer, store.read)
+        writer = LayerWriter(again, BLOCK, store.writer(again))
+        whole = StackEntry(LAYER, True, name, 0, stored.length, bytes(16), 0, NO_LIMIT)
+        merge([whole], BLOCK, writer, store.read)
         writer.finish()
         assert sectors_of(store.reader(again), nr) == sectors_of(store.reader(name), nr)
 
 
 def test_merge_of_a_damaged_layer_fails() -> None:
     store = Store()
-    writer = m.LayerWriter(b"L" * 16, BLOCK, store.writer(b"L" * 16))
+    writer = LayerWriter(b"L" * 16, BLOCK, store.writer(b"L" * 16))
     writer.add_zero(0, 10)
     length = writer.finish()
     store.objects[b"L" * 16][5000] ^= 1
-    entry = m.StackEntry(m.LAYER, True, b"L" * 16, 0, length, bytes(16), 0, m.NO_LIMIT)
-    out = m.LayerWriter(UUID, BLOCK, store.writer(UUID))
-    with pytest.raises(m.MapFormatError, match="page 1 of layer"):
-        m.merge([entry], BLOCK, out, store.read)
+    entry = StackEntry(LAYER, True, b"L" * 16, 0, length, bytes(16), 0, NO_LIMIT)
+    out = LayerWriter(UUID, BLOCK, store.writer(UUID))
+    with pytest.raises(MapFormatError, match="page 1 of layer"):
+        merge([entry], BLOCK, out, store.read)
 
 
 def test_merge_of_a_cut_journal_fails() -> None:
     store = Store()
-    store.objects[b"J1"] = bytearray(m.pack_journal_record(0, 1, [(0, 1, m.PRESENT)]))
+    store.objects[b"J1"] = bytearray(pack_journal_record(0, 1, [(0, 1, PRESENT)]))
     length = len(store.objects[b"J1"])
     del store.objects[b"J1"][-1]
-    entry = m.StackEntry(m.JOURNAL, True, UUID, 1, length, UUID, 1, m.NO_LIMIT)
-    out = m.LayerWriter(UUID, BLOCK, store.writer(UUID))
-    with pytest.raises(m.MapFormatError, match="journal 1"):
-        m.merge([entry], BLOCK, out, store.read)
+    entry = StackEntry(JOURNAL, True, UUID, 1, length, UUID, 1, NO_LIMIT)
+    out = LayerWriter(UUID, BLOCK, store.writer(UUID))
+    with pytest.raises(MapFormatError, match="journal 1"):
+        merge([entry], BLOCK, out, store.read)
