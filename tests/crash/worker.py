@@ -34,6 +34,7 @@ class Known:
     Attributes:
         doubtful: a change of it was answered with an error, and may have happened or
             still happen: left alone until the next session.
+        wrote: whether something was written through `handle`.
     """
 
     number: int
@@ -42,6 +43,7 @@ class Known:
     read_only: bool
     handle: Volume | None = None
     doubtful: bool = False
+    wrote: bool = False
 
 
 @dataclass
@@ -178,6 +180,7 @@ class Worker:
     def _open(self, client: Client, known: Known) -> Volume:
         while known.handle is None:
             known.handle = self._opened(client, known.name)
+            known.wrote = False
         return known.handle
 
     def _opened(self, client: Client, name: str) -> Volume | None:
@@ -187,9 +190,16 @@ class Worker:
         return opened[0] if opened else None
 
     def _close(self, known: Known) -> None:
-        """The last close of a volume flushes it."""
+        """The last close of a volume flushes it.
+
+        If vlmcd died it does not have it open, and then only what was written through
+        this handle is flushed on its account; older marks wait in the mapper's memory.
+        """
         handle, known.handle = known.handle, None
         if handle is None:
+            return
+        if self._killed and not known.wrote:
+            self._quietly(handle.close)
             return
         number = self._marker.begin("flush", volume=known.number)
         if self._quietly(handle.close):
@@ -235,6 +245,7 @@ class Worker:
         with self._marker.op("write", volume=known.number, **what) as number:
             data = payload(self._seed, number, length)
             self._insist(client, known, lambda v: v.pwrite(data, offset, durable=fua))
+        known.wrote = True
 
     def _zero(self, client: Client, known: Known) -> None:
         offset, length = self._range(known.size)
@@ -245,6 +256,7 @@ class Worker:
                 known,
                 lambda v: (v.discard if discards else v.zero)(offset, length),
             )
+        known.wrote = True
 
     def _flush(self, client: Client, known: Known, flusher: ThreadPoolExecutor) -> None:
         self._open(client, known)
