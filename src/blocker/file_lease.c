@@ -76,10 +76,16 @@ static int load_once(int fd, struct lease_slot *out, int *index)
         return -ESTALE;
     memset(out, 0, sizeof *out);
     for (int i = 0; i < 2; i++) {
-        ssize_t got = pread(fd, &slot, sizeof slot, i * SLOT_STRIDE);
-        if (got < 0)
-            return -errno;
-        if (got != sizeof slot || slot.magic != SLOT_MAGIC ||
+        struct file_call call = {.verb = FILE_READ,
+                                 .fd = fd,
+                                 .offset = (uint64_t)i * SLOT_STRIDE,
+                                 .data = (uint8_t *)&slot,
+                                 .size = sizeof slot};
+        /* A short read must not hide the newer slot: read on. */
+        file_call_run(&call);
+        if (call.result < 0)
+            return call.result;
+        if (call.moved != sizeof slot || slot.magic != SLOT_MAGIC ||
             slot.crc != slot_crc(&slot))
             continue;
         if (slot.version != SLOT_VERSION)
