@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-ROUNDS = int(os.environ.get("NODES_ROUNDS", "50"))
+ROUNDS = int(os.environ.get("NODES_ROUNDS", "30"))
 #: What one round takes at most; ends a driver that hangs [s].
 SECONDS_EACH = 30
 

@@ -237,6 +237,8 @@ def test_completion_offers_commands_and_peers(tmp_path: Path) -> None:
 def test_ctrl_c_ends_with_130(tmp_path: Path) -> None:
     script = """
         import os, signal, click
+        # A shell may have started us with it ignored.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         from archipelago.cli.base import Entry, LazyGroup, run
         @click.group(cls=LazyGroup, entries={"x": Entry("x_command", "")})
         def cli(): pass
