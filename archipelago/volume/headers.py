@@ -196,8 +196,21 @@ class Headers:
                 if header is not None:
                     yield header
 
-    def live(self, header: Header) -> bool:
-        """True if a header that `scan` gave is the valid one of its name."""
+    def scan_live(self) -> Iterator[Header]:
+        """Yield the valid header of each name, in no order.
+
+        One that cannot be judged now is left out: it must not hide the others.
+        """
+        for header in self.scan():
+            try:
+                live = self._live(header)
+            except ArchipelagoError as error:
+                log.error('"%s" is left out of the listing: %s', header.name, error)
+                continue
+            if live:
+                yield header
+
+    def _live(self, header: Header) -> bool:
         if header.moving_to:
             return False
         if not header.moved_from:

@@ -4,15 +4,11 @@
 from __future__ import annotations
 
 import heapq
-import logging
 
-from archipelago._header import Header
-from archipelago.errors import ArchipelagoError, UsageError, VolumeNotFound
+from archipelago.errors import UsageError, VolumeNotFound
 from archipelago.info import VolumeInfo
 from archipelago.volume.context import Context
 from archipelago.volume.describe import describe, describe_header
-
-log = logging.getLogger(__name__)
 
 
 def list_volumes(
@@ -39,10 +35,8 @@ def list_volumes(
         raise UsageError(f"a listing cannot have {limit} entries: ask for 1 or more")
     wanted = (
         header
-        for header in ctx.headers.scan()
-        if header.name.startswith(prefix)
-        and header.name > marker
-        and _is_live(ctx, header)
+        for header in ctx.headers.scan_live()
+        if header.name.startswith(prefix) and header.name > marker
     )
     headers = heapq.nsmallest(limit + 1, wanted, key=lambda header: header.name)
     found = []
@@ -55,12 +49,3 @@ def list_volumes(
         except VolumeNotFound:
             continue
     return found, len(headers) > limit
-
-
-def _is_live(ctx: Context, header: Header) -> bool:
-    """False also if that cannot be found out now: one must not hide all others."""
-    try:
-        return ctx.headers.live(header)
-    except ArchipelagoError as error:
-        log.error('"%s" is left out of the listing: %s', header.name, error)
-        return False

@@ -25,9 +25,7 @@ def store_usage(ctx: Context) -> StoreUsage:
     private = _allocated(ctx, ObjectKind.EXTENT)
     content = _allocated(ctx, ObjectKind.CONTENT)
     metadata = sum(_allocated(ctx, kind) for kind in _METADATA)
-    logical = sum(
-        header.size for header in ctx.headers.scan() if ctx.headers.live(header)
-    )
+    logical = sum(header.size for header in ctx.headers.scan_live())
     return StoreUsage(
         capacity_bytes=capacity.size_bytes,
         free_bytes=capacity.allocated_bytes,
