@@ -8,12 +8,10 @@ checked; ``CRASH_STATES`` says how many in all, ``CRASH_SEED`` repeats a run of 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,6 +31,7 @@ from tests.crash.journal import (
 )
 from tests.crash.plans import DEEP, PLANS, Plan
 from tests.crash.replay import PowerCutFailure, Replay
+from tests.helpers.scratch import scratch
 
 ROOT = Path(__file__).resolve().parents[2]
 STATES = int(os.environ.get("CRASH_STATES", "10000"))
@@ -65,18 +64,6 @@ class Recorded:
     store: Path
 
 
-@contextlib.contextmanager
-def scratch() -> Iterator[Path]:
-    """A directory in memory if there is one: syncs are recorded, not needed."""
-    shm = Path("/dev/shm")
-    base = shm if os.access(shm, os.W_OK) else None
-    where = Path(tempfile.mkdtemp(prefix="archipelago-crash-", dir=base))
-    try:
-        yield where
-    finally:
-        shutil.rmtree(where)
-
-
 @pytest.fixture(scope="module")
 def recorder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_recorder(tmp_path_factory.mktemp("recorder"))
@@ -84,7 +71,7 @@ def recorder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    with scratch() as where:
+    with scratch("crash") as where:
         yield where
 
 
@@ -176,7 +163,7 @@ def test_any_power_cut_leaves_what_was_promised(
 @pytest.fixture(scope="module")
 def logs(recorder: Path) -> Iterator[dict[str, Recorded]]:
     """One workload for each engine, of the seed in the report's header."""
-    with scratch() as where:
+    with scratch("crash") as where:
         found = {}
         for name, plan in (("io_uring", 2), ("threads", 1)):
             (where / name).mkdir()

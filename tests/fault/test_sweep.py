@@ -15,13 +15,13 @@ import random
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.fault.plan import build_injector, injected
+from tests.helpers.scratch import scratch
 
 ROOT = Path(__file__).resolve().parents[2]
 ALL = os.environ.get("FAULT_ALL") == "1"
@@ -68,14 +68,8 @@ def injector(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """A directory in memory if there is one: syncs are counted, not needed."""
-    shm = Path("/dev/shm")
-    base = shm if os.access(shm, os.W_OK) else None
-    where = Path(tempfile.mkdtemp(prefix="archipelago-fault-", dir=base))
-    try:
+    with scratch("fault") as where:
         yield where
-    finally:
-        shutil.rmtree(where)
 
 
 def _kernel() -> tuple[int, ...]:
