@@ -114,7 +114,11 @@ class World:
 
     def _listed(self, name: str) -> bool:
         """True if there is such a name, even if what it names cannot be relied upon."""
-        return any(info.name == name for info in self._client.list())
+        lists: list[set[str]] = []
+        self._try("list", lambda: lists.append({i.name for i in self._client.list()}))
+        if not lists:
+            raise NotClean(f"names cannot be listed: {self.errors[-1]}")
+        return name in lists[0]
 
     def _handle(self, name: str) -> Volume | None:
         if name not in self._open:
