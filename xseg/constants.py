@@ -163,6 +163,8 @@ class LeaseFlag(IntFlag):
 
     LOCK = 1
     """Taken by an administrator: does not end with the process."""
+    IF_FREE = 2
+    """Of ACQUIRE only: not from who died or was too late without giving it back."""
 
 
 class Role(IntFlag):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 
-from archipelago.errors import ArchipelagoError, VolumeNotFound
+from archipelago.errors import ArchipelagoError, LeaseHeld, VolumeNotFound
 from archipelago.volume.checkpoint import checkpoint, mend
 from archipelago.volume.compact import compact
 from archipelago.volume.context import Context, Life
@@ -90,9 +90,12 @@ class Maintenance:
             if self._stopping.is_set():
                 return
             try:
-                compact(ctx, name, ctx.limits.stack_soft)
+                # Nobody waits for it, so nobody may lose a write for it either.
+                compact(ctx, name, ctx.limits.stack_soft, if_free=True)
             except VolumeNotFound:
                 continue
+            except LeaseHeld as error:
+                log.info('the tables of "%s" are merged later: %s', name, error)
             except ArchipelagoError as error:
                 log.warning('the tables of "%s" are not merged: %s', name, error)
 

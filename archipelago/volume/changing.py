@@ -32,32 +32,39 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def changing(ctx: Context, name: str, *others: str) -> Iterator[Change]:
+def changing(
+    ctx: Context, name: str, *others: str, if_free: bool = False
+) -> Iterator[Change]:
     """Lock names and take the lease of the volume called `name`.
 
     Args:
         ctx: where.
         name: the volume that is to change.
         others: further names to lock (those that come into being).
+        if_free: leave it to another instance that ended without giving it back: its
+            next process still has what was answered and not flushed.
 
     Raises:
         VolumeNotFound: there is none.
         LeaseHeld: another instance has it.
         VolumeBusy: it was stopped after a failure.
     """
-    with ctx.locks.hold(name, *others), change_of(ctx, name) as change:
+    with (
+        ctx.locks.hold(name, *others),
+        change_of(ctx, name, if_free=if_free) as change,
+    ):
         _keep_marks(change)
         yield change
 
 
 @contextmanager
-def change_of(ctx: Context, name: str) -> Iterator[Change]:
+def change_of(ctx: Context, name: str, *, if_free: bool = False) -> Iterator[Change]:
     """As `changing`, for a caller that holds the lock of the name."""
     opened = ctx.table.get(name)
     if opened is not None:
         opened.check()
     header = opened.header if opened is not None else ctx.headers.get(name)
-    with ctx.leases.hold(header.uuid, name) as lease:
+    with ctx.leases.hold(header.uuid, name, if_free=if_free) as lease:
         if opened is None or opened.read_only:
             # Read again: only now can nobody else change it.
             header = _ours(ctx, name, header.uuid, lease.fence)

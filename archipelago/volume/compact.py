@@ -24,7 +24,7 @@ from archipelago._layer_write import LayerWriter
 from archipelago._merge import merge
 from archipelago.errors import ArchipelagoError, MapCorrupt
 from archipelago.ids import layer_id, new_uuid
-from archipelago.volume.change import entry_object
+from archipelago.volume.change import Change, entry_object
 from archipelago.volume.changing import changing
 from archipelago.volume.context import Context
 from archipelago.volume.layerfile import LayerFile
@@ -66,16 +66,23 @@ def compact_to(ctx: Context, name: str, most: int) -> None:
             return
 
 
-def compact(ctx: Context, name: str, most: int) -> bool:
+def compact(ctx: Context, name: str, most: int, *, if_free: bool = False) -> bool:
     """Merge the top of a map's stack once, if it has more than `most` entries.
 
     The caller holds no lock.
+
+    Args:
+        ctx: where.
+        name: of the map.
+        most: merge only if there are more entries than that.
+        if_free: leave it to an instance that ended without giving its lease back.
 
     Returns:
         False if nothing was exchanged.
 
     Raises:
         VolumeNotFound: there is no such map.
+        LeaseHeld: another instance has it.
     """
     before = _header(ctx, name)
     count = choose([entry.length for entry in before.stack], most)
@@ -84,7 +91,8 @@ def compact(ctx: Context, name: str, most: int) -> bool:
     old = before.stack[:count]
     layer = _merge(ctx, before, old)
     try:
-        exchanged = _exchange(ctx, name, before.uuid, old, layer)
+        with changing(ctx, name, if_free=if_free) as change:
+            exchanged = _exchange(change, before.uuid, old, layer)
     except ArchipelagoError:
         ctx.reclaimer.add_entries([layer])
         raise
@@ -139,21 +147,16 @@ def _merge(ctx: Context, header: Header, entries: tuple[StackEntry, ...]) -> Sta
 
 
 def _exchange(
-    ctx: Context,
-    name: str,
-    uuid: bytes,
-    old: tuple[StackEntry, ...],
-    layer: StackEntry,
+    change: Change, uuid: bytes, old: tuple[StackEntry, ...], layer: StackEntry
 ) -> bool:
     """Put the layer in the place of the entries it replaces; False if they are gone."""
-    with changing(ctx, name) as change:
-        stack = change.header.stack
-        first = _find([_key(entry) for entry in stack], [_key(entry) for entry in old])
-        if first is None or change.header.uuid != uuid:
-            return False
-        stack = (*stack[:first], layer, *stack[first + len(old) :])
-        change.commit(replace(change.header, stack=stack))
-    log.info('"%s": %d tables merged into one', name, len(old))
+    stack = change.header.stack
+    first = _find([_key(entry) for entry in stack], [_key(entry) for entry in old])
+    if first is None or change.header.uuid != uuid:
+        return False
+    stack = (*stack[:first], layer, *stack[first + len(old) :])
+    change.commit(replace(change.header, stack=stack))
+    log.info('"%s": %d tables merged into one', change.header.name, len(old))
     return True
 
 

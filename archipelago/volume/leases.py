@@ -87,13 +87,19 @@ class Leases:
         self.ask = asker(owner, ttl, host)
 
     @contextlib.contextmanager
-    def hold(self, uuid: bytes, name: str) -> Iterator[Lease]:
+    def hold(self, uuid: bytes, name: str, *, if_free: bool = False) -> Iterator[Lease]:
         """Hold a volume's lease for the time of a ``with`` block.
+
+        Args:
+            uuid: of the volume.
+            name: for people.
+            if_free: not if another instance ended without giving it back, either.
 
         Raises:
             LeaseHeld: another instance has it.
         """
-        lease = self.acquire(uuid, name)
+        flags = LeaseFlag.IF_FREE if if_free else LeaseFlag(0)
+        lease = self._acquire(uuid, name, replace(self.ask, flags=flags))
         try:
             yield lease
         finally:

@@ -57,7 +57,8 @@ def open_volume(ctx: Context, name: str, *, read_only: bool, fence: int = 0) -> 
             opened = _open_for_write(ctx, name, fence)
         else:
             opened = _open_for_read(ctx, name)
-    ctx.compact_soon(opened.header)
+    if not opened.read_only or _is_snapshot(opened.header):
+        ctx.compact_soon(opened.header)
     return opened
 
 

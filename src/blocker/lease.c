@@ -56,9 +56,10 @@ int lease_acquire(struct xseg_lease *stored, const struct xseg_lease *ask,
     bool mine = stored->expires_ns != 0 && same_owner(stored, ask);
 
     if (ask->owner[0] == '\0' || (ask->ttl_ns == 0 && !locks) ||
-        (ask->flags & ~XSEG_LEASE_LOCK) != 0)
+        (ask->flags & ~(XSEG_LEASE_LOCK | XSEG_LEASE_IF_FREE)) != 0)
         return -EINVAL;
-    if (!mine && lease_is_held(stored, now_ns)) {
+    bool kept = (ask->flags & XSEG_LEASE_IF_FREE) != 0 && stored->expires_ns != 0;
+    if (!mine && (kept || lease_is_held(stored, now_ns))) {
         stored->ttl_ns = stored->expires_ns > now_ns ? stored->expires_ns - now_ns : 0;
         return -EBUSY;
     }
@@ -70,6 +71,7 @@ int lease_acquire(struct xseg_lease *stored, const struct xseg_lease *ask,
 
     struct xseg_lease next = *ask;
     next.fence = mine ? stored->fence : stored->fence + 1;
+    next.flags &= ~XSEG_LEASE_IF_FREE;
     /* An open by the instance that locked the volume must not undo the lock. */
     if (mine)
         next.flags |= stored->flags & XSEG_LEASE_LOCK;

@@ -205,6 +205,9 @@ struct xseg_lease {
 static_assert(sizeof(struct xseg_lease) == 208, "lease");
 /** Taken by an administrator (vlmc lock): does not expire with the process. */
 #define XSEG_LEASE_LOCK 1u
+/** Of ACQUIRE only, never stored: refuse a lease that somebody else has not given back,
+ *  even if it expired or its holder died.  For work that nobody waits for. */
+#define XSEG_LEASE_IF_FREE 2u
 
 /** Where the journal stands. */
 struct xseg_journal_info {

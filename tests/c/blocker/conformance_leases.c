@@ -146,9 +146,25 @@ static void test_lease_of_the_dead_and_the_late_is_taken_over(void)
     x = lease_of("b", 1); /* expired as soon as it is granted */
     CHECK_EQ(do_lease(s, XSEG_OP_ACQUIRE, &l, &x, 0), 0);
     CHECK_EQ(x.fence, 2);
+    /* who asks for a free one gets neither; its holder does, and what is free is */
+    x = lease_of("c", LONG_NS);
+    x.flags = XSEG_LEASE_IF_FREE;
+    CHECK_EQ(do_lease(s, XSEG_OP_ACQUIRE, &l, &x, 0), -EBUSY);
+    CHECK_EQ(x.fence, 2);
     x = lease_of("c", LONG_NS);
     CHECK_EQ(do_lease(s, XSEG_OP_ACQUIRE, &l, &x, 0), 0);
     CHECK_EQ(x.fence, 3);
+    x = lease_of("c", LONG_NS);
+    x.flags = XSEG_LEASE_IF_FREE;
+    CHECK_EQ(do_lease(s, XSEG_OP_ACQUIRE, &l, &x, 0), 0);
+    CHECK_EQ(x.fence, 3);
+    CHECK_EQ(x.flags, 0);
+    CHECK_EQ(do_lease(s, XSEG_OP_RELEASE, &l, &x, 0), 0);
+    x = lease_of("c", LONG_NS);
+    x.flags = XSEG_LEASE_IF_FREE;
+    CHECK_EQ(do_lease(s, XSEG_OP_ACQUIRE, &l, &x, 0), 0);
+    CHECK_EQ(x.fence, 4);
+    CHECK_EQ(x.flags, 0);
     CHECK_EQ(do_lease(s, XSEG_OP_RELEASE, &l, &x, 0), 0);
     /* on another boot a pid says nothing */
     x = lease_of("d", LONG_NS);

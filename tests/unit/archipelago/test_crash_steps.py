@@ -295,10 +295,9 @@ def test_checkpoint_and_compact(machine: Machine) -> None:
     def work(ctx: Context) -> None:
         opened = open_volume(ctx, "v", read_only=False)
         checkpoint(ctx, "v")
-        for round_ in range(3):
+        for _ in range(3):
             ctx.maps.mark(opened.handle, SECTOR, SECTOR)
             checkpoint(ctx, "v")
-            assert round_ < 3
         compact(ctx, "v", 1)
         close_volume(ctx, "v")
         compact(ctx, "old", 0)

@@ -17,9 +17,11 @@ import pytest
 
 import archipelago
 from archipelago.control import ControlService
+from archipelago.errors import LeaseHeld
 from archipelago.ids import ObjectId
 from archipelago.volume.clone import clone
-from archipelago.volume.context import Context
+from archipelago.volume.compact import compact
+from archipelago.volume.context import Context, Limits
 from archipelago.volume.create import create
 from archipelago.volume.lock import lock, unlock
 from archipelago.volume.open import close_volume, open_volume
@@ -123,6 +125,29 @@ def test_a_failed_change_leaves_nothing_to_take_over(store: Store) -> None:
     seen = steps_of(two)
     assert opened_by(two) == 1
     assert SEAL not in seen
+
+
+def test_merging_tables_takes_nothing_over(store: Store) -> None:
+    # A process that died comes back for what it had answered and not flushed: others
+    # may come first, but not for work that nobody waits for.
+    one, two = store.node("one"), store.node("two")
+    create(one, "v", 8 * BLOCK, BLOCK)
+    for name in ("a", "b", "c"):
+        put(one, "v", b"a" * SECTOR, 0)
+        snapshot(one, "v", name)
+    one.leases.ask = replace(one.leases.ask, pid_start=one.leases.ask.pid_start + 1)
+    epoch = opened_by(one)
+    two.limits = Limits(stack_soft=1)
+    open_volume(two, "v", read_only=True)
+    assert two.take_growing() == [], "a reader merged what it does not hold"
+    close_volume(two, "v")
+    seen = steps_of(two)
+    with pytest.raises(LeaseHeld, match='"v" is in use'):
+        compact(two, "v", 1, if_free=True)
+    assert SEAL not in seen
+    assert opened_by(one) == epoch
+    assert one.leases.prove(one.headers.get("v").uuid)
+    assert compact(one, "v", 1, if_free=True)
 
 
 @pytest.mark.parametrize("change", ["open", "snapshot", "resize", "rename", "lock"])
