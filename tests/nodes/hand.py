@@ -37,6 +37,7 @@ class Hand:
 
     def open(self) -> int:
         """Open the volume for writing; its fence."""
+        assert self._volume is None, "it would stay open, and its lease held"
         self._volume = self._client.open(self._name)
         lease = self.info().lease
         assert lease is not None, "open without a lease"

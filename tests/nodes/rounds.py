@@ -276,6 +276,7 @@ class Rounds:
         again: bool = False,
         paused: Team | None = None,
         settled: bool = False,
+        opened: int = 0,
     ) -> None:
         """Open on a node, judge what it finds, and set its lanes to work.
 
@@ -285,8 +286,9 @@ class Rounds:
             again: it takes its own lease back.
             paused: whose stopped processes may hold a lock just now.
             settled: the volume was closed at rest, after it had been judged.
+            opened: with this fence the team has it open already.
         """
-        fence = self._open(team, wait=wait, paused=paused)
+        fence = opened or self._open(team, wait=wait, paused=paused)
         if fence < self._fence or (fence == self._fence and not again):
             raise Violation(f"{team} has fence {fence} after {self._fence}")
         self._fence = fence
@@ -303,12 +305,12 @@ class Rounds:
     def _is_faster(self, b: Team) -> bool:
         """Try once to open what its holder may just be taking back."""
         try:
-            b.hand.call("open")
+            fence = int(b.hand.call("open"))
         except Refused as error:
             if error.kind != "LeaseHeld":
                 raise Violation(f"{b} is told {error}") from error
             return False
-        self._take(b)
+        self._take(b, opened=fence)
         return True
 
     def _open(self, team: Team, *, wait: bool, paused: Team | None) -> int:
