@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from archipelago import paths
-from archipelago.closing import Closing
 from archipelago.errors import (
     ArchipelagoError,
     NotRunning,
@@ -28,6 +27,7 @@ from archipelago.info import StoreUsage, VolumeInfo
 from archipelago.messenger import Messenger, Reply, SerialMessenger
 from archipelago.volume_handle import Volume
 from xseg import Request, Segment
+from xseg.closing import Closing
 from xseg.constants import PORT_CONTROL, PORT_VLMCD, Flag, Op
 from xseg.errors import NotFound, XsegError
 from xseg.units import parse_size

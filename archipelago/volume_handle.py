@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from archipelago.closing import Closing
 from archipelago.errors import (
     ArchipelagoError,
     IoError,
@@ -30,6 +29,7 @@ from archipelago.errors import (
 from archipelago.ids import uuid_text
 from archipelago.messenger import Reply
 from xseg import Buffer, Port, Request
+from xseg.closing import Closing
 from xseg.constants import (
     BUFFER_MAX_BYTES,
     PORT_VLMCD,

@@ -17,9 +17,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from archipelago.closing import Closing
 from archipelago.errors import UsageError
 from xseg import Buffer, Request
+from xseg.closing import Closing
 from xseg.constants import PORT_ANY, PORT_VLMCD, Flag, Op
 
 if TYPE_CHECKING:

@@ -9,11 +9,11 @@ import os
 import secrets
 import threading
 from collections.abc import Callable, Iterator
-from types import TracebackType
 
 from xseg._port import Port
 from xseg._request import Request
 from xseg._segment import Segment
+from xseg.closing import Closing
 from xseg.constants import PORT_ANY, Op
 from xseg.errors import NotFound, XsegError
 
@@ -43,7 +43,7 @@ def temporary_segment(
         segment.close()
 
 
-class EchoPeer:
+class EchoPeer(Closing):
     """A thread that serves a port over an attachment of its own.
 
     By default READ and WRITE answer their size, and everything else 0, with the data
@@ -114,17 +114,6 @@ class EchoPeer:
             rq.op = Op.PING
             with contextlib.suppress(XsegError):
                 port.call(rq, self.port)
-
-    def __enter__(self) -> EchoPeer:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _echo(rq: Request) -> int:

@@ -11,7 +11,8 @@ import subprocess
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from types import TracebackType
+
+from xseg.closing import Closing
 
 _SOURCE = Path(__file__).with_name("inject.c")
 #: kinds, error, first, last, only_full, -, only, nr, struck, seen per kind
@@ -51,7 +52,7 @@ class Counts:
     seen: dict[Kind, int]
 
 
-class Plan:
+class Plan(Closing):
     """The control file of the library; closed by ``with``.
 
     Args:
@@ -63,15 +64,8 @@ class Plan:
             file.truncate(4096)
             self._map = mmap.mmap(file.fileno(), 4096)
 
-    def __enter__(self) -> Plan:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Let the file go; what is in force stays so."""
         self._map.close()
 
     def fail(
