@@ -9,12 +9,10 @@ before or the state after, and from there everything works.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
-from archipelago.control import ControlService
 from archipelago.ids import ObjectId
 from archipelago.volume.checkpoint import checkpoint
 from archipelago.volume.clone import clone
@@ -22,87 +20,17 @@ from archipelago.volume.compact import compact
 from archipelago.volume.context import Context
 from archipelago.volume.create import create
 from archipelago.volume.describe import describe
-from archipelago.volume.listing import list_volumes
 from archipelago.volume.open import close_volume, open_volume
 from archipelago.volume.remove import remove
 from archipelago.volume.rename import rename
-from archipelago.volume.resize import resize, sector_ceil
+from archipelago.volume.resize import resize
 from archipelago.volume.snapshot import snapshot
-from tests.helpers.inprocess import ALL, BLOCK, MIB, SECTOR, Peers
-from xseg import Segment
+from tests.helpers.inprocess import BLOCK, MIB, SECTOR
+from tests.helpers.store import Crashed, Store, content, names, put
 from xseg.constants import ObjectKind, Op
-from xseg.testing import unique_name
 
 #: More steps than any operation has.
 MOST_STEPS = 40
-
-
-class Crashed(BaseException):
-    """Stands for the end of the process; nothing catches it by accident."""
-
-
-class Machine:
-    """A store that outlives the control halves that work on it."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.name = unique_name("crash")
-        self.segment = Segment.create(
-            self.name, ports=256, requests=1024, heap_bytes=64 * MIB
-        )
-        self.peers = Peers(self.name, ALL)
-        self._services: list[ControlService] = []
-
-    def boot(self) -> Context:
-        """A control half that has just started; it is not served, only called."""
-        service = ControlService(self.name, instance_file=self.home / "instance")
-        self._services.append(service)
-        return service.context
-
-    def close(self) -> None:
-        for service in self._services:
-            service.context.messenger.close()
-            service.context.messenger.segment.close()
-        self.peers.stop()
-        Segment.destroy(self.name)
-        self.segment.close()
-
-
-@pytest.fixture
-def machine(tmp_path: Path) -> Iterator[Machine]:
-    started = Machine(tmp_path)
-    yield started
-    started.close()
-
-
-def put(ctx: Context, name: str, data: bytes, offset: int) -> None:
-    """Write whole sectors as vlmcd would, durably."""
-    opened = open_volume(ctx, name, read_only=False)
-    extent = ObjectId(
-        ObjectKind.EXTENT,
-        opened.header.uuid + opened.header.epoch.to_bytes(8, "little") + bytes(8),
-    )
-    ctx.store.write(extent, offset, data, durable=True)
-    ctx.maps.mark(opened.handle, offset, len(data))
-    close_volume(ctx, name)
-
-
-def content(ctx: Context, name: str, size: int) -> bytes:
-    """Read a volume as vlmcd would."""
-    opened = open_volume(ctx, name, read_only=True)
-    whole = sector_ceil(size)
-    data = bytearray(whole)
-    for run in ctx.maps.runs(opened.handle, 0, whole):
-        if run.kind:
-            kind = ObjectKind.CONTENT if run.kind == 1 else ObjectKind.EXTENT
-            piece = ctx.store.read(ObjectId(kind, run.id), run.object_off, run.size)
-            data[run.offset : run.offset + run.size] = piece
-    close_volume(ctx, name)
-    return bytes(data[:size])
-
-
-def names(ctx: Context) -> list[str]:
-    return [info.name for info in list_volumes(ctx)[0]]
 
 
 def prepare(ctx: Context) -> None:
@@ -132,19 +60,19 @@ def check_everything(ctx: Context, gone: str = "") -> None:
 
 
 def every_step(
-    machine: Machine,
+    store: Store,
     operation: Callable[[Context], object],
     after: Callable[[Context, bool], None],
 ) -> int:
     """Stop `operation` after each of its steps in turn; returns how many there were.
 
     Args:
-        machine: a machine with an empty store.
+        store: an empty one.
         operation: what is stopped.
         after: looks at the store; told whether the operation came to its end.
     """
     for stop_at in range(1, MOST_STEPS):
-        ctx = machine.boot()
+        ctx = store.node()
         prepare(ctx)
         steps = 0
 
@@ -161,7 +89,7 @@ def every_step(
             ended = True
         # The process is gone: what it would still have done does not happen.
         ctx.store.stepped = None
-        fresh = machine.boot()
+        fresh = store.node()
         after(fresh, ended)
         for name in names(fresh):
             remove(fresh, name)
@@ -172,7 +100,7 @@ def every_step(
     raise AssertionError("the operation never came to its end")
 
 
-def test_snapshot(machine: Machine) -> None:
+def test_snapshot(store: Store) -> None:
     seen = set()
 
     def after(ctx: Context, ended: bool) -> None:
@@ -184,11 +112,11 @@ def test_snapshot(machine: Machine) -> None:
             snapshot(ctx, "v", "s")
             check_everything(ctx)
 
-    assert every_step(machine, lambda ctx: snapshot(ctx, "v", "s"), after) > 3
+    assert every_step(store, lambda ctx: snapshot(ctx, "v", "s"), after) > 3
     assert seen == {True, False}
 
 
-def test_rename(machine: Machine) -> None:
+def test_rename(store: Store) -> None:
     seen = set()
 
     def after(ctx: Context, ended: bool) -> None:
@@ -211,11 +139,11 @@ def test_rename(machine: Machine) -> None:
         assert sorted(names(ctx)) == ["clone", "old"]
         check_everything(ctx, gone="v")
 
-    assert every_step(machine, lambda ctx: rename(ctx, "v", "new"), after) > 4
+    assert every_step(store, lambda ctx: rename(ctx, "v", "new"), after) > 4
     assert seen == {"v", "new"}
 
 
-def test_rename_back_and_removal_after_a_crash(machine: Machine) -> None:
+def test_rename_back_and_removal_after_a_crash(store: Store) -> None:
     def after(ctx: Context, ended: bool) -> None:
         name = "new" if "new" in names(ctx) else "v"
         remove(ctx, name)
@@ -225,7 +153,7 @@ def test_rename_back_and_removal_after_a_crash(machine: Machine) -> None:
         create(ctx, "v", MIB, BLOCK)
         create(ctx, "new", MIB, BLOCK)
 
-    every_step(machine, lambda ctx: rename(ctx, "v", "new"), after)
+    every_step(store, lambda ctx: rename(ctx, "v", "new"), after)
 
     def back(ctx: Context, ended: bool) -> None:
         name = "new" if "new" in names(ctx) else "v"
@@ -235,11 +163,11 @@ def test_rename_back_and_removal_after_a_crash(machine: Machine) -> None:
         assert content(ctx, name, len(BEFORE)) == BEFORE
         assert sorted(names(ctx)) == sorted(["clone", "old", name])
 
-    every_step(machine, lambda ctx: rename(ctx, "v", "new"), back)
+    every_step(store, lambda ctx: rename(ctx, "v", "new"), back)
 
 
 @pytest.mark.parametrize("name", ["v", "old", "clone"])
-def test_remove(machine: Machine, name: str) -> None:
+def test_remove(store: Store, name: str) -> None:
     seen = set()
 
     def after(ctx: Context, ended: bool) -> None:
@@ -253,12 +181,12 @@ def test_remove(machine: Machine, name: str) -> None:
         else:
             check_everything(ctx)
 
-    every_step(machine, lambda ctx: remove(ctx, name), after)
+    every_step(store, lambda ctx: remove(ctx, name), after)
     assert seen == {True, False}
 
 
 @pytest.mark.parametrize("size", [2 * SECTOR + 100, 2 * SECTOR])
-def test_shrink(machine: Machine, size: int) -> None:
+def test_shrink(store: Store, size: int) -> None:
     seen = set()
 
     def after(ctx: Context, ended: bool) -> None:
@@ -271,11 +199,11 @@ def test_shrink(machine: Machine, size: int) -> None:
         assert content(ctx, "v", len(BEFORE)) == expected.ljust(len(BEFORE), b"\0")
         assert content(ctx, "old", len(OLD)) == OLD
 
-    every_step(machine, lambda ctx: resize(ctx, "v", size), after)
+    every_step(store, lambda ctx: resize(ctx, "v", size), after)
     assert seen == {size, len(BEFORE)}
 
 
-def test_clone(machine: Machine) -> None:
+def test_clone(store: Store) -> None:
     def after(ctx: Context, ended: bool) -> None:
         made = [name for name in names(ctx) if name.startswith("c-")]
         assert not ended or len(made) == 3
@@ -288,10 +216,10 @@ def test_clone(machine: Machine) -> None:
             remove(ctx, name)
         assert content(ctx, "v", len(BEFORE)) == BEFORE
 
-    every_step(machine, lambda ctx: clone(ctx, "old", ["c-1", "c-2", "c-3"]), after)
+    every_step(store, lambda ctx: clone(ctx, "old", ["c-1", "c-2", "c-3"]), after)
 
 
-def test_checkpoint_and_compact(machine: Machine) -> None:
+def test_checkpoint_and_compact(store: Store) -> None:
     def work(ctx: Context) -> None:
         opened = open_volume(ctx, "v", read_only=False)
         checkpoint(ctx, "v")
@@ -312,11 +240,11 @@ def test_checkpoint_and_compact(machine: Machine) -> None:
         clone_of_v = snapshot(ctx, "v", "t")
         assert content(ctx, clone_of_v.name, len(BEFORE)) == BEFORE
 
-    assert every_step(machine, work, after) > 10
+    assert every_step(store, work, after) > 10
 
 
-def test_a_failed_removal_leaves_no_storage_behind(machine: Machine) -> None:
-    ctx = machine.boot()
+def test_a_failed_removal_leaves_no_storage_behind(store: Store) -> None:
+    ctx = store.node()
     prepare(ctx)
     for name in names(ctx):
         remove(ctx, name)

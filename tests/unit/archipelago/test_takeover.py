@@ -8,15 +8,13 @@ store.  One "dies" by never saying anything again; its lease is broken.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
 import archipelago
-from archipelago.control import ControlService
 from archipelago.errors import LeaseHeld
 from archipelago.ids import ObjectId
 from archipelago.volume.clone import clone
@@ -29,47 +27,17 @@ from archipelago.volume.remove import remove
 from archipelago.volume.rename import rename
 from archipelago.volume.resize import resize
 from archipelago.volume.snapshot import snapshot
-from tests.helpers.inprocess import ALL, BLOCK, MIB, SECTOR, Peers
-from tests.unit.archipelago.test_crash_steps import Crashed, content, names, put
-from xseg import Segment
+from tests.helpers.inprocess import BLOCK, MIB, SECTOR
+from tests.helpers.store import Crashed, Store, content, names, put
 from xseg.constants import ObjectKind, Op
-from xseg.testing import unique_name
 
 
-class Store:
-    """A store and the nodes on it."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.name = unique_name("takeover")
-        self.segment = Segment.create(
-            self.name, ports=256, requests=1024, heap_bytes=64 * MIB
-        )
-        self.peers = Peers(self.name, ALL)
-        self._services: list[ControlService] = []
-
-    def node(self, name: str) -> Context:
-        """A control half; of one name twice, the second is its restart."""
-        home = self.home / name
-        home.mkdir(exist_ok=True)
-        service = ControlService(self.name, instance_file=home / "instance", host=name)
-        self._services.append(service)
-        return service.context
-
-    def close(self) -> None:
-        for service in self._services:
-            service.context.messenger.close()
-            service.context.messenger.segment.close()
-        self.peers.stop()
-        Segment.destroy(self.name)
-        self.segment.close()
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    started = Store(tmp_path)
-    yield started
-    started.close()
+def two_nodes(store: Store, name: str = "v") -> tuple[Context, Context]:
+    """Two nodes, and a closed volume of the first one's whose first sector has data."""
+    one, two = store.node("one"), store.node("two")
+    create(one, name, 8 * BLOCK, BLOCK)
+    put(one, name, b"a" * SECTOR, 0)
+    return one, two
 
 
 def die(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,9 +70,7 @@ SEAL = (Op.RELEASE, ObjectKind.EXTENT)
 
 
 def test_what_was_given_back_is_not_taken_over(store: Store) -> None:
-    one, two = store.node("one"), store.node("two")
-    create(one, "v", 8 * BLOCK, BLOCK)
-    put(one, "v", b"a" * SECTOR, 0)
+    one, two = two_nodes(store)
     for node in (two, one, two, two):
         seen = steps_of(node)
         assert opened_by(node) == 1
@@ -117,8 +83,7 @@ def test_what_was_given_back_is_not_taken_over(store: Store) -> None:
 
 
 def test_a_failed_change_leaves_nothing_to_take_over(store: Store) -> None:
-    one, two = store.node("one"), store.node("two")
-    create(one, "v", 8 * BLOCK, BLOCK)
+    one, two = two_nodes(store)
     create(one, "w", 8 * BLOCK, BLOCK)
     with pytest.raises(archipelago.VolumeExists):
         snapshot(one, "v", "w")
@@ -130,8 +95,7 @@ def test_a_failed_change_leaves_nothing_to_take_over(store: Store) -> None:
 def test_merging_tables_takes_nothing_over(store: Store) -> None:
     # A process that died comes back for what it had answered and not flushed: others
     # may come first, but not for work that nobody waits for.
-    one, two = store.node("one"), store.node("two")
-    create(one, "v", 8 * BLOCK, BLOCK)
+    one, two = two_nodes(store)
     for name in ("a", "b", "c"):
         put(one, "v", b"a" * SECTOR, 0)
         snapshot(one, "v", name)
@@ -154,9 +118,7 @@ def test_merging_tables_takes_nothing_over(store: Store) -> None:
 def test_every_change_shuts_the_last_holder_out_first(
     store: Store, change: str
 ) -> None:
-    one, two = store.node("one"), store.node("two")
-    create(one, "v", 8 * BLOCK, BLOCK)
-    put(one, "v", b"a" * SECTOR, 0)
+    one, two = two_nodes(store)
     epoch = opened_by(one)
     break_lease(two, "v")
     seen = steps_of(two)
@@ -198,10 +160,8 @@ def test_who_takes_over_may_die_after_each_step(
     store: Store, comes_back: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for stop_at in range(1, 12):
-        one, two = store.node("one"), store.node("two")
         name = f"v{stop_at}"
-        create(one, name, 8 * BLOCK, BLOCK)
-        put(one, name, b"a" * SECTOR, 0)
+        one, two = two_nodes(store, name)
         epoch = opened_by(one, name)
         break_lease(two, name)
         steps = 0
@@ -239,9 +199,7 @@ def test_who_takes_over_may_die_after_each_step(
 
 
 def test_a_header_that_changes_meanwhile_is_taken_over_again(store: Store) -> None:
-    one, two = store.node("one"), store.node("two")
-    create(one, "v", 8 * BLOCK, BLOCK)
-    put(one, "v", b"a" * SECTOR, 0)
+    one, two = two_nodes(store)
     opened_by(one)
     break_lease(two, "v")
     sealed: list[int] = []
@@ -262,15 +220,14 @@ def test_a_header_that_changes_meanwhile_is_taken_over_again(store: Store) -> No
     assert two.headers.get("v").epoch == 3
 
 
-def paused_after(
-    ctx: Context, op: Op, kind: ObjectKind, act: Callable[[], object]
-) -> None:
-    """Let another node act when this one has done a step."""
+def paused_with_a_new_header(ctx: Context, *acts: Callable[[], object]) -> None:
+    """Let another node act when this one has created a header."""
 
     def step(done: Op, target: ObjectId) -> None:
-        if (done, target.kind) == (op, kind):
+        if (done, target.kind) == (Op.CREATE, ObjectKind.HEADER):
             ctx.store.stepped = None
-            act()
+            for act in acts:
+                act()
 
     ctx.store.stepped = step
 
@@ -278,15 +235,10 @@ def paused_after(
 def test_a_rename_that_was_overtaken_brings_no_second_name_to_life(
     store: Store,
 ) -> None:
-    one, two = store.node("one"), store.node("two")
-    create(one, "v", 8 * BLOCK, BLOCK)
-    put(one, "v", b"a" * SECTOR, 0)
-
-    def overtake() -> None:
-        break_lease(two, "v")
-        resize(two, "v", 4 * BLOCK)
-
-    paused_after(one, Op.CREATE, ObjectKind.HEADER, overtake)
+    one, two = two_nodes(store)
+    paused_with_a_new_header(
+        one, lambda: break_lease(two, "v"), lambda: resize(two, "v", 4 * BLOCK)
+    )
     with pytest.raises(archipelago.ArchipelagoError):
         rename(one, "v", "new")
     assert names(two) == ["v"]
@@ -296,8 +248,7 @@ def test_a_rename_that_was_overtaken_brings_no_second_name_to_life(
 
 
 def test_a_removal_that_was_overtaken_removes_nothing(store: Store) -> None:
-    one, two = store.node("one"), store.node("two")
-    create(one, "v", 8 * BLOCK, BLOCK)
+    one, two = two_nodes(store)
     delete = one.headers.delete
 
     def late(name: str, version: int) -> bool:
@@ -314,15 +265,10 @@ def test_a_removal_that_was_overtaken_removes_nothing(store: Store) -> None:
 def test_a_snapshot_that_comes_after_its_volume_is_gone_is_taken_back(
     store: Store,
 ) -> None:
-    one, two = store.node("one"), store.node("two")
-    create(one, "v", 8 * BLOCK, BLOCK)
-    put(one, "v", b"a" * SECTOR, 0)
-
-    def overtake() -> None:
-        break_lease(two, "v")
-        remove(two, "v")
-
-    paused_after(one, Op.CREATE, ObjectKind.HEADER, overtake)
+    one, two = two_nodes(store)
+    paused_with_a_new_header(
+        one, lambda: break_lease(two, "v"), lambda: remove(two, "v")
+    )
     with pytest.raises(archipelago.LeaseLost, match="no snapshot"):
         snapshot(one, "v", "s")
     assert names(two) == []
@@ -331,11 +277,9 @@ def test_a_snapshot_that_comes_after_its_volume_is_gone_is_taken_back(
 def test_a_clone_that_comes_after_its_snapshot_is_gone_is_taken_back(
     store: Store,
 ) -> None:
-    one, two = store.node("one"), store.node("two")
-    create(one, "v", 8 * BLOCK, BLOCK)
-    put(one, "v", b"a" * SECTOR, 0)
+    one, two = two_nodes(store)
     snapshot(one, "v", "s")
-    paused_after(one, Op.CREATE, ObjectKind.HEADER, lambda: remove(two, "s"))
+    paused_with_a_new_header(one, lambda: remove(two, "s"))
     done = clone(one, "s", ["c"])
     assert done.created == []
     assert "removed meanwhile" in str(done.failed["c"])
@@ -343,8 +287,7 @@ def test_a_clone_that_comes_after_its_snapshot_is_gone_is_taken_back(
 
 
 def test_two_nodes_and_one_name(store: Store) -> None:
-    one, two = store.node("one"), store.node("two")
-    create(one, "v", 8 * BLOCK, BLOCK)
+    one, two = two_nodes(store)
     others: list[Callable[[], object]] = [
         lambda: create(two, "v", MIB, BLOCK),
         lambda: rename(two, "w", "v"),

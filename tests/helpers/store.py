@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A store and the control halves that work on it, inside the test process.
+
+Control halves are called, not served: so a test stops one between any two of its steps,
+and starts the next.  What vlmcd would do to a volume, `put` and `content` do.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from archipelago.control import ControlService
+from archipelago.ids import ObjectId
+from archipelago.volume.context import Context
+from archipelago.volume.listing import list_volumes
+from archipelago.volume.open import close_volume, open_volume
+from archipelago.volume.resize import sector_ceil
+from tests.helpers.inprocess import ALL, MIB, Peers
+from xseg import Segment
+from xseg.closing import Closing
+from xseg.constants import ObjectKind
+from xseg.testing import unique_name
+
+
+class Crashed(BaseException):
+    """Stands for the end of the process; nothing catches it by accident."""
+
+
+class Store(Closing):
+    """A store in memory that outlives the nodes on it.
+
+    Args:
+        home: directory of the nodes' homes.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._name = unique_name("store")
+        self._segment = Segment.create(
+            self._name, ports=256, requests=1024, heap_bytes=64 * MIB
+        )
+        self._peers = Peers(self._name, ALL)
+        self._services: list[ControlService] = []
+
+    def node(self, name: str = "one") -> Context:
+        """A control half that has just started; of one name twice, a restart."""
+        home = self._home / name
+        home.mkdir(exist_ok=True)
+        service = ControlService(self._name, instance_file=home / "instance", host=name)
+        self._services.append(service)
+        return service.context
+
+    def close(self) -> None:
+        """End all nodes and the store."""
+        for service in self._services:
+            service.context.messenger.close()
+            service.context.messenger.segment.close()
+        self._services.clear()
+        if not self._segment.closed:
+            self._peers.stop()
+            Segment.destroy(self._name)
+            self._segment.close()
+
+
+def put(ctx: Context, name: str, data: bytes, offset: int) -> None:
+    """Write whole sectors as vlmcd would, durably."""
+    opened = open_volume(ctx, name, read_only=False)
+    extent = ObjectId(
+        ObjectKind.EXTENT,
+        opened.header.uuid + opened.header.epoch.to_bytes(8, "little") + bytes(8),
+    )
+    ctx.store.write(extent, offset, data, durable=True)
+    ctx.maps.mark(opened.handle, offset, len(data))
+    close_volume(ctx, name)
+
+
+def content(ctx: Context, name: str, size: int) -> bytes:
+    """Read a volume as vlmcd would."""
+    opened = open_volume(ctx, name, read_only=True)
+    whole = sector_ceil(size)
+    data = bytearray(whole)
+    for run in ctx.maps.runs(opened.handle, 0, whole):
+        if run.kind:
+            kind = ObjectKind.CONTENT if run.kind == 1 else ObjectKind.EXTENT
+            piece = ctx.store.read(ObjectId(kind, run.id), run.object_off, run.size)
+            data[run.offset : run.offset + run.size] = piece
+    close_volume(ctx, name)
+    return bytes(data[:size])
+
+
+def names(ctx: Context) -> list[str]:
+    """The volumes that a node lists."""
+    return [info.name for info in list_volumes(ctx)[0]]
