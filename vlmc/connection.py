@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The instance a command works on, and the names in it."""
+"""The instance a command works on, and what commands say about its volumes."""
 
 from __future__ import annotations
 
@@ -8,12 +8,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from archipelago.cli.base import Common
+from archipelago.cli.base import Common, size_callback
 
 if TYPE_CHECKING:
     import archipelago
 
-__all__ = ["complete_volumes", "connect", "new_name_argument", "volume_argument"]
+__all__ = [
+    "block_size_option",
+    "complete_volumes",
+    "connect",
+    "new_name_argument",
+    "volume_argument",
+]
 
 AnyCallback = TypeVar("AnyCallback", bound=Callable[..., Any])
 
@@ -40,6 +46,16 @@ def new_name_argument(
 ) -> Callable[[AnyCallback], AnyCallback]:
     """Add an argument that is a name yet to be taken."""
     return click.argument(name, **attributes)
+
+
+def block_size_option(command: AnyCallback) -> AnyCallback:
+    """Add ``--block-size``, for commands that make a volume."""
+    return click.option(
+        "--block-size",
+        metavar="SIZE",
+        callback=size_callback,
+        help="Its block: a power of two from 64K to 4M.",
+    )(command)
 
 
 def complete_volumes(

@@ -6,7 +6,12 @@ from __future__ import annotations
 import click
 
 from archipelago.cli.base import common_options, size_callback
-from vlmc.connection import complete_volumes, connect, new_name_argument
+from vlmc.connection import (
+    block_size_option,
+    complete_volumes,
+    connect,
+    new_name_argument,
+)
 from vlmc.output import done, size_text
 
 __all__ = ["command"]
@@ -21,12 +26,7 @@ __all__ = ["command"]
     shell_complete=complete_volumes,
     help="Make it from this snapshot.",
 )
-@click.option(
-    "--block-size",
-    metavar="SIZE",
-    callback=size_callback,
-    help="Its block: a power of two from 64K to 4M.",
-)
+@block_size_option
 @common_options
 def command(
     name: str, size: int | None, snap: str | None, block_size: int | None

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import click
 
-from archipelago.cli.base import common_options, size_callback
-from vlmc.connection import connect, new_name_argument
+from archipelago.cli.base import common_options
+from vlmc.connection import block_size_option, connect, new_name_argument
 from vlmc.output import done, size_text
 from vlmc.progress import progress_bar
 
@@ -17,12 +17,7 @@ __all__ = ["command"]
 @click.argument("file", type=click.Path(allow_dash=True))
 @new_name_argument()
 @click.option("--volume", is_flag=True, help="Make a volume, not a snapshot.")
-@click.option(
-    "--block-size",
-    metavar="SIZE",
-    callback=size_callback,
-    help="Its block: a power of two from 64K to 4M.",
-)
+@block_size_option
 @common_options
 def command(file: str, name: str, volume: bool, block_size: int | None) -> None:
     """Import the disk image FILE, or "-" for standard input, as NAME.

@@ -157,6 +157,18 @@ static inline uint32_t nbd_conn_buffered(const struct nbd_conn *conn)
     return conn->in_len - conn->in_pos;
 }
 
+/** Drop what is buffered of `skip_bytes`; true when all of them are gone. */
+static inline bool nbd_conn_skipped(struct nbd_conn *conn)
+{
+    uint32_t take = nbd_conn_buffered(conn);
+
+    if (take > conn->skip_bytes)
+        take = conn->skip_bytes;
+    conn->in_pos += take;
+    conn->skip_bytes -= take;
+    return conn->skip_bytes == 0;
+}
+
 /* Handlers of the states, each named after its own. */
 enum nbd_step nbd_on_client_flags(struct nbd_conn *conn);
 enum nbd_step nbd_on_option(struct nbd_conn *conn);

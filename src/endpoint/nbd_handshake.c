@@ -98,13 +98,7 @@ enum nbd_step nbd_on_option(struct nbd_conn *conn)
 
 enum nbd_step nbd_on_option_skip(struct nbd_conn *conn)
 {
-    uint32_t take = nbd_conn_buffered(conn);
-
-    if (take > conn->skip_bytes)
-        take = conn->skip_bytes;
-    conn->in_pos += take;
-    conn->skip_bytes -= take;
-    if (conn->skip_bytes)
+    if (!nbd_conn_skipped(conn))
         return NBD_STEP_MORE;
     if (!conn->fixed_newstyle || conn->option == NBD_OPT_EXPORT_NAME)
         return NBD_STEP_CLOSE;

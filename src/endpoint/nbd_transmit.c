@@ -218,13 +218,8 @@ enum nbd_step nbd_on_payload(struct nbd_conn *conn)
 enum nbd_step nbd_on_payload_skip(struct nbd_conn *conn)
 {
     struct nbd_command *cmd = conn->incoming;
-    uint32_t take = nbd_conn_buffered(conn);
 
-    if (take > conn->skip_bytes)
-        take = conn->skip_bytes;
-    conn->in_pos += take;
-    conn->skip_bytes -= take;
-    if (conn->skip_bytes)
+    if (!nbd_conn_skipped(conn))
         return NBD_STEP_MORE;
     conn->incoming = NULL;
     conn->state = NBD_CONN_REQUEST;

@@ -168,12 +168,7 @@ static void test_content_ends_with_its_block(void)
     CHECK_EQ(layer_writer_create(e->id, header.block_bytes, blob_write, &blob, &w), 0);
     CHECK_EQ(layer_writer_run(w, 4, 1, &ref), 0);
     CHECK_EQ(layer_writer_run(w, 5, 1, &ref), 0);
-    CHECK_EQ(layer_writer_finish(w), blob.size);
-    layer_writer_destroy(w);
-    struct xseg_object name = fake_layer_name(e->id);
-    fake_put(&rig.fake, &name, 0, blob.bytes, blob.size);
-    e->length_bytes = blob.size;
-    blob_fini(&blob);
+    put_layer(e, w, &blob);
     uint64_t h = open_map(0);
     CHECK_EQ(rig_runs(&rig, h, 4 * 16 + 3, 20, 10, &runs), 2);
     CHECK_EQ(runs[0].object_off, 3 * 4096);

@@ -3,7 +3,6 @@
 #include "volume.h"
 
 #include "check.h"
-#include "tables.h"
 
 struct rig rig;
 struct map_header header;
@@ -67,6 +66,16 @@ uint64_t appends(void)
     return rig.fake.nr_ops[XSEG_OP_APPEND];
 }
 
+void put_layer(struct map_entry *entry, struct layer_writer *w, struct blob *blob)
+{
+    CHECK_EQ(layer_writer_finish(w), blob->size);
+    layer_writer_destroy(w);
+    struct xseg_object name = fake_layer_name(entry->id);
+    fake_put(&rig.fake, &name, 0, blob->bytes, blob->size);
+    entry->length_bytes = blob->size;
+    blob_fini(blob);
+}
+
 void push_layer(uint8_t uuid, uint64_t first, uint64_t nr)
 {
     struct blob blob = {0};
@@ -77,10 +86,5 @@ void push_layer(uint8_t uuid, uint64_t first, uint64_t nr)
     CHECK_EQ(layer_writer_create(e->id, header.block_bytes, blob_write, &blob, &w), 0);
     for (uint64_t b = first; b < first + nr; b += 2) /* a record for each */
         CHECK_EQ(layer_writer_run(w, b, 1, &ref), 0);
-    CHECK_EQ(layer_writer_finish(w), blob.size);
-    layer_writer_destroy(w);
-    struct xseg_object name = fake_layer_name(e->id);
-    fake_put(&rig.fake, &name, 0, blob.bytes, blob.size);
-    e->length_bytes = blob.size;
-    blob_fini(&blob);
+    put_layer(e, w, &blob);
 }

@@ -7,6 +7,7 @@
 #define TESTS_MAPPER_VOLUME_H
 
 #include "rig.h"
+#include "tables.h"
 
 #define MIB (UINT64_C(1) << 20)
 
@@ -29,6 +30,8 @@ void freeze_header(const struct xseg_journal_info *info, bool new_epoch);
 struct xseg_run only_run(uint64_t handle, uint64_t sector, uint64_t nr);
 /** Records appended so far. */
 uint64_t appends(void);
+/** Store the layer that `w` wrote into `blob`, as that of a stack entry; ends both. */
+void put_layer(struct map_entry *entry, struct layer_writer *w, struct blob *blob);
 /** A layer of one EXTENT run over the first `nr` blocks, on top of the stack. */
 void push_layer(uint8_t uuid, uint64_t first, uint64_t nr);
 

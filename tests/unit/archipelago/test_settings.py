@@ -45,6 +45,18 @@ def write_legacy(home: Path, text: str) -> Path:
     return file
 
 
+def check_refused_in_one_line(home: Path, file: Path, words: list[str]) -> None:
+    """Settings are refused; the message names the file and has all these words."""
+    with pytest.raises(ConfigError) as caught:
+        load_settings(home)
+    message = str(caught.value)
+    assert message.startswith(str(file)), message
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+    assert caught.value.exit_code == 2
+
+
 # Where things are
 
 
@@ -262,15 +274,7 @@ def test_a_mistyped_variable_is_noted(
     ],
 )
 def test_bad_toml_is_named_in_one_line(home: Path, text: str, words: list[str]) -> None:
-    file = write_toml(home, text)
-    with pytest.raises(ConfigError) as caught:
-        load_settings(home)
-    message = str(caught.value)
-    assert message.startswith(str(file)), message
-    assert "\n" not in message
-    for word in words:
-        assert word in message
-    assert caught.value.exit_code == 2
+    check_refused_in_one_line(home, write_toml(home, text), words)
 
 
 def test_bad_variable_and_option_are_named(
@@ -359,14 +363,7 @@ def test_the_2013_file_may_be_etc_default_itself(tmp_path: Path) -> None:
 def test_a_bad_2013_file_is_named_in_one_line(
     home: Path, text: str, words: list[str]
 ) -> None:
-    file = write_legacy(home, text)
-    with pytest.raises(ConfigError) as caught:
-        load_settings(home)
-    message = str(caught.value)
-    assert message.startswith(str(file)), message
-    assert "\n" not in message
-    for word in words:
-        assert word in message
+    check_refused_in_one_line(home, write_legacy(home, text), words)
 
 
 def test_single_quotes_protect_as_in_a_shell(home: Path) -> None:

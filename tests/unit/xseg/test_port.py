@@ -14,7 +14,7 @@ from types import FrameType
 import pytest
 
 import xseg
-from xseg import Op, Port, Request, Segment
+from xseg import Buffer, Op, Port, Request, Segment
 from xseg.constants import PORT_ANY, PORT_DYNAMIC, PORT_VLMCD
 from xseg.testing import EchoPeer
 
@@ -101,13 +101,19 @@ def test_unbinding_frees_requests_and_cancels_what_was_accepted(
     assert segment.statistics().nr_free_requests == 64
 
 
-def test_unbinding_leaves_a_buffer_to_the_peer_that_serves_it(
-    segment: Segment, server: Port
-) -> None:
+def port_with_a_request(segment: Segment, server: Port) -> tuple[Port, Buffer]:
+    """A port that sent the server a request with a buffer, and that buffer."""
     port = segment.bind()
     rq, buffer = port.request(), segment.alloc(4096)
     rq.set_data(buffer)
     port.submit(rq, server.id)
+    return port, buffer
+
+
+def test_unbinding_leaves_a_buffer_to_the_peer_that_serves_it(
+    segment: Segment, server: Port
+) -> None:
+    port, buffer = port_with_a_request(segment, server)
     got = accepted(server)
     port.close()
     assert buffer.closed
@@ -119,10 +125,7 @@ def test_unbinding_leaves_a_buffer_to_the_peer_that_serves_it(
 def test_unbinding_takes_back_what_nobody_accepted(
     segment: Segment, server: Port
 ) -> None:
-    port = segment.bind()
-    rq, buffer = port.request(), segment.alloc(4096)
-    rq.set_data(buffer)
-    port.submit(rq, server.id)
+    port, buffer = port_with_a_request(segment, server)
     port.close()
     assert server.accept() is None
     assert segment.statistics().nr_free_requests == 64
