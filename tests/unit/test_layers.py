@@ -37,6 +37,9 @@ PY_LAYERS = {
     "xseg": set(),
     "archipelago": {"xseg"},
     "vlmc": {"xseg", "archipelago"},
+    # not installed
+    "tests": {"xseg", "archipelago", "vlmc"},
+    "benchmarks": {"xseg", "archipelago", "vlmc", "tests"},
 }
 
 
