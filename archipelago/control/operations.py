@@ -33,12 +33,12 @@ Json = dict[str, Any]
 LIST_MAX = 10000
 
 
-@dataclass(frozen=True)
+@dataclass
 class Call:
     """One control request.
 
     Attributes:
-        name: the volume, or empty.
+        name: the volume as it is called now, or empty.
         arguments: its JSON.
         flags: of the request.
     """
@@ -90,7 +90,9 @@ def _remove(ctx: Context, call: Call) -> Json:
 
 
 def _rename(ctx: Context, call: Call) -> Json:
-    return _info(ctx, rename(ctx, call.name, call.arguments.text("name")))
+    header = rename(ctx, call.name, call.arguments.text("name"))
+    call.name = header.name
+    return _info(ctx, header)
 
 
 def _resize(ctx: Context, call: Call) -> Json:
@@ -115,6 +117,9 @@ def _list(ctx: Context, call: Call) -> Json:
 def _open(ctx: Context, call: Call) -> Json:
     read_only = call.arguments.flag("read_only", bool(call.flags & Flag.RDONLY))
     fence = call.arguments.optional_number("fence") or 0
+    uuid = call.arguments.optional_uuid("uuid")
+    if uuid is not None:
+        call.name = ctx.headers.name_now(call.name, uuid)
     opened = open_volume(ctx, call.name, read_only=read_only, fence=fence)
     return _info(ctx, opened.header)
 
@@ -195,8 +200,6 @@ def inline_record(ctx: Context, op: int, call: Call) -> bytes:
     if op not in _WITH_RECORD:
         return b""
     opened = ctx.table.get(call.name)
-    if opened is None and op == Op.RENAME:
-        opened = ctx.table.get(call.arguments.text("name", ""))
     if opened is None or opened.broken:
         return b""
     return record(opened).pack()

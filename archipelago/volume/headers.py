@@ -95,6 +95,19 @@ class Headers:
             )
         return header
 
+    def name_now(self, name: str, uuid: bytes) -> str:
+        """The name of what was called `name`, after a rename that nobody told of.
+
+        Returns:
+            `name` itself if nothing has that uuid.
+        """
+        header = self.find(name)
+        if header is None or header.uuid != uuid:
+            for other in self.scan_live():
+                if other.uuid == uuid:
+                    return other.name
+        return name
+
     def refuse_existing(self, name: str) -> None:
         """Raise `VolumeExists` if the name is taken."""
         if self.find(name) is not None:

@@ -138,8 +138,8 @@ struct volume {
     bool asking;              /* by open.c; revive.c has its turn at other times */
     uint32_t ask_op;          /* what is asked: OPEN or CLOSE */
     const char *ask_arguments;
-    char ask_again[64]; /* what revive.c asks with */
-    uint64_t ask_since; /* when it first failed, 0: it did not */
+    char ask_again[128]; /* what revive.c asks with */
+    uint64_t ask_since;  /* when it first failed, 0: it did not */
     int64_t close_result;
     uint32_t users;      /* opens, internal ones too */
     bool held;           /* by the administrator */

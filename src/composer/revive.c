@@ -116,6 +116,21 @@ static void revive_answered(void *arg, struct xseg_request *rq)
     revive_over(v, rq, 0);
 }
 
+/** The volume is asked for by name and uuid: a rename may have been its CONTROL's last
+ *  deed.  A lease that was broken must not be taken anew, so a fence is named, too. */
+static void revive_arguments(struct volume *v)
+{
+    const uint8_t *uuid = v->info.uuid;
+    char text[2 * sizeof v->info.uuid + 1];
+
+    for (size_t i = 0; i < sizeof v->info.uuid; i++)
+        snprintf(text + 2 * i, 3, "%02x", uuid[i]);
+    bool read_only = volume_read_only(v);
+    snprintf(v->ask_again, sizeof v->ask_again,
+             "{\"read_only\":%s,\"fence\":%" PRIu64 ",\"uuid\":\"%s\"}",
+             read_only ? "true" : "false", read_only ? 0 : v->info.fence, text);
+}
+
 static void revive_resume(struct waiter *w)
 {
     revive_ask(LIST_ENTRY(w, struct volume, revive_waiter));
@@ -140,13 +155,8 @@ static void revive_ask(struct volume *v)
         return;
     }
     v->ask_op = XSEG_OP_OPEN;
-    v->ask_arguments = ASK_READ_ONLY;
-    if (!volume_read_only(v)) {
-        /* A lease that was broken must not be taken anew for this. */
-        snprintf(v->ask_again, sizeof v->ask_again,
-                 "{\"read_only\":false,\"fence\":%" PRIu64 "}", v->info.fence);
-        v->ask_arguments = v->ask_again;
-    }
+    v->ask_arguments = v->ask_again;
+    revive_arguments(v);
     ask_fill(v, rq);
     composer_send(c, rq, XSEG_PORT_CONTROL, revive_answered, v);
 }

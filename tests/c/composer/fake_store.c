@@ -177,7 +177,7 @@ static void fill_info(struct fake_store *f, struct xseg_request *rq)
         .flags = f->flags,
         .inline_valid = 1,
         .name_len = 1,
-        .name = "v",
+        .name = {(uint8_t)f->name},
     };
     memcpy(info.uuid, uuid, 16);
     memcpy(rq->inline_data, &info, sizeof info);
@@ -192,16 +192,29 @@ static void check_quiet(struct fake_store *f)
     }
 }
 
+/** Does it ask for the volume by what never changes? */
+static bool has_uuid(struct fake_store *f, const struct xseg_request *rq)
+{
+    const char *json =
+        xseg_heap_ptr(reactor_segment(f->reactor), rq->data_off, rq->size);
+    char member[64] = "\"uuid\":\"";
+    size_t at = strlen(member);
+
+    for (size_t i = 0; i < 16; i++, at += 2)
+        snprintf(member + at, 3, "%02x", uuid[i]);
+    return json[0] == '{' && memmem(json, rq->size, member, at);
+}
+
 static int64_t serve_control(struct fake_store *f, struct xseg_request *rq)
 {
     CHECK_EQ(rq->arg[XSEG_ARG_NAME_LEN], 1);
-    CHECK_EQ(rq->inline_data[0], 'v');
     rq->arg[0] = 0;
+    if (rq->op != XSEG_OP_OPEN)
+        CHECK_EQ(rq->inline_data[0], f->name);
     switch (rq->op) {
     case XSEG_OP_OPEN:
         CHECK(rq->size >= 2 && rq->data_len >= rq->size);
-        CHECK_EQ(*(char *)xseg_heap_ptr(reactor_segment(f->reactor), rq->data_off, 1),
-                 '{');
+        CHECK(rq->inline_data[0] == f->name || has_uuid(f, rq));
         f->nr_opens++;
         f->map_handle += !f->mapped;
         f->mapped = true;
@@ -374,6 +387,7 @@ void fake_store_start(struct fake_store *f, struct reactor *r, uint64_t seed)
     memset(f, 0, sizeof *f);
     f->reactor = r;
     f->rng = seed;
+    f->name = 'v';
     f->size_bytes = FAKE_BYTES - 700; /* ends inside a sector */
     f->epoch = 5;
     f->fence = 1;

@@ -32,6 +32,7 @@ struct fake_store {
     struct reactor_task task;
     bool scheduled;
 
+    char name; /* of the volume, one letter */
     uint64_t size_bytes;
     uint64_t epoch;
     uint64_t fence;

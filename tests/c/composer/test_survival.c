@@ -185,6 +185,19 @@ static void test_another_epoch_loses_the_volume(struct client *c)
     recover(c);
 }
 
+static void test_a_rename_may_have_been_the_last_deed(struct client *c)
+{
+    struct fake_store *f = c->store;
+
+    fake_store_kill(f, XSEG_PORT_MAPPERD);
+    f->name = 'w';
+    send_async(c, 0, XSEG_OP_READ, 0, S);
+    CHECK_EQ(await(c, 0), S);
+    CHECK_EQ(call_simple(c, XSEG_OP_CLOSE, 0, 0, 0), 0); /* by its new name */
+    f->name = 'v';
+    CHECK_EQ(call_named(c, XSEG_OP_OPEN, 0, &c->handle), 0);
+}
+
 static void test_a_reader_takes_what_it_finds(struct client *c)
 {
     struct fake_store *f = c->store;
@@ -422,6 +435,7 @@ int main(void)
     test_data_goes_on_while_the_map_is_away(c);
     test_another_fence_loses_the_volume(c);
     test_another_epoch_loses_the_volume(c);
+    test_a_rename_may_have_been_the_last_deed(c);
     test_a_reader_takes_what_it_finds(c);
     test_what_control_says_decides(c);
     test_a_sealed_extent_loses_the_volume(c);

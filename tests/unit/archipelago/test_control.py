@@ -96,6 +96,25 @@ def test_the_open_volume_comes_inline(client: Client) -> None:
     assert ask(client, Op.CLOSE, "w", b"{}")[0] == 0
 
 
+def test_a_volume_is_found_again_after_a_rename_that_nobody_told_of(
+    client: Client,
+) -> None:
+    client.create("v", MIB, block_size=BLOCK)
+    record = ask(client, Op.OPEN, "v", b"{}")[2]
+    again = f'{{"fence": {record.fence}, "uuid": "{record.uuid.hex()}"}}'.encode()
+    assert ask(client, Op.OPEN, "v", again)[2].name == "v"
+    assert ask(client, Op.RENAME, "v", b'{"name": "w"}')[0] == 0
+    found = ask(client, Op.OPEN, "v", again)[2]
+    assert (found.name, found.uuid, found.fence) == ("w", record.uuid, record.fence)
+    client.create("v", MIB, block_size=BLOCK)  # another one, under the old name
+    assert ask(client, Op.OPEN, "v", again)[2].name == "w"
+    unknown = ask(client, Op.OPEN, "v", b'{"uuid": "' + b"0" * 32 + b'"}')[2]
+    assert unknown.uuid != record.uuid
+    assert ask(client, Op.OPEN, "x", b'{"uuid": "y"}')[0] == -errno.EINVAL
+    for name in ("v", "w"):
+        assert ask(client, Op.CLOSE, name, b"{}")[0] == 0
+
+
 def test_a_failed_snapshot_tells_of_the_new_epoch(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
