@@ -165,6 +165,8 @@ class LeaseFlag(IntFlag):
     """Taken by an administrator: does not end with the process."""
     IF_FREE = 2
     """Of ACQUIRE only: not from who died or was too late without giving it back."""
+    UNLOCK = 4
+    """Of ACQUIRE that names its fence only: the lock ends, the lease stays."""
 
 
 class Role(IntFlag):

@@ -204,16 +204,29 @@ class Leases:
     def unlock(self, uuid: bytes) -> bool:
         """Undo `lock`; False if this instance has not locked it.
 
-        While the volume is open here the lease stays, until it is closed.
+        While the volume is open here the lease stays, until it is closed; like any
+        other it then ends with this process.
         """
         held = self._get(uuid)
         if held is not None:
-            was, held.locked = held.locked, False
-            return was
+            return self._unlock_held(uuid, held)
         stored = self.peek(uuid)
         if stored is None or not stored.flags & LeaseFlag.LOCK:
             return False
         return self._store.release(lease_id(uuid), self.ask)
+
+    def _unlock_held(self, uuid: bytes, held: Held) -> bool:
+        with held.guard:
+            if not held.locked:
+                return False
+            started = boottime_ns()
+            asked = replace(self.ask, fence=held.lease.fence, flags=LeaseFlag.UNLOCK)
+            granted, lease = self._store.acquire(lease_id(uuid), asked)
+            if granted:
+                held.lease, held.granted_ns = lease, started
+            # If not, somebody broke it, and the lock with it.
+            held.locked = False
+            return True
 
     def break_(self, uuid: bytes) -> None:
         """Break whoever's lease it is.  Its holder can change nothing from now on."""

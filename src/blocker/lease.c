@@ -53,10 +53,12 @@ int lease_acquire(struct xseg_lease *stored, const struct xseg_lease *ask,
                   uint64_t now_ns, enum lease_change *change)
 {
     bool locks = (ask->flags & XSEG_LEASE_LOCK) != 0;
+    bool unlocks = (ask->flags & XSEG_LEASE_UNLOCK) != 0;
     bool mine = stored->expires_ns != 0 && same_owner(stored, ask);
 
     if (ask->owner[0] == '\0' || (ask->ttl_ns == 0 && !locks) ||
-        (ask->flags & ~(XSEG_LEASE_LOCK | XSEG_LEASE_IF_FREE)) != 0)
+        (unlocks && (locks || ask->fence == 0)) ||
+        (ask->flags & ~(XSEG_LEASE_LOCK | XSEG_LEASE_IF_FREE | XSEG_LEASE_UNLOCK)) != 0)
         return -EINVAL;
     bool kept = (ask->flags & XSEG_LEASE_IF_FREE) != 0 && stored->expires_ns != 0;
     if (!mine && (kept || lease_is_held(stored, now_ns))) {
@@ -71,9 +73,9 @@ int lease_acquire(struct xseg_lease *stored, const struct xseg_lease *ask,
 
     struct xseg_lease next = *ask;
     next.fence = mine ? stored->fence : stored->fence + 1;
-    next.flags &= ~XSEG_LEASE_IF_FREE;
+    next.flags &= ~(XSEG_LEASE_IF_FREE | XSEG_LEASE_UNLOCK);
     /* An open by the instance that locked the volume must not undo the lock. */
-    if (mine)
+    if (mine && !unlocks)
         next.flags |= stored->flags & XSEG_LEASE_LOCK;
     if ((next.flags & XSEG_LEASE_LOCK) || next.ttl_ns > UINT64_MAX - now_ns)
         next.expires_ns = UINT64_MAX;

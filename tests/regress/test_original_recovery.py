@@ -193,3 +193,16 @@ def test_1_9_11_only_one_of_two_gets_a_lock(cluster: Cluster) -> None:
     two.instance.vlmc("lock", "contended")
     one.instance.vlmc("unlock", "-f", "contended")
     write(one, "contended", b"x")
+
+
+def test_1_7_a_lock_that_was_undone_does_not_outlive_its_node(cluster: Cluster) -> None:
+    one, two = cluster.nodes
+    with in_use(one, "undone", b"flushed"):
+        one.instance.vlmc("lock", "undone")
+        refused = two.instance.command("vlmc", "open", "undone")
+        assert "locked" in refused.stderr
+        one.instance.vlmc("unlock", "undone")
+        one.kill()
+        write(two, "undone", b"F")
+    one.start()
+    assert read(one, "undone", 7) == b"Flushed"

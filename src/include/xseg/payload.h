@@ -208,6 +208,9 @@ static_assert(sizeof(struct xseg_lease) == 208, "lease");
 /** Of ACQUIRE only, never stored: refuse a lease that somebody else has not given back,
  *  even if it expired or its holder died.  For work that nobody waits for. */
 #define XSEG_LEASE_IF_FREE 2u
+/** Of ACQUIRE that names its fence only, never stored: XSEG_LEASE_LOCK ends, the lease
+ *  stays. */
+#define XSEG_LEASE_UNLOCK 4u
 
 /** Where the journal stands. */
 struct xseg_journal_info {

@@ -190,6 +190,59 @@ static void test_lease_of_the_dead_and_the_late_is_taken_over(void)
     CHECK_EQ(do_lease(s, XSEG_OP_ACQUIRE, &l, &x, 0), -EINVAL);
 }
 
+static void test_a_lock_ends_when_its_owner_says_so(void)
+{
+    struct xseg_object l = lease_name(5);
+    struct xseg_lease a = lease_of("a", LONG_NS), b, x;
+
+    a.pid_start += 1; /* dead, but for the lock */
+    a.flags = XSEG_LEASE_LOCK;
+    CHECK_EQ(do_lease(s, XSEG_OP_ACQUIRE, &l, &a, 0), 0);
+    CHECK_EQ(a.expires_ns, UINT64_MAX);
+    /* a renewal leaves it */
+    x = lease_of("a", LONG_NS);
+    x.fence = a.fence;
+    x.pid_start = a.pid_start;
+    CHECK_EQ(do_lease(s, XSEG_OP_ACQUIRE, &l, &x, 0), 0);
+    CHECK_EQ(x.flags, XSEG_LEASE_LOCK);
+    CHECK_EQ(x.expires_ns, UINT64_MAX);
+    /* only its owner ends it, and only of the fence that he names */
+    x = lease_of("b", LONG_NS);
+    x.flags = XSEG_LEASE_UNLOCK;
+    x.fence = a.fence;
+    CHECK_EQ(do_lease(s, XSEG_OP_ACQUIRE, &l, &x, 0), -EBUSY);
+    x = lease_of("a", LONG_NS);
+    x.flags = XSEG_LEASE_UNLOCK;
+    CHECK_EQ(do_lease(s, XSEG_OP_ACQUIRE, &l, &x, 0), -EINVAL);
+    x.fence = a.fence + 1;
+    CHECK_EQ(do_lease(s, XSEG_OP_ACQUIRE, &l, &x, 0), -ESTALE);
+    x.fence = a.fence;
+    x.flags = XSEG_LEASE_UNLOCK | XSEG_LEASE_LOCK;
+    CHECK_EQ(do_lease(s, XSEG_OP_ACQUIRE, &l, &x, 0), -EINVAL);
+    b = lease_of("b", LONG_NS);
+    CHECK_EQ(do_lease(s, XSEG_OP_ACQUIRE, &l, &b, 0), -EBUSY);
+    /* the lease stays his, and is one like any other: it ends with its process */
+    x = lease_of("a", LONG_NS);
+    x.fence = a.fence;
+    x.pid_start = a.pid_start;
+    for (int i = 0; i < 2; i++) {
+        x.flags = XSEG_LEASE_UNLOCK;
+        CHECK_EQ(do_lease(s, XSEG_OP_ACQUIRE, &l, &x, 0), 0);
+        CHECK_EQ(x.fence, a.fence);
+        CHECK_EQ(x.flags, 0);
+        CHECK(x.expires_ns != UINT64_MAX);
+    }
+    restart();
+    CHECK_EQ(do_read(s, &l, 0, got, SECTOR), sizeof x);
+    memcpy(&x, got, sizeof x);
+    CHECK(strcmp(x.owner, "a") == 0);
+    CHECK_EQ(x.flags, 0);
+    b = lease_of("b", LONG_NS);
+    CHECK_EQ(do_lease(s, XSEG_OP_ACQUIRE, &l, &b, 0), 0);
+    CHECK_EQ(b.fence, a.fence + 1);
+    CHECK_EQ(do_delete(s, &l), 0);
+}
+
 void test_leases(void)
 {
     test_journal_grows_only_at_its_end();
@@ -197,4 +250,5 @@ void test_leases(void)
     test_append_of_nothing_compares_the_fence();
     test_lease_is_broken_by_force();
     test_lease_of_the_dead_and_the_late_is_taken_over();
+    test_a_lock_ends_when_its_owner_says_so();
 }

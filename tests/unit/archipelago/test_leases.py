@@ -105,10 +105,21 @@ def test_a_lock_keeps_others_out_until_it_is_undone(pair: Pair) -> None:
 
 
 def test_unlocking_an_open_volume_lets_it_go_at_its_close(pair: Pair) -> None:
-    _, _, first, second = pair
+    one, two, first, second = pair
+    uuid = one.ctx.headers.get("v").uuid
     with first.open("v") as volume:
         first.lock("v")
+        one.ctx.renewer.renew_all()
         first.unlock("v")
+        # in the store at once, and nothing brings it back
+        for _ in range(2):
+            lease = two.ctx.leases.describe(uuid)
+            assert lease is not None
+            assert not lease.locked
+            assert lease.expires is not None
+            one.ctx.renewer.renew_all()
+        with pytest.raises(archipelago.UsageError, match="not locked"):
+            first.unlock("v")
         volume.pwrite(b"x", 0)
         volume.flush()
         with pytest.raises(archipelago.LeaseHeld):
