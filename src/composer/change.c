@@ -107,6 +107,8 @@ static void change_forwarded(void *arg, struct xseg_request *child)
     int64_t result = child->result;
     bool known = ch->v && !again_away(result) && volume_record(child, &info);
 
+    if (ch->v)
+        ch->v->changing = false;
     if (known)
         ch->v->info = info;
     request_answer(ch->rq, child);
@@ -146,6 +148,8 @@ static void change_forward(struct change *ch)
     }
     request_lend(child, ch->rq);
     child->handle = ch->v ? ch->v->info.map_handle : 0;
+    if (ch->v)
+        ch->v->changing = true;
     composer_send(ch->c, child, XSEG_PORT_CONTROL, change_forwarded, ch);
 }
 
@@ -203,6 +207,7 @@ void vol_serve_change(struct composer *c, struct xseg_request *rq)
     ch->c = c;
     ch->rq = rq;
     list_init(&ch->waiter.link);
+    revive_all(c); /* a new CONTROL must know first what is open */
     if (rq->op == XSEG_OP_SNAPSHOT || rq->op == XSEG_OP_TRUNCATE) {
         open_get(c, rq, change_opened, ch);
         return;
@@ -216,6 +221,11 @@ void vol_serve_change(struct composer *c, struct xseg_request *rq)
     if (v && rq->op == XSEG_OP_RENAME) {
         ch->v = v;
         change_freeze(ch);
+        return;
+    }
+    if (v && v->reviving) {
+        ch->waiter.resume = change_resume;
+        revive_wait(v, &ch->waiter);
         return;
     }
     change_forward(ch);

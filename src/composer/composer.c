@@ -15,7 +15,7 @@
 #include "composer/internal.h"
 
 #define DEFAULT_QUEUE_DEPTH 512u
-#define REAP_INTERVAL_NS    UINT64_C(1000000000)
+#define WATCH_INTERVAL_NS   UINT64_C(1000000000)
 #define NS_PER_MS           UINT64_C(1000000)
 #define PATIENCE_MS         30000u
 #define STOP_PATIENCE_MS    5000u
@@ -254,18 +254,26 @@ void composer_serve(struct composer *c, struct xseg_request *rq)
     }
 }
 
+uint32_t composer_port_life(struct composer *c, uint32_t port)
+{
+    const struct xseg_port_shared *p = xseg_segment_port(c->seg, port);
+    bool bound = p && __atomic_load_n(&p->state, __ATOMIC_ACQUIRE) == XSEG_PORT_BOUND;
+    return bound ? p->generation : 0;
+}
+
 static void on_request(void *ctx, struct xseg_request *rq)
 {
     composer_serve(ctx, rq);
 }
 
-static void on_reap_timer(struct reactor_timer *t)
+static void on_watch_timer(struct reactor_timer *t)
 {
-    struct composer *c = LIST_ENTRY(t, struct composer, reap_timer);
+    struct composer *c = LIST_ENTRY(t, struct composer, watch_timer);
 
     open_reap(c);
+    revive_all(c);
     if (!c->stopping)
-        reactor_arm_timer(c->reactor, t, REAP_INTERVAL_NS);
+        reactor_arm_timer(c->reactor, t, WATCH_INTERVAL_NS);
 }
 
 /* ---- life -------------------------------------------------------------------------
@@ -288,7 +296,7 @@ static void composer_stop(struct peer *self, void (*stopped)(void *arg), void *a
     c->stop_ns = reactor_now_ns(c->reactor);
     c->stopped = stopped;
     c->stopped_arg = arg;
-    reactor_disarm_timer(c->reactor, &c->reap_timer);
+    reactor_disarm_timer(c->reactor, &c->watch_timer);
     open_close_all(c);
     composer_check_stopped(c);
 }
@@ -298,7 +306,7 @@ static void composer_destroy(struct peer *self)
     struct composer *c = LIST_ENTRY(self, struct composer, peer);
 
     if (c->port) {
-        reactor_disarm_timer(c->reactor, &c->reap_timer);
+        reactor_disarm_timer(c->reactor, &c->watch_timer);
         again_fini(c);
         reactor_remove_port(c->reactor, c->port);
         for (uint32_t i = 0; i < c->nr_edges; i++)
@@ -354,7 +362,7 @@ int composer_create(struct reactor *r, const struct composer_options *options,
     list_init(&c->edge_waiters);
     again_init(c);
     relief_init(c);
-    c->reap_timer.on_fire = on_reap_timer;
+    c->watch_timer.on_fire = on_watch_timer;
     c->ops = calloc(depth, sizeof *c->ops);
     if (!c->ops || volume_table_init(c) < 0)
         goto fail;
@@ -379,7 +387,7 @@ int composer_create(struct reactor *r, const struct composer_options *options,
         *why = "the segment is too small: make segment.requests or segment.heap larger";
         goto fail;
     }
-    reactor_arm_timer(r, &c->reap_timer, REAP_INTERVAL_NS);
+    reactor_arm_timer(r, &c->watch_timer, WATCH_INTERVAL_NS);
     *out = &c->peer;
     return 0;
 

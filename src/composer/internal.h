@@ -74,7 +74,7 @@ struct composer {
     struct list edge_waiters; /* struct waiter: no edge buffer was free */
     uint64_t edges[64];       /* free edge buffers, two sectors each */
     uint32_t nr_edges;
-    struct reactor_timer reap_timer;
+    struct reactor_timer watch_timer;
 
     /* what waits to be tried again */
     struct list again;         /* struct again: children */
@@ -148,6 +148,9 @@ struct volume {
 
     /* lease and map */
     uint64_t deadline_ns; /* CLOCK_BOOTTIME; 0: none */
+    uint32_t control;     /* life of CONTROL (generation of its port) that opened it */
+    uint32_t asked;       /* the one that was asked last */
+    bool changing;        /* CONTROL is making a change of it */
     struct list overdue;  /* struct queued: taken up after the deadline */
     bool lost;            /* the lease is gone: everything is answered -ESTALE */
     bool reviving;        /* CONTROL is asked for a new map, or told of the loss */
@@ -194,6 +197,8 @@ void composer_send(struct composer *c, struct xseg_request *rq, uint32_t dst,
 /** Free a child and let the next starved waiter try. */
 void composer_release(struct composer *c, struct xseg_request *rq);
 void composer_starve(struct composer *c, struct waiter *w);
+/** Which life of its owner a port is in: each bind is another one; 0: not bound. */
+uint32_t composer_port_life(struct composer *c, uint32_t port);
 /** An edge buffer (two sectors) or 0: then wait in edge_waiters. */
 uint64_t composer_edge_get(struct composer *c);
 void composer_edge_put(struct composer *c, uint64_t off);
@@ -368,6 +373,8 @@ void again_soon(struct composer *c);
 
 /** Ask CONTROL for the volume's map, unless that is under way. */
 void revive(struct volume *v);
+/** Revive each volume that was opened by an earlier CONTROL than the present one. */
+void revive_all(struct composer *c);
 /** The volume is lost: tell CONTROL. */
 void revive_give_up(struct volume *v);
 /** Resume `w` when what CONTROL is being asked by these two is over. */

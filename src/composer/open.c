@@ -44,15 +44,9 @@ static void close_begin(struct volume *v);
 /* ---- users -------------------------------------------------------------------------
  */
 
-static uint32_t port_generation(struct composer *c, uint32_t port)
-{
-    const struct xseg_port_shared *p = xseg_segment_port(c->seg, port);
-    return p && p->state == XSEG_PORT_BOUND ? p->generation : 0;
-}
-
 static struct open_ref *find_ref(struct volume *v, uint32_t port)
 {
-    uint32_t generation = port_generation(v->c, port);
+    uint32_t generation = composer_port_life(v->c, port);
     LIST_FOR_EACH(it, n, &v->opens)
     {
         struct open_ref *ref = LIST_ENTRY(it, struct open_ref, link);
@@ -70,7 +64,7 @@ static int add_ref(struct volume *v, uint32_t port)
         if (!ref)
             return -ENOMEM;
         ref->port = port;
-        ref->generation = port_generation(v->c, port);
+        ref->generation = composer_port_life(v->c, port);
         list_push_back(&v->opens, &ref->link);
     }
     ref->count++;
@@ -96,7 +90,7 @@ void open_reap(struct composer *c)
         LIST_FOR_EACH(jt, m, &v->opens)
         {
             struct open_ref *ref = LIST_ENTRY(jt, struct open_ref, link);
-            if (port_generation(c, ref->port) != ref->generation) {
+            if (composer_port_life(c, ref->port) != ref->generation) {
                 log_line(LOG_INFO, "vlmcd",
                          "client of port %u is gone: closing its %u "
                          "opens of \"%.*s\"",
@@ -275,6 +269,7 @@ static void ask_open_done(void *arg, struct xseg_request *rq)
     if (result >= 0) {
         v->info = info;
         v->deadline_ns = rq->arg[1];
+        v->control = v->asked;
     }
     uint64_t len = rq->arg[0] <= ASK_BYTES ? rq->arg[0] : 0;
     composer_release(c, rq);
@@ -303,6 +298,7 @@ void ask_fill(struct volume *v, struct xseg_request *rq)
     rq->size = strlen(v->ask_arguments);
     rq->data_off = v->ask_off;
     rq->data_len = ASK_BYTES;
+    v->asked = composer_port_life(v->c, XSEG_PORT_CONTROL);
     memcpy(xseg_heap_ptr(v->c->seg, v->ask_off, ASK_BYTES), v->ask_arguments, rq->size);
 }
 

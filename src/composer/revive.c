@@ -9,9 +9,13 @@
  * the volume is lost (lease.c).  Children for the mapper wait (again.c); those for the
  * blocker go on.
  *
- *   a child ends unserved -> OPEN at CONTROL, until it answers --ours--> over
+ *   a child ends unserved
+ *   CONTROL is a new one ---> OPEN at CONTROL, until it answers --ours--> over
  *                                          `--lost--> CLOSE -> over
  *   lost while open ---------------------------------------'
+ *
+ * The second, because a volume that nobody uses just now has no child that could end, and
+ * yet its lease must be renewed and its name not be removed.
  *
  * CLOSE tells CONTROL that nothing here counts on the lost volume any more; it may be
  * opened again under its name after that.  The children that wait may hold all
@@ -109,6 +113,7 @@ static void revive_answered(void *arg, struct xseg_request *rq)
     }
     v->info = info;
     v->deadline_ns = rq->arg[1];
+    v->control = v->asked;
     v->new_epoch = false;
     v->revivals++;
     log_line(LOG_INFO, "vlmcd", "\"%.*s\" is open again", (int)info.name_len,
@@ -174,6 +179,21 @@ void revive(struct volume *v)
 {
     if (!v->lost)
         revive_begin(v);
+}
+
+void revive_all(struct composer *c)
+{
+    uint32_t life = composer_port_life(c, XSEG_PORT_CONTROL);
+
+    if (!life)
+        return;
+    LIST_FOR_EACH(it, n, &c->volumes)
+    {
+        struct volume *v = LIST_ENTRY(it, struct volume, link);
+        /* one that changes just now is revived when it is known that CONTROL died */
+        if (v->state == VOLUME_OPEN && !v->changing && v->control != life)
+            revive(v);
+    }
 }
 
 void revive_give_up(struct volume *v)

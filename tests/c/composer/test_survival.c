@@ -185,6 +185,22 @@ static void test_another_epoch_loses_the_volume(struct client *c)
     recover(c);
 }
 
+static void test_a_new_control_learns_what_is_open(struct client *c)
+{
+    struct fake_store *f = c->store;
+    uint32_t opens = f->nr_opens;
+
+    fake_store_kill(f, XSEG_PORT_MAPPERD);
+    while (f->nr_opens == opens) /* nobody asks for I/O: its lease must be renewed */
+        client_run(c, 1);
+    /* nor must it be removed before that */
+    opens = f->nr_opens;
+    fake_store_kill(f, XSEG_PORT_MAPPERD);
+    fake_store_rebirth(f);
+    CHECK_EQ(call_named(c, XSEG_OP_DELETE, 0, NULL), 0); /* as the fake one has it */
+    CHECK_EQ(f->nr_opens, opens + 1);
+}
+
 static void test_a_rename_may_have_been_the_last_deed(struct client *c)
 {
     struct fake_store *f = c->store;
@@ -435,6 +451,7 @@ int main(void)
     test_data_goes_on_while_the_map_is_away(c);
     test_another_fence_loses_the_volume(c);
     test_another_epoch_loses_the_volume(c);
+    test_a_new_control_learns_what_is_open(c);
     test_a_rename_may_have_been_the_last_deed(c);
     test_a_reader_takes_what_it_finds(c);
     test_what_control_says_decides(c);
