@@ -26,6 +26,9 @@ from xseg.errors import XsegError
 
 log = logging.getLogger(__name__)
 
+#: How often to look for clients that died [s].
+CLIENT_LOOK = 1.0
+
 #: Settings that a running supervisor cannot change: they shape what it owns.
 _FIXED = (
     "placement",
@@ -60,6 +63,7 @@ class Supervisor:
         self._lock = lock
         self._busy = asyncio.Lock()
         self._segment: Segment | None = None
+        self._client_watcher: asyncio.Task[None] | None = None
         self._sockets: list[socket.socket] = []
         self._marks_fd = -1
         self.processes: list[PeerProcess] = []
@@ -88,6 +92,7 @@ class Supervisor:
                 ]
                 for process in self.processes:
                     await process.start()
+                self._client_watcher = asyncio.create_task(self._watch_clients())
             except BaseException:
                 await self._take_down()
                 raise
@@ -104,6 +109,9 @@ class Supervisor:
             await self._take_down()
 
     async def _take_down(self) -> None:
+        if self._client_watcher is not None:
+            self._client_watcher.cancel()
+            self._client_watcher = None
         for process in reversed(self.processes):
             await process.stop()
         for sock in self._sockets:
@@ -218,6 +226,16 @@ class Supervisor:
             log.error("reaping the segment: %s", error)
         else:
             log.info("reaped: %s", result)
+
+    async def _watch_clients(self) -> None:
+        """Let go what programs held that died: else their volumes would stay open.
+
+        A peer that died is noticed at once, by its exit; a client is nobody's child.
+        """
+        while self._segment is not None:
+            await asyncio.sleep(CLIENT_LOOK)
+            if not all(port.alive for port in self._segment.ports()):
+                self._reap()
 
     # Reports
 

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -147,6 +148,43 @@ def test_one_peer_stops_and_starts(instance: Instance, role: str) -> None:
     instance.archipelago("status", role)
     assert instance.status()["pid"] == supervisor
     serves(instance, "v")
+
+
+#: A client that keeps a volume open and some shared memory, until it is killed.
+HOLDER = """
+import sys, time, archipelago
+client = archipelago.connect()
+volume = client.open("v")
+buffers = [client.segment.alloc(4 << 20) for _ in range(4)]
+print("open", flush=True)
+time.sleep(3600)
+"""
+
+
+def test_what_a_killed_client_held_is_let_go(instance: Instance) -> None:
+    serves(instance, "v")
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER], env=instance.env, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == b"open\n"
+        instance.vlmc("remove", "v", exit_code=5)
+        assert json.loads(instance.vlmc("info", "v", "--json"))["lease"] is not None
+        used = segment_of(instance)["heap_used_bytes"]
+        holder.kill()
+    wait_until(
+        lambda: json.loads(instance.vlmc("info", "v", "--json"))["lease"] is None,
+        "v closed",
+    )
+    assert segment_of(instance)["heap_used_bytes"] <= used - (16 << 20)
+    assert all(peer["restarts"] == 0 for peer in peers(instance).values())
+    instance.vlmc("remove", "v")
+
+
+def segment_of(instance: Instance) -> dict[str, Any]:
+    status = instance.command("xseg", "status", "--json", instance.status()["segment"])
+    (segment,) = json.loads(status.stdout)["segments"]
+    assert isinstance(segment, dict)
+    return segment
 
 
 def test_restart_keeps_sockets_and_segment(instance: Instance) -> None:
