@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import os
+import signal
 import sys
 from collections.abc import Callable
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import NoReturn, ParamSpec, TypeVar
 
 import click
 
@@ -27,7 +29,7 @@ from xseg.errors import (
 )
 from xseg.units import MIB, parse_size
 
-__all__ = ["main"]
+__all__ = ["cli", "main"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -65,26 +67,29 @@ def _reports(command: Callable[P, R]) -> Callable[P, R]:
         try:
             return command(*args, **kwargs)
         except XsegError as error:
-            line = f"xseg: {error.strerror}"
             advice = next(
                 (text for kind, text in _ADVICE.items() if isinstance(error, kind)), ""
             )
-            click.echo(f"{line}; {advice}" if advice else line, err=True)
+            _complain(f"{error.strerror}; {advice}" if advice else str(error.strerror))
             sys.exit(error.exit_code)
 
     return run
 
 
-_json = click.option("--json", "as_json", is_flag=True, help="Write JSON.")
+_json = click.option(
+    "--json", "as_json", is_flag=True, help="Write JSON to standard output."
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="archipelago", prog_name="xseg")
-def main() -> None:
+@click.version_option(
+    package_name="archipelago", message="xseg %(version)s", help="Print the version."
+)
+def cli() -> None:
     """Create, inspect and recover shared-memory segments."""
 
 
-@main.command()
+@cli.command(epilog="Example: xseg create lab --heap 1G")
 @click.argument("name")
 @click.option("--ports", type=click.IntRange(16, 4096), help="Port slots [64].")
 @click.option(
@@ -104,6 +109,8 @@ def create(
     name: str, ports: int | None, requests: int | None, heap: int | None, as_json: bool
 ) -> None:
     """Create the segment NAME; all its memory is allocated now."""
+    if heap == 0:  # would mean the default
+        raise InvalidArgument(errno.EINVAL, f"create segment {name}: a heap of 0")
     rounded = -(-(heap or 0) // _CHUNK) * _CHUNK
     with Segment.create(
         name, ports=ports or 0, requests=requests or 0, heap_bytes=rounded
@@ -111,7 +118,7 @@ def create(
         output.created(segment.statistics(), as_json)
 
 
-@main.command()
+@cli.command()
 @click.argument("name")
 @click.option("-f", "--force", is_flag=True, help="Even while processes use it.")
 @_json
@@ -138,7 +145,7 @@ def _refuse_in_use(name: str) -> None:
         raise BusyError(errno.EBUSY, f"destroy segment {name}: in use by {who}")
 
 
-@main.command()
+@cli.command()
 @click.argument("name", required=False)
 @_json
 @_reports
@@ -155,11 +162,11 @@ def status(name: str | None, as_json: bool) -> None:
         except XsegError as error:
             if name:
                 raise
-            click.echo(f"xseg: {error.strerror}", err=True)
+            _complain(str(error.strerror))
     output.statuses(found, as_json)
 
 
-@main.command()
+@cli.command()
 @click.argument("name")
 @_json
 @_reports
@@ -169,7 +176,7 @@ def ports(name: str, as_json: bool) -> None:
         output.ports(segment.ports(), as_json)
 
 
-@main.command()
+@cli.command(epilog="Example: xseg requests archipelago --state serving")
 @click.argument("name")
 @click.option(
     "--state",
@@ -181,13 +188,16 @@ def ports(name: str, as_json: bool) -> None:
 @_json
 @_reports
 def requests(name: str, states: tuple[str, ...], as_json: bool) -> None:
-    """Show the requests of the segment NAME that are in use, oldest first."""
+    """Show the requests in use in the segment NAME.
+
+    The oldest come first.
+    """
     with Segment.attach(name) as segment:
         found = [rq for rq in segment.requests() if not states or rq.state in states]
     output.requests(sorted(found, key=lambda rq: -rq.age_ns), as_json)
 
 
-@main.command()
+@cli.command()
 @click.argument("name")
 @_json
 @_reports
@@ -195,6 +205,36 @@ def reap(name: str, as_json: bool) -> None:
     """Give back what dead processes held in the segment NAME."""
     with Segment.attach(name) as segment:
         output.reaped(dataclasses.asdict(segment.reap()), as_json)
+
+
+def main() -> NoReturn:
+    """Run the command line to its end and exit the process."""
+    try:
+        code = cli.main(prog_name="xseg", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        assert error.ctx is not None
+        click.echo(error.ctx.get_help(), err=True)
+        code = 2
+    except click.UsageError as error:
+        where = error.ctx.command_path if error.ctx is not None else "xseg"
+        message = error.format_message().rstrip(".")
+        _complain(f"{message[:1].lower()}{message[1:]}; see '{where} --help'")
+        code = 2
+    except BrokenPipeError:
+        # Nothing more can be written; the interpreter would try at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 128 + signal.SIGPIPE
+    except OSError as error:
+        _complain(f"standard output: {error.strerror}")
+        code = 1
+    except (click.Abort, KeyboardInterrupt):
+        code = 128 + signal.SIGINT
+    sys.exit(code)
+
+
+def _complain(message: str) -> None:
+    """Say what is wrong, in one line."""
+    click.echo(f"xseg: {' '.join(message.split())}", err=True)
 
 
 if __name__ == "__main__":

@@ -13,10 +13,13 @@ from __future__ import annotations
 import errno
 import importlib
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from io import TextIOWrapper
+from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
 import click
@@ -34,8 +37,8 @@ __all__ = [
 AnyCallback = TypeVar("AnyCallback", bound=Callable[..., Any])
 
 #: Exit codes that the shell knows: 128 + SIGINT and 128 + SIGPIPE.
-_INTERRUPTED = 130
-_BROKEN_PIPE = 141
+_INTERRUPTED = 128 + signal.SIGINT
+_BROKEN_PIPE = 128 + signal.SIGPIPE
 
 
 @dataclass
@@ -139,8 +142,14 @@ class LazyGroup(click.Group):
 
 def run(group: click.Group, program: str) -> NoReturn:
     """Run a command line to its end and exit the process."""
+    _open_standard_streams()
+    _end_in_good_order()
     try:
         code = group.main(prog_name=program, standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        assert error.ctx is not None
+        click.echo(error.ctx.get_help(), err=True)
+        code = 2
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx is not None else program
         message = error.format_message().rstrip(".").replace("\n", " ")
@@ -155,6 +164,64 @@ def run(group: click.Group, program: str) -> NoReturn:
     except KeyboardInterrupt:
         code = _INTERRUPTED
     sys.exit(code)
+
+
+class _Output(TextIOWrapper):
+    """Standard output that says its name when it cannot be written.
+
+    Else an error would look as if the store were full.
+    """
+
+    def write(self, text: str) -> int:
+        try:
+            return super().write(text)
+        except OSError as error:
+            raise _named(error) from error
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError as error:
+            raise _named(error) from error
+
+
+def _named(error: OSError) -> OSError:
+    if isinstance(error, BrokenPipeError):
+        return error
+    return OSError(error.errno, error.strerror, "standard output")
+
+
+def _open_standard_streams() -> None:
+    """Let what the caller closed be open: else the next file would take its number.
+
+    What is written there would be written to that file, perhaps the segment.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+    out = sys.stdout
+    if isinstance(out, TextIOWrapper):
+        encoding, errors = out.encoding, out.errors
+        sys.stdout = _Output(out.detach(), encoding, errors, line_buffering=True)
+
+
+def _end_in_good_order() -> None:
+    """Let SIGTERM and SIGHUP end a command as Ctrl-C does: nothing half done stays.
+
+    A signal that the caller ignores (``nohup``) stays ignored.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _exit)
+
+
+def _exit(number: int, _: FrameType | None) -> NoReturn:
+    sys.exit(128 + number)
 
 
 def report(error: Exception, program: str | None) -> int:
@@ -199,7 +266,10 @@ def _complain(line: str) -> None:
     click.echo(" ".join(line.split()), err=True)
 
 
-def _set_home(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
+def _set_home(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    if value == "":
+        # An unset variable of a script; it must not mean the system's instance.
+        raise click.BadParameter("the directory's name is empty", ctx, param)
     if value is not None:
         ctx.find_root().ensure_object(Common).home = value
 

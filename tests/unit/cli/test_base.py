@@ -100,6 +100,14 @@ def test_debug_shows_the_traceback(
         (["vlmc", "clone", "s"], "missing argument"),
         (["vlmc", "remove"], "missing argument"),
         (["vlmc", "map", "v"], "no such command: map"),
+        (["vlmc", "--home", "", "list"], "the directory's name is empty"),
+        (["archipelago", "stop", "--home="], "the directory's name is empty"),
+        (["xseg", "stauts"], "no such command 'stauts'"),
+        (["xseg", "create"], "missing argument 'NAME'"),
+        (["xseg", "create", "a\nb"], "a name is 1 to 200 of"),
+        (["xseg", "create", "x", "--heap", "12Q"], "unknown unit 'q'"),
+        (["xseg", "create", "x", "--heap", "0"], "--heap 16M to 64G"),
+        (["xseg", "create", "x", "--ports", "3"], "16<=x<=4096"),
     ],
 )
 def test_wrong_usage_is_one_line_and_code_2(
@@ -275,6 +283,71 @@ def test_a_broken_pipe_is_quiet(tmp_path: Path) -> None:
     )
     os.close(writing)
     assert done.returncode == 128 + signal.SIGPIPE
+    assert done.stderr == ""
+
+
+def test_a_full_output_is_not_taken_for_a_full_store(tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [str(BIN / "archipelago"), "config", "show"],
+            env={**os.environ, "ARCHIPELAGO_HOME": str(tmp_path)},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+        )
+    assert done.returncode == 7
+    assert done.stderr == "archipelago: standard output: No space left on device\n"
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_do_no_harm(tmp_path: Path, closed: str) -> None:
+    for command, code in (("config show", 0), ("stop", 8)):
+        done = subprocess.run(
+            ["sh", "-c", f"exec '{BIN}/archipelago' {command} {closed}"],
+            env={**os.environ, "ARCHIPELAGO_HOME": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == code, done.stderr
+        assert (done.stderr == "") == (code == 0 or "2>&-" in closed)
+
+
+@pytest.mark.parametrize("program", ["archipelago", "vlmc", "xseg"])
+def test_without_a_command_the_help_is_shown(tmp_path: Path, program: str) -> None:
+    done = run(program, home=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith(f"Usage: {program} [OPTIONS] COMMAND")
+    assert "\n  --version" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_signal_ends_a_command_in_good_order(
+    number: signal.Signals, ignored: bool
+) -> None:
+    script = f"""
+        import os, signal, click
+        signal.signal({number:d}, signal.{"SIG_IGN" if ignored else "SIG_DFL"})
+        from archipelago.cli.base import run
+        @click.command()
+        def command():
+            try:
+                os.kill(os.getpid(), {number:d})
+            finally:
+                click.echo("cleaned up")
+        run(command, "prog")
+        """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == (0 if ignored else 128 + number)
+    assert done.stdout == "cleaned up\n"
     assert done.stderr == ""
 
 

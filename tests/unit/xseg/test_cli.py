@@ -13,12 +13,12 @@ from click.testing import CliRunner, Result
 
 import xseg
 from xseg import Op, Port, Segment
-from xseg.cli import main
+from xseg.cli import cli
 from xseg.testing import unique_name
 
 
 def run(*args: str) -> Result:
-    return CliRunner().invoke(main, list(args))
+    return CliRunner().invoke(cli, list(args))
 
 
 def read(*args: str) -> Any:
