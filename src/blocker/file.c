@@ -166,6 +166,13 @@ static int try_write(struct file_store *store, const char **why)
 {
     struct file_temp temp;
     int rc = file_temp_create(store, &temp);
+    /* On a full disk another file must do: what is there can be read and removed. */
+    bool full = rc == -ENOSPC || rc == -EDQUOT;
+    if (full) {
+        snprintf(temp.path, sizeof temp.path, "%s", FORMAT_FILE);
+        temp.fd = openat(store->root_fd, FORMAT_FILE, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+        rc = temp.fd < 0 ? -errno : 0;
+    }
     if (rc < 0)
         return fail(why, rc, "cannot write in", store->root);
     if (store->direct) {
@@ -176,9 +183,12 @@ static int try_write(struct file_store *store, const char **why)
             close(fd);
     }
     /* What keeps the nodes of a store apart. */
-    if (rc == 0 && flock(temp.fd, LOCK_EX | LOCK_NB) < 0)
+    if (rc == 0 && flock(temp.fd, (full ? LOCK_SH : LOCK_EX) | LOCK_NB) < 0)
         rc = fail(why, -errno, "no file locks (flock) in", store->root);
-    file_temp_discard(store, &temp);
+    if (full)
+        close(temp.fd);
+    else
+        file_temp_discard(store, &temp);
     return rc;
 }
 

@@ -296,6 +296,43 @@ static void test_a_full_store_refuses_and_goes_on(void)
     CHECK_EQ(umount(small.path), 0);
 }
 
+static void test_a_store_without_room_for_a_file_opens(void)
+{
+    struct xseg_object c = content_name(72);
+    struct xseg_object_info info;
+    struct setup small = setup;
+    char path[600];
+    int fd, nr = 0;
+
+    CHECK(snprintf(small.path, sizeof small.path, "%s/few", setup.path) <
+          (int)sizeof small.path);
+    CHECK_EQ(mkdir(small.path, 0700), 0);
+    if (mount("none", small.path, "tmpfs", 0, "size=8m,nr_inodes=100") < 0) {
+        printf("a store without inodes: not tested, mount(2): %s\n", strerror(errno));
+        return;
+    }
+    server_start(s, &small);
+    CHECK_EQ(do_create(s, &c, data, 4096, 0), 0);
+    server_stop(s);
+    do {
+        snprintf(path, sizeof path, "%s/filler-%d", small.path, nr++);
+        fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+        CHECK(fd >= 0 || errno == ENOSPC);
+        if (fd >= 0)
+            close(fd);
+    } while (fd >= 0);
+    /* twice at once, as two nodes do: neither is in the other's way */
+    struct server other;
+    server_start(s, &small);
+    server_start(&other, &small);
+    CHECK_EQ(do_read(&other, &c, 0, got, 4096), 4096);
+    CHECK_EQ(do_delete(s, &c), 0);
+    CHECK_EQ(do_info(&other, &c, &info), -ENOENT);
+    server_stop(&other);
+    server_stop(s);
+    CHECK_EQ(umount(small.path), 0);
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 1)
@@ -307,6 +344,7 @@ int main(int argc, char **argv)
     test_a_damaged_lease_slot_is_survived_two_are_told();
     test_more_files_than_may_be_open();
     test_a_full_store_refuses_and_goes_on();
+    test_a_store_without_room_for_a_file_opens();
     remove_root(setup.path);
     return 0;
 }
