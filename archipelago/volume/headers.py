@@ -174,14 +174,22 @@ class Headers:
         # First this: without the old header it would be dead.
         settled = replace(header, version=header.version + 1, moved_from="")
         self.replace(settled)
-        old = self.peek(header.moved_from)
-        if old is not None and old.uuid == header.uuid and old.moving_to == header.name:
-            try:
-                self.delete(old.name, old.version)
-            except ArchipelagoError as error:
-                # It is dead for ever; who wants its name removes it.
-                log.warning('the header of "%s" stays for now: %s', old.name, error)
+        self.bury_source(header)
         return settled
+
+    def bury_source(self, header: Header) -> None:
+        """Remove the dead header that the rename of a valid one left behind, if any.
+
+        The valid one does not need it any more: it is settled, or removed.
+        """
+        old = self.peek(header.moved_from) if header.moved_from else None
+        if old is None or old.uuid != header.uuid or old.moving_to != header.name:
+            return
+        try:
+            self.delete(old.name, old.version)
+        except ArchipelagoError as error:
+            # It is dead for ever; who wants its name removes it.
+            log.warning('the header of "%s" stays for now: %s', old.name, error)
 
     def scan(self, *, strict: bool = False) -> Iterator[Header]:
         """Yield all stored headers, dead ones too, in no order.

@@ -7,6 +7,7 @@ more (`archipelago.volume.reclaim`).
 
 from __future__ import annotations
 
+import contextlib
 import logging
 
 from archipelago._header import Header
@@ -43,24 +44,28 @@ def remove(ctx: Context, name: str) -> None:
                 change.removed = True
                 _give_back(ctx, change.header)
         except NoSpace:
-            if not _remove_unleased(ctx, name):
-                raise
+            _remove_without_space(ctx, name)
 
 
-def _remove_unleased(ctx: Context, name: str) -> bool:
-    """Remove what nobody ever had a lease of; false if somebody had.
+def _remove_without_space(ctx: Context, name: str) -> None:
+    """Remove a closed volume with nothing taken over or settled: that needs space.
 
-    The first lease of a volume needs space, and removing is how space is made.  Who
-    takes it at this moment replaces the header before anything else, and the version
-    that is seen here is then no more.
+    Removing is how space is made.  Whoever held the lease before is not shut out of the
+    extent, but that is deleted; its fence is old, and so is the header that it knows.
     """
     header = ctx.headers.get(name)
-    if ctx.store.stat(lease_id(header.uuid)) is not None:
-        return False
-    header = ctx.headers.settle(header)
-    ctx.headers.delete(name, header.version)
-    _give_back(ctx, header)
-    return True
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(ctx.leases.hold(header.uuid, name))
+        except NoSpace:
+            # A lease is written in its place, but for the first one.  Who takes that at
+            # this moment replaces the header first, and this version is no more.
+            if ctx.store.stat(lease_id(header.uuid)) is not None:
+                raise
+        header = ctx.headers.get(name)
+        ctx.headers.delete(name, header.version)
+        ctx.headers.bury_source(header)
+        _give_back(ctx, header)
 
 
 def _give_back(ctx: Context, header: Header) -> None:

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 MIB = 1 << 20
 #: XFS has a least size of 300 MiB.
 _SIZES = {"ext4": 96 * MIB, "xfs": 320 * MIB, "tmpfs": 96 * MIB}
@@ -102,3 +104,16 @@ def small_disk(kind: str) -> Iterator[Disk]:
             assert done.returncode == 0, done.stdout + done.stderr
     finally:
         shutil.rmtree(scratch)
+
+
+@contextlib.contextmanager
+def disk_or_skip(kind: str) -> Iterator[Disk]:
+    """As `small_disk`; skips the test where there can be none."""
+    if reason := why_not(kind):
+        pytest.skip(reason)
+    with contextlib.ExitStack() as stack:
+        try:
+            disk = stack.enter_context(small_disk(kind))
+        except PermissionError as error:
+            pytest.skip(f"cannot mount: {error}")
+        yield disk

@@ -16,7 +16,8 @@ import pytest
 
 from archipelago import Client, Volume
 from archipelago.errors import NoSpace
-from tests.fault.disks import MIB, Disk, small_disk, why_not
+from tests.fault.disks import MIB, Disk, disk_or_skip
+from tests.helpers.cluster import Node
 from tests.helpers.instance import Instance, running_instance
 
 SECTOR = 4096
@@ -30,22 +31,14 @@ pytestmark = pytest.mark.slow
 @contextlib.contextmanager
 def on_small_disk(kind: str, **settings: str) -> Iterator[tuple[Disk, Instance]]:
     """An instance whose store is on such a disk; skips where there can be none."""
-    if reason := why_not(kind):
-        pytest.skip(reason)
-    with contextlib.ExitStack() as stack:
-        try:
-            disk = stack.enter_context(small_disk(kind))
-        except PermissionError as error:
-            pytest.skip(f"cannot mount: {error}")
+    with disk_or_skip(kind) as disk:
         data, maps = disk.path / "data", disk.path / "maps"
         data.mkdir()
         maps.mkdir()
-        yield (
-            disk,
-            stack.enter_context(
-                running_instance(data_path=str(data), maps_path=str(maps), **settings)
-            ),
-        )
+        with running_instance(
+            data_path=str(data), maps_path=str(maps), **settings
+        ) as instance:
+            yield disk, instance
 
 
 class Writer:
@@ -236,3 +229,43 @@ def test_an_nbd_client_is_told_that_the_disk_is_full() -> None:
         disk.give_back("filler")
         told = qemu_io("write -P 2 0 32M", "flush", "read -P 2 0 32M")
         assert "rror" not in told and "failed" not in told
+
+
+@pytest.mark.parametrize("kind", ["ext4", "xfs", "tmpfs"])
+@pytest.mark.parametrize("comes_back", ["itself", "another"])
+def test_after_a_crash_a_full_disk_is_freed_by_a_removal(
+    kind: str, comes_back: str, tmp_path: Path
+) -> None:
+    with on_small_disk(kind) as (disk, instance):
+        dies = Node("dies", instance)
+        (tmp_path / "other").mkdir()
+        other = Instance(tmp_path / "other", instance.settings)
+        other.start()  # once: for this an instance needs space
+        other.stop()
+        with instance.connect() as client:
+            keeps, full = Writer(client, "keeps"), Writer(client, "full")
+            for writer in (keeps, full):
+                writer.write(SECTOR)
+                writer.flush()
+            disk.leave(ROOM)
+            full.fill(MIB, flush=False)
+            full.fill(SECTOR, flush=True)
+            disk.take_the_rest()
+            dies.kill()
+            dies.remove_remains()
+        comes = instance if comes_back == "itself" else other
+        comes.start()
+        try:
+            comes.vlmc("remove", "full")
+            with comes.connect() as client:
+                assert [info.name for info in client.list()] == ["keeps"]
+                client.wait_reclaimed()
+                keeps.reopen(client)
+                keeps.check(restarted=True)
+                keeps.write(MIB)
+                keeps.flush()
+                keeps.check()
+                keeps.volume.close()
+            assert disk.free_bytes > ROOM // 2
+        finally:
+            comes.stop()

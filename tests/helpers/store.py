@@ -27,19 +27,20 @@ class Crashed(BaseException):
 
 
 class Store(Closing):
-    """A store in memory that outlives the nodes on it.
+    """A store that outlives the nodes on it.
 
     Args:
         home: directory of the nodes' homes.
+        path: directory of the store; None keeps it in memory.
     """
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, path: Path | None = None) -> None:
         self._home = home
         self._name = unique_name("store")
         self._segment = Segment.create(
             self._name, ports=256, requests=1024, heap_bytes=64 * MIB
         )
-        self._peers = Peers(self._name, ALL)
+        self._peers = Peers(self._name, ALL, path)
         self._services: list[ControlService] = []
 
     def node(self, name: str = "one") -> Context:
