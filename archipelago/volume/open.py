@@ -71,8 +71,14 @@ def close_volume(ctx: Context, name: str) -> None:
     """
     with ctx.locks.hold(name):
         opened = ctx.table.get(name)
-        if opened is not None:
+        if opened is None:
+            return
+        try:
             _close(ctx, opened)
+        except ArchipelagoError as error:
+            # Whoever used it may have gone long ago: this is for the administrator.
+            log.error('"%s" is closed, but not given back: %s', name, error)
+            raise
 
 
 def close_stale(ctx: Context, name: str) -> None:
