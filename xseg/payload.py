@@ -472,6 +472,11 @@ def unpack_runs(data: Bytes, count: int | None = None) -> list[Run]:
     return [Run.unpack(piece) for piece in _pieces(Run.LAYOUT, data, count)]
 
 
+def unpack_object_names(data: Bytes, count: int | None = None) -> list[ObjectName]:
+    """Read `count` object names laid one after another; None reads all."""
+    return [ObjectName.unpack(p) for p in _pieces(ObjectName.LAYOUT, data, count)]
+
+
 def unpack_list_entries(data: Bytes, count: int | None = None) -> list[ListEntry]:
     """Read `count` list entries laid one after another; None reads all."""
     return [ListEntry.unpack(p) for p in _pieces(ListEntry.LAYOUT, data, count)]

@@ -13,14 +13,15 @@ from archipelago.errors import ArchipelagoError, LeaseHeld, VolumeNotFound
 from archipelago.volume.checkpoint import checkpoint, mend
 from archipelago.volume.compact import compact
 from archipelago.volume.context import Context, Life
+from archipelago.volume.left import Left
 from archipelago.volume.open import close_stale, forget_broken
 
 log = logging.getLogger(__name__)
 
 #: Time between two rounds [s].
 _PERIOD = 1.0
-#: Rounds after which volumes of an earlier vlmcd are closed: clients of the next one
-#: have opened theirs again by then.
+#: Rounds after which what a process that died had open is closed: clients of the next
+#: one have opened theirs again by then.
 _STALE_ROUNDS = 10
 
 
@@ -36,9 +37,18 @@ class Maintenance:
         self._stopping = threading.Event()
         self._life: Life = None
         self._rounds = 0
+        self._left = Left(ctx)
+        self._left_rounds = 0
         self._thread = threading.Thread(
             target=self._run, name="archipelago-maintenance", daemon=True
         )
+
+    def keep_left(self) -> None:
+        """Keep what an earlier process left; before anybody is served."""
+        try:
+            self._left.keep()
+        except ArchipelagoError as error:
+            log.error("what an earlier process left is not kept: %s", error)
 
     def start(self) -> None:
         """Start the thread."""
@@ -49,6 +59,7 @@ class Maintenance:
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()
+        self._left.settle()
 
     def round(self) -> None:
         """Do what there is to do now."""
@@ -58,6 +69,7 @@ class Maintenance:
             self._compactions,
             self._broken,
             self._stale,
+            self._wait_for_clients,
         ):
             try:
                 step()
@@ -136,3 +148,10 @@ class Maintenance:
                 log.warning('"%s" is not closed yet: %s', name, error)
                 continue
             log.info('"%s" is closed: the vlmcd that had it open is gone', name)
+
+    def _wait_for_clients(self) -> None:
+        """Have writes that were left durable, once their clients had time to come."""
+        self._left.let_go()
+        self._left_rounds += 1
+        if self._left_rounds >= _STALE_ROUNDS:
+            self._left.settle()

@@ -98,6 +98,7 @@ class ControlService:
         try:
             # Shows other instances on this store that somebody is here.
             ctx.leases.acquire(ctx.instance, f"instance {ctx.instance.hex()}")
+            self.maintenance.keep_left()
             self._port = self._segment.bind(PORT_CONTROL, "control")
         except BaseException:
             self._messenger.patience = 0.0

@@ -53,7 +53,7 @@ def changing(
         ctx.locks.hold(name, *others),
         change_of(ctx, name, if_free=if_free) as change,
     ):
-        _keep_marks(change)
+        keep_marks(change)
         yield change
 
 
@@ -82,7 +82,7 @@ def change_of(ctx: Context, name: str, *, if_free: bool = False) -> Iterator[Cha
             change.end()
 
 
-def _keep_marks(change: Change) -> None:
+def keep_marks(change: Change) -> None:
     """Journal what was answered for a volume, and not flushed, before peers died.
 
     The mapper keeps it for this fence alone, and a lease that is given back has another

@@ -242,6 +242,14 @@ class Leases:
         lease = self._stored(uuid)
         return lease if is_held(lease) else None
 
+    def left(self, uuid: bytes) -> int:
+        """Fence of a lease that this instance has not given back; 0: there is none.
+
+        It may have run out: it is still ours until another instance asks for it.
+        """
+        lease = self._stored(uuid)
+        return lease.fence if lease.expires_ns and self.is_own(lease) else 0
+
     def describe(self, uuid: bytes) -> LeaseInfo | None:
         """Say who holds a volume's lease, for people."""
         lease = self.peek(uuid)

@@ -17,9 +17,17 @@ from archipelago.errors import (
     MapCorrupt,
     from_errno,
 )
+from archipelago.ids import ObjectId, lease_id
 from archipelago.messenger import Messenger, Reply
 from xseg.constants import PORT_MAPPERD, Flag, Op
-from xseg.payload import JournalInfo, MapInfo, Run, unpack_runs
+from xseg.payload import (
+    JournalInfo,
+    MapInfo,
+    ObjectName,
+    Run,
+    unpack_object_names,
+    unpack_runs,
+)
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -30,6 +38,8 @@ _ALL_GENERATIONS = (1 << 64) - 1
 _RUNS_ROOM = 64 << 10
 #: Range of one MAPR [bytes]: bounds how long one answer keeps the mapper busy.
 _RUNS_RANGE = 4 << 30
+#: Volumes that `Maps.left` lists at a time.
+_LEFT_MOST = 1024
 
 
 class Maps:
@@ -81,6 +91,16 @@ class Maps:
         """Make all marks durable.  The data they speak of is durable already."""
         self._call(Op.FLUSH, handle, args=(_ALL_GENERATIONS,))
 
+    def left(self) -> list[bytes]:
+        """List volumes (uuid) with marks that a dead process left, and no open map."""
+        size = ObjectName.LAYOUT.size
+        reply = self._call(Op.LIST, room=_LEFT_MOST * size, record=size)
+        return [n.id[:16] for n in unpack_object_names(reply.data, reply.result)]
+
+    def give_up_left(self, uuid: bytes) -> None:
+        """Forget the marks that a dead process left of a volume."""
+        self._call(Op.DELETE, target=lease_id(uuid))
+
     def runs(self, handle: int, offset: int, size: int) -> Iterator[Run]:
         """Yield where the sectors of a range [bytes] come from, in order."""
         end = offset + size
@@ -109,6 +129,8 @@ class Maps:
         room: int = 0,
         flags: int = 0,
         args: tuple[int, ...] = (),
+        target: ObjectId | None = None,
+        record: int = Run.LAYOUT.size,
         ok: int = 0,
     ) -> Reply:
         reply = self._messenger.call(
@@ -121,7 +143,8 @@ class Maps:
             room=room,
             flags=flags,
             args=args,
-            take=lambda rq, result: result * Run.LAYOUT.size,
+            target=target,
+            take=lambda rq, result: result * record,
         )
         if reply.result < 0 and -reply.result != ok:
             raise _failure(op, reply.result)

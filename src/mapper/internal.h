@@ -301,6 +301,11 @@ struct map_op *op_new(struct mapper *m, struct xseg_request *rq);
 /** Answer and free. */
 void op_reply(struct map_op *op, int64_t result);
 
+/* ---- left.c ---- */
+
+void left_list_serve(struct map_op *op);
+void left_delete_serve(struct map_op *op);
+
 /* ---- map.c ---- */
 
 /** One stack entry in memory: one of both, as the header's entry says. */

@@ -71,6 +71,12 @@ static void on_request(void *ctx, struct xseg_request *rq)
     case XSEG_OP_OPEN:
         open_serve(op);
         break;
+    case XSEG_OP_LIST:
+        left_list_serve(op);
+        break;
+    case XSEG_OP_DELETE:
+        left_delete_serve(op);
+        break;
     case XSEG_OP_MAPR:
     case XSEG_OP_MAPW:
     case XSEG_OP_FLUSH:

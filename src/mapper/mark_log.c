@@ -31,14 +31,14 @@ static void store32(uint32_t *p, uint32_t v)
 
 /* ---- what is in the memory ---- */
 
-static bool has_uuid(const struct mark_chunk *chunk, const struct mark_key *key)
+static bool has_uuid(const struct mark_chunk *chunk, const uint8_t uuid[16])
 {
-    return memcmp(chunk->uuid, key->uuid, sizeof key->uuid) == 0;
+    return memcmp(chunk->uuid, uuid, sizeof chunk->uuid) == 0;
 }
 
 static bool has_key(const struct mark_chunk *chunk, const struct mark_key *key)
 {
-    return has_uuid(chunk, key) && chunk->epoch == key->epoch &&
+    return has_uuid(chunk, key->uuid) && chunk->epoch == key->epoch &&
            chunk->fence == key->fence;
 }
 
@@ -343,12 +343,45 @@ int mark_log_read(const struct mark_log *log, const struct mark_key *key,
     return 0;
 }
 
+/** Is this the first orphan of its volume? */
+static bool is_first(const struct mark_log *log, const struct mark_slot *slot)
+{
+    const uint8_t *uuid = (const uint8_t *)slot->chunk->uuid;
+    const struct list *at = log->orphans.next;
+    while (!has_uuid(LIST_ENTRY(at, struct mark_slot, link)->chunk, uuid))
+        at = at->next;
+    return at == &slot->link;
+}
+
+uint64_t mark_log_next(const struct mark_log *log, uint64_t after, uint8_t uuid[16])
+{
+    for (const struct list *at = log->orphans.next; at != &log->orphans;
+         at = at->next) {
+        const struct mark_slot *slot = LIST_ENTRY(at, struct mark_slot, link);
+        if (slot->sequence <= after || !is_first(log, slot))
+            continue;
+        memcpy(uuid, slot->chunk->uuid, sizeof slot->chunk->uuid);
+        return slot->sequence;
+    }
+    return 0;
+}
+
+void mark_log_bury(struct mark_log *log, const uint8_t uuid[16])
+{
+    LIST_FOR_EACH(it, n, &log->orphans)
+    {
+        struct mark_slot *slot = LIST_ENTRY(it, struct mark_slot, link);
+        if (has_uuid(slot->chunk, uuid))
+            slot_free(log, slot);
+    }
+}
+
 void mark_log_adopt(struct mark_log *log, struct mark_owner *owner)
 {
     LIST_FOR_EACH(it, n, &log->orphans)
     {
         struct mark_slot *slot = LIST_ENTRY(it, struct mark_slot, link);
-        if (!has_uuid(slot->chunk, &owner->key))
+        if (!has_uuid(slot->chunk, owner->key.uuid))
             continue;
         if (!has_key(slot->chunk, &owner->key)) {
             slot_free(log, slot);

@@ -117,6 +117,16 @@ typedef int mark_log_fn(void *ctx, const struct journal_mark *mark);
 int mark_log_read(const struct mark_log *log, const struct mark_key *key,
                   mark_log_fn *fn, void *ctx);
 /**
+ * The volumes that orphans wait for, one after the other and each once.
+ *
+ * @param after  0, or what the call before returned.
+ * @param uuid   out.
+ * Returns 0 if there are no more.
+ */
+uint64_t mark_log_next(const struct mark_log *log, uint64_t after, uint8_t uuid[16]);
+/** Give back all orphans of a volume. */
+void mark_log_bury(struct mark_log *log, const uint8_t uuid[16]);
+/**
  * Take the orphans of the owner's key over, as chunks of generation 0; those of its
  * uuid with another key are given back.
  */

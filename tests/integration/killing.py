@@ -23,6 +23,7 @@ from tests.integration.verifier import Verifier
 from xseg import Segment
 
 MIB = 1 << 20
+_SECTOR = 4096
 ROUNDS = int(os.environ.get("KILL_ROUNDS", "3"))
 #: How long the product may take to settle [s]: longer is a failure.
 PATIENCE = 20.0
@@ -171,3 +172,47 @@ def peer_descriptors(instance: Instance) -> int:
         len(list(Path(f"/proc/{pid}/fd").iterdir()))
         for pid in set(pids(instance).values())
     )
+
+
+def write_and_die(instance: Instance, name: str, rng: random.Random) -> None:
+    """Write without a flush; when it is answered, writer and peers are killed."""
+    reading, writing = os.pipe()
+    writer = os.fork()
+    if writer == 0:
+        try:
+            with instance.connect() as client, client.open(name) as volume:
+                volume.pwrite(b"a" * _SECTOR, 0)
+                volume.flush()
+                volume.pwrite(b"c" * _SECTOR, 0)
+                volume.pwrite(b"b" * 2 * _SECTOR, 2 * _SECTOR)
+                volume.zero(3 * _SECTOR, _SECTOR)
+                os.write(writing, b"x")
+                signal.pause()
+        finally:
+            os._exit(1)
+    os.close(writing)
+    try:
+        assert select.select([reading], [], [], 60)[0] and os.read(reading, 1)
+    finally:
+        os.close(reading)
+        # Stopped first: it must not come back and flush.
+        os.kill(writer, signal.SIGSTOP)
+        victims = set(pids(instance).values())
+        kill(victims, rng)
+        os.kill(writer, signal.SIGKILL)
+        os.waitpid(writer, 0)
+    for pid in victims:
+        await_end(pid)
+    all_run(instance)
+
+
+def check_answered(instance: Instance, name: str) -> None:
+    """All that `write_and_die` was answered is there."""
+    with instance.connect() as client, client.open(name) as volume:
+        read = volume.pread(4 * _SECTOR, 0)
+    assert [read[i * _SECTOR : i * _SECTOR + 1] for i in range(4)] == [
+        b"c",
+        b"\0",
+        b"b",
+        b"\0",
+    ]

@@ -3,63 +3,15 @@
 
 from __future__ import annotations
 
-import os
 import random
-import select
-import signal
 from collections.abc import Callable
 
 import pytest
 
 from tests.helpers.instance import Instance
-from tests.integration.killing import all_run, await_end, kill, pids
+from tests.integration.killing import all_run, check_answered, kill, pids, write_and_die
 
 pytestmark = pytest.mark.slow
-
-SECTOR = 4096
-
-
-def write_and_die(instance: Instance, name: str, rng: random.Random) -> None:
-    """Write without a flush; when it is answered, writer and peers are killed."""
-    reading, writing = os.pipe()
-    writer = os.fork()
-    if writer == 0:
-        try:
-            with instance.connect() as client, client.open(name) as volume:
-                volume.pwrite(b"a" * SECTOR, 0)
-                volume.flush()
-                volume.pwrite(b"c" * SECTOR, 0)
-                volume.pwrite(b"b" * 2 * SECTOR, 2 * SECTOR)
-                volume.zero(3 * SECTOR, SECTOR)
-                os.write(writing, b"x")
-                signal.pause()
-        finally:
-            os._exit(1)
-    os.close(writing)
-    try:
-        assert select.select([reading], [], [], 60)[0] and os.read(reading, 1)
-    finally:
-        os.close(reading)
-        # Stopped first: it must not come back and flush.
-        os.kill(writer, signal.SIGSTOP)
-        victims = set(pids(instance).values())
-        kill(victims, rng)
-        os.kill(writer, signal.SIGKILL)
-        os.waitpid(writer, 0)
-    for pid in victims:
-        await_end(pid)
-    all_run(instance)
-
-
-def check(instance: Instance, name: str) -> None:
-    with instance.connect() as client, client.open(name) as volume:
-        read = volume.pread(4 * SECTOR, 0)
-    assert [read[i * SECTOR : i * SECTOR + 1] for i in range(4)] == [
-        b"c",
-        b"\0",
-        b"b",
-        b"\0",
-    ]
 
 
 def opened(instance: Instance, name: str) -> str:
@@ -91,8 +43,8 @@ def test_answered_writes_outlive_all_peers(
     instance.vlmc("create", name, "--size", "64M")
     write_and_die(instance, name, rng)
     name = act(instance, name)
-    check(instance, name)
-    check(instance, name)  # closed and opened again
+    check_answered(instance, name)
+    check_answered(instance, name)  # closed and opened again
     kill(set(pids(instance).values()), rng)
     all_run(instance)
-    check(instance, name)
+    check_answered(instance, name)

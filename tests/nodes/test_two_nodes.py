@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 from collections.abc import Iterator
 
@@ -12,6 +13,7 @@ import pytest
 import archipelago
 from archipelago import Client
 from tests.helpers.cluster import Cluster, Node, running_cluster, until
+from tests.integration.killing import check_answered, write_and_die
 
 MIB = 1 << 20
 
@@ -80,6 +82,48 @@ def test_both_nodes_name_holder_fence_and_expiry(a: Node, b: Node) -> None:
     assert later is not None
     assert (later["fence"], later["owner"] != owner) == (2, True)
     b.instance.vlmc("close", "named")
+
+
+def test_an_idle_volume_stays_its_holders_when_mapperd_dies(
+    a: Node, b: Node, ours: Client
+) -> None:
+    ours.create("idle", 8 * MIB)
+    with ours.open("idle") as volume:
+        volume.pwrite(b"x" * 4096, 0)
+        before = lease_of(b, "idle")
+        assert before is not None
+        a.kill_peer("mapperd")
+
+        # Nobody asks for I/O: its next process must learn of it all the same.
+        def renewed() -> bool:
+            lease = lease_of(b, "idle")
+            return lease is not None and lease["pid"] != before["pid"]
+
+        until(renewed, "the next mapperd renews the lease")
+        refused(b, "open", "idle", exit_code=5, words='"idle" is in use by .*')
+        if a.instance.settings["placement"] == "apart":  # else vlmcd died too
+            refused(a, "remove", "idle", exit_code=5, words='"idle" is .*')
+        assert volume.pread(4096, 0) == b"x" * 4096
+        lease = lease_of(b, "idle")
+        assert lease is not None
+        assert lease["fence"] == before["fence"]
+    ours.remove("idle")
+
+
+def test_answered_writes_outlive_a_death_that_ended_their_writer_too(
+    a: Node, b: Node, rng: random.Random
+) -> None:
+    a.instance.vlmc("create", "left", "--size", "8M")
+    write_and_die(a.instance, "left", rng)
+    # Nobody comes back for it on this node.  It goes to who wants it, but whole.
+    refused(b, "open", "left", exit_code=5, words='"left" is in use by .*')
+
+    def can_open() -> bool:
+        return b.instance.command("vlmc", "open", "left").returncode == 0
+
+    until(can_open, "the lease is given back")
+    check_answered(b.instance, "left")
+    b.instance.vlmc("close", "left")
 
 
 def test_who_does_not_hold_it_changes_nothing(a: Node, b: Node) -> None:

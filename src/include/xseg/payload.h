@@ -74,6 +74,10 @@
  *                                                  this was sent.  -ESTALE.  -EAGAIN:
  *                                                  waits for a checkpoint, again later
  *  INFO     handle                                 inline struct xseg_map_info
+ *  LIST     data                                   result = n struct xseg_object in data,
+ *                                                  LEASE(uuid) of volumes with marks that
+ *                                                  died processes left, and no open map
+ *  DELETE   object LEASE(uuid)                     such marks are given up; none is fine
  *  PING                                            0
  *
  * To VLMCD (composer; handle from its OPEN):

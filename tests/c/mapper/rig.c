@@ -142,6 +142,7 @@ void rig_submit(struct rig *rig, struct call *call)
     rq->offset = call->offset;
     rq->size = call->size;
     rq->arg[0] = call->generation;
+    rq->object = call->object;
     if (buffer) {
         CHECK(xseg_buffer_alloc(rig->seg, buffer, &call->data_off) > 0);
         rq->data_off = call->data_off;

@@ -24,6 +24,7 @@ struct rig {
 struct call {
     uint32_t op, flags;
     uint64_t handle, offset, size, generation;
+    struct xseg_object object;
     const void *data; /* to send, `size` bytes */
     uint64_t room;    /* bytes of a buffer for the answer */
 

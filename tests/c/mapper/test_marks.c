@@ -75,6 +75,62 @@ static void test_unflushed_marks_are_there_again(void)
     }
 }
 
+/** Which volumes wait; the first byte of their uuids. */
+static uint32_t list_left(uint8_t first[8])
+{
+    struct call call = {.op = XSEG_OP_LIST, .room = 8 * sizeof(struct xseg_object)};
+    CHECK(rig_call(&rig, &call) <= 8);
+    uint32_t nr = (uint32_t)call.result;
+    for (uint32_t i = 0; i < nr; i++) {
+        struct xseg_object object;
+        memcpy(&object, (uint8_t *)call.bytes + i * sizeof object, sizeof object);
+        CHECK_EQ(object.kind, XSEG_OBJ_LEASE);
+        first[i] = object.id[0];
+    }
+    call_fini(&call);
+    return nr;
+}
+
+static void test_what_nobody_opens_again_is_named_and_given_up(void)
+{
+    struct map_header other;
+    uint8_t left[8];
+
+    begin_logged();
+    header_init(&other, 0x77, UINT64_C(64) << 20);
+    uint64_t a = open_map(0);
+    int64_t b = rig_open(&rig, &other, 0);
+    CHECK(b > 0);
+    for (uint64_t generation = 1; generation < 4; generation++) { /* some chunks each */
+        CHECK_EQ(rig_mark(&rig, a, 4 * generation, 1, 0, generation), 0);
+        CHECK_EQ(rig_mark(&rig, (uint64_t)b, 4 * generation, 1, 0, generation), 0);
+    }
+    CHECK_EQ(list_left(left), 0);
+    rig_kill_mapper(&rig, &options);
+    CHECK_EQ(list_left(left), 2);
+    CHECK(left[0] != left[1] && (left[0] == 0x77 || left[1] == 0x77));
+    a = open_map(0);
+    CHECK_EQ(list_left(left), 1);
+    CHECK_EQ(left[0], 0x77);
+    struct call bad = {.op = XSEG_OP_LIST};
+    CHECK_EQ(rig_call(&rig, &bad), -EINVAL);
+    call_fini(&bad);
+    struct call give_up = {.op = XSEG_OP_DELETE};
+    CHECK_EQ(rig_call(&rig, &give_up), -EINVAL);
+    call_fini(&give_up);
+    give_up = (struct call){.op = XSEG_OP_DELETE, .object = {.kind = XSEG_OBJ_LEASE}};
+    memcpy(give_up.object.id, other.uuid, sizeof other.uuid);
+    for (int twice = 0; twice < 2; twice++) {
+        CHECK_EQ(rig_call(&rig, &give_up), 0);
+        call_fini(&give_up);
+        give_up.done = false;
+        CHECK_EQ(list_left(left), 0);
+    }
+    CHECK_EQ(rig_info(&rig, a).dirty_marks, 3); /* the other's are untouched */
+    CHECK_EQ(chunks(), 3);
+    end_logged();
+}
+
 /** Killed when the append was on its way: marks may be in the journal and in the log. */
 static void test_killed_in_mid_flush(void)
 {
@@ -333,6 +389,7 @@ int main(void)
 {
     check_seed();
     test_unflushed_marks_are_there_again();
+    test_what_nobody_opens_again_is_named_and_given_up();
     test_killed_in_mid_flush();
     test_an_append_that_failed_keeps_its_marks();
     test_nothing_is_left_after_a_close();
