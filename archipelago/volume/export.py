@@ -1,19 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Export: a volume or snapshot as a raw image, its holes left out.
 
-A file gets its name when it is whole, so that a failure leaves nothing half done.
+A file gets its name when it is whole, so that a failure leaves nothing half done, and
+an image that was there stays.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from archipelago.errors import ArchipelagoError, UsageError
 from archipelago.volume_handle import Volume
 from xseg.constants import Reference
+from xseg.errors import XsegError
 
 if TYPE_CHECKING:
     from archipelago.client import Client
@@ -41,37 +45,61 @@ def export_volume(
 
     Raises:
         VolumeNotFound: there is none.
+        UsageError: the path names no file.
         OSError: the file cannot be written.
     """
-    with client.open(name, read_only=True) as volume:
-        size = volume.size
-        if path == "-":
-            _stream(volume, size, sys.stdout.fileno(), progress)
-        elif _is_special(path):
-            fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    target = os.fspath(path)
+    if not target:
+        raise UsageError("the name of the file to write is empty")
+    with (
+        client.open(name, read_only=True) as volume,
+        _named("standard output" if target == "-" else target),
+    ):
+        if target == "-":
+            _stream(volume, sys.stdout.fileno(), progress)
+        elif _is_special(target):
+            fd = os.open(target, os.O_WRONLY | os.O_CLOEXEC)
             try:
-                _stream(volume, size, fd, progress)
+                _stream(volume, fd, progress)
             finally:
                 os.close(fd)
         else:
-            _to_file(volume, size, os.fspath(path), progress)
+            # Through links: they stay, and the file is replaced where it lies.
+            _to_file(volume, os.path.realpath(target), progress)
 
 
-def _is_special(path: str | os.PathLike[str]) -> bool:
+@contextlib.contextmanager
+def _named(target: str) -> Iterator[None]:
+    """Say in errors of the system which file was to be written.
+
+    Theirs name the file aside, or none: it would look as if the store were full.
+    """
+    try:
+        yield
+    except (XsegError, ArchipelagoError, BrokenPipeError):
+        raise
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, target) from error
+
+
+def _is_special(path: str) -> bool:
     try:
         return not stat.S_ISREG(os.stat(path).st_mode)
     except FileNotFoundError:
         return False
 
 
-def _to_file(volume: Volume, size: int, path: str, progress: Progress | None) -> None:
+def _to_file(volume: Volume, path: str, progress: Progress | None) -> None:
     """Write beside the file's name, make it durable, then give it the name."""
     aside = f"{path}.{os.getpid()}.part"
     fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         try:
-            os.ftruncate(fd, size)
-            for offset, piece in _pieces(volume, size, progress):
+            with contextlib.suppress(FileNotFoundError):
+                # Whoever could not read the image that was there cannot read this one.
+                os.fchmod(fd, stat.S_IMODE(os.stat(path).st_mode))
+            os.ftruncate(fd, volume.size)
+            for offset, piece in _pieces(volume, progress):
                 _write_all(fd, piece, offset)
             os.fsync(fd)
         finally:
@@ -83,9 +111,10 @@ def _to_file(volume: Volume, size: int, path: str, progress: Progress | None) ->
 
 
 def _pieces(
-    volume: Volume, size: int, progress: Progress | None
+    volume: Volume, progress: Progress | None
 ) -> Iterator[tuple[int, memoryview]]:
     """Yield (offset, bytes) of everything that is not zero."""
+    size = volume.size
     buffer = bytearray(_PIECE_BYTES)
     with memoryview(buffer) as view:
         for run in volume.extents(0, size):
@@ -101,15 +130,15 @@ def _pieces(
                 progress(end, size)
 
 
-def _stream(volume: Volume, size: int, fd: int, progress: Progress | None) -> None:
+def _stream(volume: Volume, fd: int, progress: Progress | None) -> None:
     """Write everything in order, zeros too."""
     with memoryview(bytes(_PIECE_BYTES)) as zeros:
         done = 0
-        for offset, piece in _pieces(volume, size, progress):
+        for offset, piece in _pieces(volume, progress):
             _write_zeros(fd, zeros, offset - done)
             _write_all(fd, piece, None)
             done = offset + len(piece)
-        _write_zeros(fd, zeros, size - done)
+        _write_zeros(fd, zeros, volume.size - done)
 
 
 def _write_zeros(fd: int, zeros: memoryview, size: int) -> None:

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from typing import Protocol
+from typing import IO, Protocol
 
 from archipelago.errors import UsageError
 
@@ -211,7 +211,7 @@ def _of_descriptor(fd: int, block_size: int) -> Source:
             raise UsageError("the image is empty: there is nothing to import")
         return RawFile(fd, size, block_size)
     if stat.S_ISDIR(mode):
-        raise UsageError("the image is a directory: give a file")
+        raise UsageError("the image is a directory: give a file or a block device")
     return Stream(fd)
 
 
@@ -238,29 +238,48 @@ def _converted(path: str, format_name: str, scratch: str | None) -> Iterator[int
             f"{path} is an overlay over {backing}: flatten it first with "
             f"\"qemu-img convert -O raw '{path}' FILE\" and import FILE"
         )
-    with tempfile.TemporaryDirectory(
-        prefix="archipelago-import-", dir=scratch
-    ) as where:
-        raw = os.path.join(where, "raw")
-        _qemu_img("convert", "-f", format_name, "-O", "raw", "--", path, raw)
-        fd = os.open(raw, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            yield fd
-        finally:
-            os.close(fd)
+    _check(path, format_name)
+    # Without a name it is gone with its last user, however that ends.
+    with tempfile.TemporaryFile(dir=scratch) as raw:
+        copy = f"/proc/self/fd/{raw.fileno()}"
+        _qemu_img("convert", "-f", format_name, "-O", "raw", "--", path, copy, keep=raw)
+        yield raw.fileno()
 
 
-def _qemu_img(*arguments: str) -> str:
+def _check(path: str, format_name: str) -> None:
+    """Refuse a damaged image: what is cut off would be read as zeros.
+
+    Source: qemu-img(1), exit status of check.
+    """
+    done = _run_qemu_img("check", "-f", format_name, "--", path)
+    if done.returncode in (1, 2):
+        raise UsageError(
+            f"{path} is damaged or was not copied whole: get it again, or look with "
+            f"\"qemu-img check '{path}'\""
+        )
+
+
+def _qemu_img(*arguments: str, keep: IO[bytes] | None = None) -> str:
+    done = _run_qemu_img(*arguments, keep=keep)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or ["it failed"]
+        raise UsageError(f"qemu-img cannot read the image: {lines[-1]}")
+    return done.stdout
+
+
+def _run_qemu_img(
+    *arguments: str, keep: IO[bytes] | None = None
+) -> subprocess.CompletedProcess[str]:
     try:
-        done = subprocess.run(
-            ["qemu-img", *arguments], capture_output=True, text=True, check=False
+        return subprocess.run(
+            ["qemu-img", *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            pass_fds=() if keep is None else (keep.fileno(),),
         )
     except FileNotFoundError:
         raise UsageError(
             "this image format needs qemu-img: apt install qemu-utils, or convert it "
             "to raw elsewhere"
         ) from None
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or ["it failed"]
-        raise UsageError(f"qemu-img cannot read the image: {lines[-1]}")
-    return done.stdout

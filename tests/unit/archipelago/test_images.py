@@ -199,6 +199,21 @@ def test_an_overlay_is_refused_by_name_of_what_it_lies_over(
     assert client.list() == []
 
 
+@requires_qemu
+@pytest.mark.parametrize("image_format", ["qcow2", "vmdk", "vhdx", "vpc"])
+def test_an_image_that_was_cut_off_is_refused(
+    client: Client, tmp_path: Path, image_format: str
+) -> None:
+    raw, image = tmp_path / "raw", tmp_path / "image"
+    raw.write_bytes(os.urandom(8 * MIB))
+    convert = ["qemu-img", "convert", "-O", image_format, "-f", "raw"]
+    subprocess.run([*convert, str(raw), str(image)], check=True)
+    os.truncate(image, image.stat().st_size * 6 // 10)
+    with pytest.raises(archipelago.UsageError, match=r"damaged|cannot read"):
+        import_image(client, image, "golden")
+    assert client.list() == []
+
+
 def test_export_is_sparse_and_the_same(client: Client, tmp_path: Path) -> None:
     expected = sparse_image(tmp_path / "image")
     import_image(client, tmp_path / "image", "golden", block_size=BLOCK)
@@ -215,6 +230,38 @@ def test_export_is_sparse_and_the_same(client: Client, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         export_volume(client, "golden", tmp_path / "no" / "where")
     assert not (tmp_path / "other").exists()
+
+
+def test_export_replaces_what_a_link_leads_to(client: Client, tmp_path: Path) -> None:
+    client.create("v", MIB)
+    there, link = tmp_path / "there", tmp_path / "link"
+    there.write_bytes(b"old")
+    there.chmod(0o600)
+    link.symlink_to("there")
+    export_volume(client, "v", link)
+    assert link.is_symlink()
+    assert there.read_bytes() == bytes(MIB)
+    assert there.stat().st_mode & 0o777 == 0o600
+    link.unlink()
+    link.symlink_to("new")
+    export_volume(client, "v", link)
+    assert link.is_symlink()
+    assert (tmp_path / "new").read_bytes() == bytes(MIB)
+
+
+def test_an_export_that_fails_names_its_file(client: Client, tmp_path: Path) -> None:
+    client.create("v", MIB)
+    for target, error, said in (
+        ("/dev/full", OSError, "/dev/full"),
+        (tmp_path, IsADirectoryError, str(tmp_path)),
+        (tmp_path / "no" / "where", FileNotFoundError, str(tmp_path / "no" / "where")),
+        ("", archipelago.UsageError, "empty"),
+    ):
+        with pytest.raises(error) as told:
+            export_volume(client, "v", target)
+        assert said in str(told.value)
+        assert ".part" not in str(told.value)
+    assert [p.name for p in tmp_path.iterdir()] == ["instance"]
 
 
 def test_export_to_a_pipe(client: Client, tmp_path: Path) -> None:

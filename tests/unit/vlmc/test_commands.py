@@ -8,6 +8,7 @@ import json
 import os
 import random
 import re
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -269,6 +270,34 @@ def test_import_of_qcow2(instance: Instance, image: Path, tmp_path: Path) -> Non
     vlmc("import", str(qcow2), "golden")
     vlmc("export", "golden", str(out))
     assert digest(out) == digest(image)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_export_that_is_ended_leaves_nothing(
+    instance: Instance, tmp_path: Path, number: signal.Signals
+) -> None:
+    vlmc("create", "v", "--size", "1G")
+    with instance.connect() as client, client.open("v") as volume:
+        for offset in range(0, GIB, 64 * MIB):
+            volume.pwrite(b"data", offset)
+    out = tmp_path / "out"
+    with subprocess.Popen(
+        [str(BIN / "vlmc"), "export", "v", str(out)],
+        env=instance.env,
+        stderr=subprocess.PIPE,
+        # Whoever runs the tests may have it ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as export:
+        while export.poll() is None and not list(tmp_path.iterdir()):
+            pass
+        export.send_signal(number)
+        _, said = export.communicate(timeout=60)
+    # It may have been faster.
+    assert export.returncode in (0, 128 + number), said
+    assert [p.name for p in tmp_path.iterdir()] == ["out"] * (export.returncode == 0)
+    assert said.strip() == b""
+    if export.returncode:
+        vlmc("remove", "v")  # nothing of it is open
 
 
 @pytest.mark.requires_nbd
