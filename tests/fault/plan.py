@@ -4,14 +4,12 @@
 from __future__ import annotations
 
 import mmap
-import os
-import shlex
 import struct
-import subprocess
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
+from tests.helpers.preload import build
 from xseg.closing import Closing
 
 _SOURCE = Path(__file__).with_name("inject.c")
@@ -118,13 +116,10 @@ def build_injector(into: Path) -> Path:
         The library for LD_PRELOAD.
     """
     library = into / "inject.so"
-    compiler = shlex.split(os.environ.get("CC", "cc"))
-    flags = ["-std=gnu11", "-D_GNU_SOURCE", "-O2", "-fPIC", "-shared", "-Wall"]
+    flags = []
     if Path("/usr/include/liburing.h").exists():
         flags.append("-DFAULT_URING")
-    subprocess.run(
-        [*compiler, *flags, "-o", str(library), str(_SOURCE), "-ldl"], check=True
-    )
+    build(library, [_SOURCE], *flags)
     return library
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import platform
 import random
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,6 +20,8 @@ from pathlib import Path
 import pytest
 
 from tests.fault.plan import build_injector, injected
+from tests.fault.removal import COMES_BACK, OPERATIONS
+from tests.helpers.preload import NEEDS_PRELOAD
 from tests.helpers.scratch import scratch
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,17 +49,7 @@ CASES = [
     ("io_uring", "WRITE,CREATE,MKDIR,LINK", "ENOSPC", "full", 80),
 ]
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        shutil.which(os.environ.get("CC", "cc").split()[0]) is None,
-        reason="needs a C compiler for the injector",
-    ),
-    pytest.mark.skipif(
-        "libasan" in os.environ.get("LD_PRELOAD", ""),
-        reason="the injector and the sanitizer want the same place",
-    ),
-]
+pytestmark = [pytest.mark.slow, *NEEDS_PRELOAD]
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +81,24 @@ def _needs(engine: str) -> None:
         pytest.skip("needs Linux 6.10: a no-op with a result of one's choice")
 
 
+def run(injector: Path, place: Path, program: str, *arguments: str) -> None:
+    """Run a program of this directory whose calls on its store may fail."""
+    control, store = place / "control", place / "store"
+    control.write_bytes(bytes(4096))
+    argv = ["-m", f"tests.fault.{program}", str(control), str(store), *arguments]
+    print("python", *argv)
+    done = subprocess.run(
+        [sys.executable, *argv],
+        env=dict(os.environ, **injected(injector, store, control)),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-8000:]
+    print(done.stdout)
+
+
 @pytest.mark.parametrize(("engine", "kinds", "error", "mode", "calls"), CASES)
 def test_every_call_may_fail(
     injector: Path,
@@ -104,17 +113,12 @@ def test_every_call_may_fail(
     _needs(engine)
     step = 1 if ALL else max(1, calls // ROUNDS)
     first = 1 + rng.randrange(step)
-    control, store = place / "control", place / "store"
-    control.write_bytes(bytes(4096))
-    argv = [str(control), str(store), engine, kinds, error, mode, str(first), str(step)]
-    print("python -m tests.fault.sweep", *argv)
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.fault.sweep", *argv],
-        env=dict(os.environ, **injected(injector, store, control)),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-8000:]
-    print(done.stdout)
+    run(injector, place, "sweep", engine, kinds, error, mode, str(first), str(step))
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("comes_back", COMES_BACK)
+def test_what_a_crash_left_is_removed_or_whole_where_nothing_can_be_written(
+    injector: Path, place: Path, operation: str, comes_back: str
+) -> None:
+    run(injector, place, "removal", operation, comes_back)
