@@ -300,7 +300,10 @@ def from_errno(number: int, what: str, *, block: bool = False) -> ArchipelagoErr
     kind = _BY_NUMBER.get(number, IoError)
     if block:
         kind = _BLOCK_BY_NUMBER.get(number, kind)
-    return kind(f"{what}: {os.strerror(number).lower()}", number=number)
+    why = os.strerror(number).lower()
+    if kind is NoSpace:
+        why += ': the store is full ("vlmc df"); remove volumes, or give it more space'
+    return kind(f"{what}: {why}", number=number)
 
 
 def from_reply(

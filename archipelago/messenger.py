@@ -18,7 +18,15 @@ from typing import TYPE_CHECKING
 
 from archipelago.errors import ArchipelagoError, BackendUnavailable, NotRunning
 from xseg import Port, Request, Segment
-from xseg.constants import NR_ARGS, PORT_ANY, Op
+from xseg.constants import (
+    NR_ARGS,
+    PORT_ANY,
+    PORT_BLOCKERB,
+    PORT_BLOCKERM,
+    PORT_CONTROL,
+    PORT_MAPPERD,
+    Op,
+)
 from xseg.errors import PortUnbound, SegmentFull, WouldBlock
 
 if TYPE_CHECKING:
@@ -31,6 +39,13 @@ __all__ = ["Call", "Messenger", "Reply", "SerialMessenger"]
 #: First and longest pause between two tries to reach a peer that restarts [s].
 _RETRY_FIRST = 0.001
 _RETRY_MOST = 0.1
+#: Which peer serves a port, for people; all else is vlmcd's.
+_PEERS = {
+    PORT_BLOCKERB: "blockerb",
+    PORT_BLOCKERM: "blockerm",
+    PORT_MAPPERD: "mapperd",
+    PORT_CONTROL: "mapperd",
+}
 #: Most requests of one `Messenger.send_many` under way.
 _DEPTH = 16
 #: What may be done again when nobody knows whether a peer that died had done it.
@@ -248,9 +263,10 @@ class Messenger:
 
     def _gave_up(self, call: Call, refused: OSError | None) -> ArchipelagoError:
         if refused is None or isinstance(refused, PortUnbound):
+            peer = _PEERS.get(call.dst, "vlmcd")
             return NotRunning(
-                f"nobody serves port {call.dst} of segment {self.segment.name}: "
-                'start the instance with "archipelago start"'
+                f'{peer} does not run: start the instance with "archipelago start", or '
+                f'"archipelago start {peer}" if only that was stopped'
             )
         return BackendUnavailable(
             f"segment {self.segment.name} has no room for a request: try again later"

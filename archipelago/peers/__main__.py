@@ -5,7 +5,7 @@ Standard input brings the configuration as one JSON line and then stays open: it
 says that the supervisor is gone, and the peers stop in good order.  A JSON line on the
 ready descriptor says ``{"prepared": true}`` when all is imported and the configuration
 can come, which may be much later; another one says ``{"ready": true}``, or ``{"error":
-"..."}`` and why.
+"...", "exit_code": N}``: why not.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ def main() -> int:
         logging.exception("cannot serve")
         # Once it was ready nobody listens any more: then the log has the reason.
         with contextlib.suppress(OSError):
-            report({"error": str(error) or type(error).__name__})
+            why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            report({"error": why, "exit_code": getattr(error, "exit_code", 1)})
         return 1
 
 

@@ -146,7 +146,7 @@ class PeerChild:
             )
         answer = json.loads(line)
         if "error" in answer:
-            raise StartError(f"{self._name}: {answer['error']}")
+            raise StartError(f"{self._name}: {answer['error']}", answer["exit_code"])
         return dict(answer)
 
     async def wait(self) -> int:

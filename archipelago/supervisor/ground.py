@@ -40,6 +40,10 @@ class StartError(ArchipelagoError):
 
     msgid = "start"
 
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code  # type: ignore[misc]
+
 
 def make_directories(settings: Settings) -> None:
     """Make the directories that are missing; those that exist stay as they are.
@@ -77,10 +81,12 @@ def _make(path: Path, mode: int, settings: Settings, key: str) -> None:
         path.chmod(mode)
     except OSError as error:
         origin = settings.origins.get(key, "instance")
+        why = error.strerror
+        if isinstance(error, (FileExistsError, NotADirectoryError)):
+            why = "a file is in its place"
         raise ConfigError(
-            f"{origin}: {key} = '{path}': cannot make the directory: "
-            f"{error.strerror}; name another, or set ARCHIPELAGO_HOME to a directory "
-            "of your own"
+            f"{origin}: {key} = '{path}': cannot make the directory: {why}; name "
+            "another, or set ARCHIPELAGO_HOME to a directory of your own"
         ) from None
 
 
@@ -135,7 +141,8 @@ def create_segment(settings: Settings) -> Segment:
         raise StartError(
             f"cannot create segment {name} with a heap of {wanted.heap >> 20} MiB: "
             f"{error.strerror or error}; 'df /dev/shm' shows what is free, "
-            "segment.heap sets the size"
+            "segment.heap sets the size",
+            error.exit_code,
         ) from None
 
 
@@ -231,9 +238,10 @@ def listen(settings: Settings) -> list[socket.socket]:
             settings.nbd_socket.unlink()
         for sock in sockets:
             sock.close()
+        where = f"{error.filename}: " if error.filename is not None else ""
         raise StartError(
-            f"cannot listen for NBD: {error}; nbd.socket, nbd.listen and nbd.port set "
-            "the addresses"
+            f"cannot listen for NBD: {where}{error.strerror or error}; nbd.socket, "
+            "nbd.listen and nbd.port set the addresses"
         ) from None
     return sockets
 

@@ -52,5 +52,10 @@ def unlock(
                 ctx.give_up(opened, 'its lease was broken with "vlmc unlock -f"')
             return header, describe(lease)
         if not ctx.leases.unlock(header.uuid) and not force:
+            if used:
+                raise UsageError(
+                    f'"{name}" is open here, not locked: disconnect its clients or '
+                    f'"vlmc close {name}" to give its lease back'
+                )
             raise UsageError(f'"{name}" is not locked: there is nothing to undo')
     return header, None

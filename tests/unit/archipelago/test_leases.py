@@ -118,7 +118,7 @@ def test_unlocking_an_open_volume_lets_it_go_at_its_close(pair: Pair) -> None:
             assert not lease.locked
             assert lease.expires is not None
             one.ctx.renewer.renew_all()
-        with pytest.raises(archipelago.UsageError, match="not locked"):
+        with pytest.raises(archipelago.UsageError, match="open here, not locked"):
             first.unlock("v")
         volume.pwrite(b"x", 0)
         volume.flush()

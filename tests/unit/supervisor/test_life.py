@@ -143,6 +143,11 @@ def test_one_peer_stops_and_starts(instance: Instance, role: str) -> None:
     instance.archipelago("status", role, exit_code=8)
     instance.archipelago("status")
     instance.archipelago("stop", role, exit_code=8)
+    if role == "mapperd":
+        lost = instance.command("vlmc", "list")
+        assert lost.returncode == 8
+        assert '"archipelago start mapperd"' in lost.stderr
+        assert lost.stderr.count("\n") == 1
     instance.archipelago("start", role)
     instance.archipelago("start", role)
     instance.archipelago("status", role)
@@ -352,8 +357,14 @@ def test_a_store_that_cannot_be_used(
     (instance.home / "store" / "maps").write_text("not a directory")
     message = refused(instance, exit_code=2)
     assert f"maps_path = '{instance.home}/store/maps'" in message
+    assert "a file is in its place" in message
     (instance.home / "store" / "maps").unlink()
     instance.start()
+    instance.stop()
+    (instance.home / "store" / "maps" / "format").write_text("something else\n")
+    message = refused(instance, exit_code=9)
+    assert f"{instance.home}/store/maps/format" in message
+    assert "Errno" not in message
 
 
 def test_a_socket_that_is_taken(make_instance: MakeInstance) -> None:
@@ -370,6 +381,8 @@ def test_a_socket_that_is_taken(make_instance: MakeInstance) -> None:
     path.write_text("a file of somebody's")
     message = refused(instance, "-o", f"nbd.socket={path}")
     assert f"{path} exists and is no socket" in message
+    message = refused(instance, "-o", f"nbd.socket={path}/nowhere/nbd")
+    assert f"{path}/nowhere/nbd: Not a directory; nbd.socket" in message
     assert path.read_text() == "a file of somebody's"
 
 
@@ -381,7 +394,7 @@ def test_tcp_on_loopback(make_instance: MakeInstance) -> None:
         port = taken.getsockname()[1]
         options = ("-o", "nbd.listen=127.0.0.1", "-o", f"nbd.port={port}")
         message = refused(instance, *options)
-        assert f"127.0.0.1 port {port}" in message
+        assert f"NBD: 127.0.0.1 port {port}: Address already in use; nbd." in message
     instance.archipelago("start", *options)
     assert instance.status()["nbd"][1] == f"127.0.0.1:{port}"
     with socket.create_connection(("127.0.0.1", port), PATIENCE) as client:
@@ -393,7 +406,7 @@ def test_a_segment_that_does_not_fit(make_instance: MakeInstance) -> None:
     space = os.statvfs("/dev/shm")
     if space.f_blocks * space.f_frsize >= 60 << 30:
         pytest.skip("/dev/shm holds every segment")
-    message = refused(instance, "-o", "segment.heap=64G")
+    message = refused(instance, "-o", "segment.heap=64G", exit_code=7)
     assert "heap of 65536 MiB" in message
     assert "segment.heap" in message
 
