@@ -42,7 +42,8 @@ __all__ = ["cli", "main"]
 def cli() -> None:
     """Manage the volumes and snapshots of an instance of archipelago.
 
-    Sizes take a suffix (10G, 512M); a bare number is in MiB.
+    Sizes take a suffix (10G, 512M); a bare number is in MiB.  The instance must run:
+    'archipelago start' starts it.
     """
 
 

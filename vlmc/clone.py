@@ -12,7 +12,7 @@ from vlmc.output import talk, write_json
 __all__ = ["command"]
 
 
-@click.command("clone")
+@click.command("clone", epilog="Example: vlmc clone golden vm1 vm2 vm3")
 @volume_argument("snap")
 @new_name_argument("names", nargs=-1, required=True, metavar="NAME...")
 @click.option(
@@ -20,7 +20,7 @@ __all__ = ["command"]
     "--size",
     metavar="SIZE",
     callback=size_callback,
-    help="Their size, if not the snapshot's.",
+    help="Their size, if not the snapshot's: 10G, 512M; a bare number is in MiB.",
 )
 @common_options
 @click.pass_context

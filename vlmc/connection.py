@@ -54,7 +54,7 @@ def block_size_option(command: AnyCallback) -> AnyCallback:
         "--block-size",
         metavar="SIZE",
         callback=size_callback,
-        help="Its block: a power of two from 64K to 4M.",
+        help="Its block: a power of two from 64K to 4M (default: as set).",
     )(command)
 
 

@@ -17,9 +17,15 @@ from vlmc.output import done, size_text
 __all__ = ["command"]
 
 
-@click.command("create")
+@click.command("create", epilog="Example: vlmc create disk --size 10G")
 @new_name_argument()
-@click.option("-s", "--size", metavar="SIZE", callback=size_callback, help="Its size.")
+@click.option(
+    "-s",
+    "--size",
+    metavar="SIZE",
+    callback=size_callback,
+    help="Its size: 10G, 512M; a bare number is in MiB.",
+)
 @click.option(
     "--snap",
     metavar="SNAP",

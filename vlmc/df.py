@@ -12,7 +12,7 @@ from vlmc.output import size_text, write_fields, write_json
 __all__ = ["command"]
 
 
-@click.command("df")
+@click.command("df", epilog="Example: vlmc df --json")
 @common_options
 def command() -> None:
     """Show how full the store is."""

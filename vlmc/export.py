@@ -13,12 +13,16 @@ from vlmc.progress import progress_bar
 __all__ = ["command"]
 
 
-@click.command("export")
+@click.command("export", epilog="Example: vlmc export disk disk.raw")
 @volume_argument()
 @click.argument("file", type=click.Path(allow_dash=True))
 @common_options
 def command(name: str, file: str) -> None:
-    """Write the volume or snapshot NAME to the raw FILE, leaving its holes out."""
+    """Write the volume or snapshot NAME to the raw FILE, or "-" for standard output.
+
+    Its holes are left out.  The file is replaced when the export is whole; a block
+    device is written in place.
+    """
     from archipelago.volume.export import export_volume
 
     with connect() as client, progress_bar(f"export {name}") as progress:

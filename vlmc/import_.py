@@ -13,7 +13,7 @@ from vlmc.progress import progress_bar
 __all__ = ["command"]
 
 
-@click.command("import")
+@click.command("import", epilog="Example: vlmc import debian.qcow2 golden")
 @click.argument("file", type=click.Path(allow_dash=True))
 @new_name_argument()
 @click.option("--volume", is_flag=True, help="Make a volume, not a snapshot.")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.command("info")
+@click.command("info", epilog="Example: vlmc info disk")
 @volume_argument()
 @common_options
 def command(name: str) -> None:

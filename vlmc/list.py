@@ -12,7 +12,7 @@ from vlmc.output import info_json, size_text, write_json, write_table
 __all__ = ["command"]
 
 
-@click.command("list")
+@click.command("list", epilog="Example: vlmc list vm")
 @click.argument("prefix", default="")
 @common_options
 def command(prefix: str) -> None:

@@ -12,7 +12,7 @@ from vlmc.output import talk, write_json
 __all__ = ["command"]
 
 
-@click.command("open")
+@click.command("open", epilog="Example: vlmc open disk")
 @volume_argument()
 @common_options
 def command(name: str) -> None:

@@ -13,7 +13,7 @@ from vlmc.output import talk, write_json
 __all__ = ["command"]
 
 
-@click.command("remove")
+@click.command("remove", epilog="Example: vlmc remove vm1 vm2")
 @volume_argument("names", nargs=-1, required=True, metavar="NAME...")
 @common_options
 @click.pass_context

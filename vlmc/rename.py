@@ -12,7 +12,7 @@ from vlmc.output import done
 __all__ = ["command"]
 
 
-@click.command("rename")
+@click.command("rename", epilog="Example: vlmc rename disk data")
 @volume_argument("old")
 @new_name_argument("new")
 @common_options

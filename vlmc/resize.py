@@ -12,7 +12,7 @@ from vlmc.output import done, size_text
 __all__ = ["command"]
 
 
-@click.command("resize")
+@click.command("resize", epilog="Example: vlmc resize disk --size 20G")
 @volume_argument()
 @click.option(
     "-s",
@@ -20,7 +20,7 @@ __all__ = ["command"]
     metavar="SIZE",
     required=True,
     callback=size_callback,
-    help="Its new size.",
+    help="Its new size: 10G, 512M; a bare number is in MiB.",
 )
 @common_options
 def command(name: str, size: int) -> None:

@@ -12,7 +12,7 @@ from vlmc.output import talk, write_json
 __all__ = ["command"]
 
 
-@click.command("unlock")
+@click.command("unlock", epilog="Example: vlmc unlock -f disk")
 @volume_argument()
 @click.option("-f", "--force", is_flag=True, help="Break the lock, whoever holds it.")
 @common_options

@@ -12,7 +12,7 @@ from vlmc.output import write_json
 __all__ = ["command"]
 
 
-@click.command("url")
+@click.command("url", epilog='Example: qemu-img info "$(vlmc url disk)"')
 @volume_argument()
 @common_options
 def command(name: str) -> None:

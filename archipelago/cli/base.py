@@ -288,7 +288,8 @@ def home_option(function: AnyCallback) -> AnyCallback:
         expose_value=False,
         is_eager=True,
         callback=_set_home,
-        help="Use the instance under DIR (default: ARCHIPELAGO_HOME).",
+        help="Use the instance under DIR (default: ARCHIPELAGO_HOME, else the system's "
+        "or the user's).",
     )(function)
 
 

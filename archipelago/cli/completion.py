@@ -14,7 +14,7 @@ __all__ = ["command"]
 def command(ctx: click.Context, shell: str) -> None:
     """Print the completion script of a SHELL.
 
-    For bash, in ~/.bashrc: eval "$(vlmc completion bash)"
+    For bash, in ~/.bashrc: eval "$(vlmc completion bash)"; archipelago likewise.
     """
     from click.shell_completion import get_completion_class
 

@@ -23,7 +23,7 @@ def command() -> None:
     """Look at the configuration."""
 
 
-@command.command("show")
+@command.command("show", epilog="Example: archipelago config show -o engine=threads")
 @setting_options
 @common_options
 def show(options: tuple[str, ...], **named: str | None) -> None:

@@ -10,6 +10,7 @@ import click
 
 __all__ = [
     "PEERS",
+    "PEER_HELP",
     "gather",
     "peer_argument",
     "setting_options",
@@ -19,12 +20,16 @@ __all__ = [
 
 AnyCallback = TypeVar("AnyCallback", bound=Callable[..., Any])
 
+#: Last line of the help of commands that take one.
+PEER_HELP = "PEER is blockerb, blockerm, mapperd or vlmcd."
 PEERS = ("blockerb", "blockerm", "mapperd", "vlmcd")
 
 
 def peer_argument(function: AnyCallback) -> AnyCallback:
     """Add the optional PEER."""
-    return click.argument("peer", required=False, type=click.Choice(PEERS))(function)
+    return click.argument(
+        "peer", required=False, type=click.Choice(PEERS), metavar="[PEER]"
+    )(function)
 
 
 def user_option(function: AnyCallback) -> AnyCallback:

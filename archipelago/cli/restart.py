@@ -9,6 +9,7 @@ import click
 
 from archipelago.cli.base import Common, common_options
 from archipelago.cli.options import (
+    PEER_HELP,
     gather,
     peer_argument,
     setting_options,
@@ -20,7 +21,7 @@ from archipelago.cli.start import summarize
 __all__ = ["command"]
 
 
-@click.command("restart")
+@click.command("restart", epilog=f"{PEER_HELP}  Example: archipelago restart vlmcd")
 @peer_argument
 @user_option
 @click.option(

@@ -10,6 +10,7 @@ import click
 
 from archipelago.cli.base import Common, common_options
 from archipelago.cli.options import (
+    PEER_HELP,
     gather,
     peer_argument,
     setting_options,
@@ -20,7 +21,9 @@ from archipelago.cli.output import note, write_json
 __all__ = ["command", "summarize"]
 
 
-@click.command("start")
+@click.command(
+    "start", epilog=f"{PEER_HELP}  Example: archipelago start --placement apart"
+)
 @peer_argument
 @user_option
 @click.option(

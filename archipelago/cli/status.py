@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from archipelago.cli.base import Common, common_options
-from archipelago.cli.options import peer_argument, user_option
+from archipelago.cli.options import PEER_HELP, peer_argument, user_option
 from archipelago.cli.output import write_json, write_table
 
 __all__ = ["command"]
@@ -16,7 +16,7 @@ __all__ = ["command"]
 _NOT_RUNNING = 8
 
 
-@click.command("status")
+@click.command("status", epilog=f"{PEER_HELP}  Example: archipelago status --json")
 @peer_argument
 @user_option
 @common_options

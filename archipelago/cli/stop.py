@@ -6,13 +6,13 @@ from __future__ import annotations
 import click
 
 from archipelago.cli.base import Common, common_options
-from archipelago.cli.options import peer_argument, user_option
+from archipelago.cli.options import PEER_HELP, peer_argument, user_option
 from archipelago.cli.output import note, write_json
 
 __all__ = ["command"]
 
 
-@click.command("stop")
+@click.command("stop", epilog=f"{PEER_HELP}  Example: archipelago stop")
 @peer_argument
 @user_option
 @click.option("-f", "--force", is_flag=True, help="Stop even while volumes are open.")

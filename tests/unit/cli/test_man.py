@@ -53,6 +53,15 @@ def test_every_command_and_option_is_described(page: str, group: click.Group) ->
         assert f"**{option}**" in text, option
 
 
+def test_every_help_page_has_an_example() -> None:
+    for program, group in (("archipelago", archipelago_cli), ("vlmc", vlmc_cli)):
+        for name, command in commands(group):
+            page = command.get_help(click.Context(command, info_name=name))
+            shown = " ".join(page.split())
+            assert f"{program} {name}" in shown or "vlmc completion bash" in shown
+            assert "SIZE" not in page or "MiB" in page or "from 64K to 4M" in page
+
+
 def test_every_setting_is_described() -> None:
     text = (MAN / "archipelago.toml.5.md").read_text()
     for key in setting_keys():
