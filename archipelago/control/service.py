@@ -52,6 +52,7 @@ class ControlService:
         host: name of this machine, for people; None asks the system.
         limits: when to work in the background.
         block_size: of volumes that are created without a word on it [bytes].
+        holder_pid: of the process with which the instance ends, see `Leases`.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class ControlService:
         host: str | None = None,
         limits: Limits | None = None,
         block_size: int = BLOCK_MAX_BYTES,
+        holder_pid: int | None = None,
     ) -> None:
         self._segment = Segment.attach(segment_name)
         self._messenger = Messenger(self._segment, "control")
@@ -73,6 +75,7 @@ class ControlService:
             host,
             limits or Limits(),
             block_size,
+            holder_pid,
         )
         self.maintenance = Maintenance(self.context)
         self._stopping = threading.Event()

@@ -49,6 +49,7 @@ class PeerConfig:
     direct: bool
     listen_fds: list[int]
     marks_fd: int
+    supervisor_pid: int
     log_level: int
     lease_ttl: float
     instance_file: str
@@ -155,6 +156,7 @@ class PeerRunner:
             instance_file=Path(config.instance_file),
             lease_ttl=config.lease_ttl,
             block_size=config.block_size,
+            holder_pid=config.supervisor_pid,
         )
 
     def _stop(self) -> None:

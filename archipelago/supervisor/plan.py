@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from archipelago.settings import ROLES, Settings
@@ -42,6 +43,7 @@ def process_config(
         "direct": settings.direct,
         "listen_fds": listen_fds,
         "marks_fd": marks_fd,
+        "supervisor_pid": os.getpid(),
         "log_level": max(settings.log_level(role) for role in roles),
         "lease_ttl": settings.lease_ttl,
         "instance_file": str(settings.instance_file),

@@ -122,6 +122,7 @@ class Context:
         host: name of this machine, for people.
         limits: when to work in the background.
         block_size: of volumes that are created without a word on it [bytes].
+        holder_pid: see `Leases`.
     """
 
     messenger: Messenger
@@ -130,6 +131,7 @@ class Context:
     host: str | None = None
     limits: Limits = field(default_factory=Limits)
     block_size: int = BLOCK_MAX_BYTES
+    holder_pid: int | None = None
 
     def __post_init__(self) -> None:
         self.store = Store(self.messenger)
@@ -137,7 +139,9 @@ class Context:
         self.maps = Maps(self.messenger)
         self.locks = NameLocks()
         self.table = OpenTable()
-        self.leases = Leases(self.store, self.instance, self.lease_ttl, self.host)
+        self.leases = Leases(
+            self.store, self.instance, self.lease_ttl, self.host, self.holder_pid
+        )
         self.renewer = Renewer(self.messenger, self.leases, self._lease_lost)
         self.reclaimer = Reclaimer(self.store, self.headers, self.leases)
         self._lost: queue.SimpleQueue[OpenMap | None] = queue.SimpleQueue()

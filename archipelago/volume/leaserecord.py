@@ -19,15 +19,17 @@ NS = 1_000_000_000
 _NEVER = (1 << 64) - 1
 
 
-def asker(owner: bytes, ttl: float, host: str | None) -> Lease:
-    """What this process asks for.
+def asker(owner: bytes, ttl: float, host: str | None, pid: int | None) -> Lease:
+    """What this instance asks for.
 
     Args:
         owner: uuid of the instance, 16 bytes.
         ttl: life without renewal [s].
         host: name of this machine, for people; None asks the system.
+        pid: when that process has ended, others on this machine need not wait for the
+            lease to expire; None: this process.
     """
-    pid = os.getpid()
+    pid = pid or os.getpid()
     return Lease(
         ttl_ns=int(ttl * NS),
         pid=pid,

@@ -71,20 +71,26 @@ class Leases:
         owner: uuid of the instance, 16 bytes; its own lease shows that it is there.
         ttl: life of a lease without renewal [s].
         host: name of this machine, for people.
+        pid: of the process with which the instance ends; None: this one.
 
     Attributes:
-        ask: what this process asks for.
+        ask: what this instance asks for.
     """
 
     def __init__(
-        self, store: Store, owner: bytes, ttl: float, host: str | None = None
+        self,
+        store: Store,
+        owner: bytes,
+        ttl: float,
+        host: str | None = None,
+        pid: int | None = None,
     ) -> None:
         self._store = store
         self._owner = owner
         self._guard = threading.Lock()
         self._held: dict[bytes, Held] = {}
         self.ttl_ns = int(ttl * NS)
-        self.ask = asker(owner, ttl, host)
+        self.ask = asker(owner, ttl, host, pid)
 
     @contextlib.contextmanager
     def hold(self, uuid: bytes, name: str, *, if_free: bool = False) -> Iterator[Lease]:

@@ -145,6 +145,7 @@ class Instance:
             "direct": node.direct,
             "listen_fds": [self.nbd.fileno()] if "vlmcd" in roles else [],
             "marks_fd": self.marks_fd if "mapperd" in roles else -1,
+            "supervisor_pid": 0,  # each process is its own: a rival need not wait
             "log_level": 1,
             "lease_ttl": 10.0,
             "instance_file": str(node.home / "instance"),
