@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from archipelago.errors import NoSpace
-from archipelago.ids import ObjectId
 from archipelago.volume.context import Context
 from archipelago.volume.create import create
 from archipelago.volume.open import open_volume
@@ -28,8 +27,7 @@ from archipelago.volume.resize import resize
 from archipelago.volume.snapshot import snapshot
 from tests.fault.plan import Kind, Plan
 from tests.helpers.inprocess import BLOCK, SECTOR
-from tests.helpers.store import Crashed, Store, content, names, put
-from xseg.constants import Op
+from tests.helpers.store import Store, content, crash, names, put
 
 #: More steps than any of the operations has.
 MOST_STEPS = 40
@@ -76,7 +74,7 @@ def every_crash(
         put(holder, "v", b"a" * SECTOR, 0)
         uuid = open_volume(holder, "v", read_only=False).header.uuid
         holder.leases.break_(uuid)
-        ended = _crash(dies, OPERATIONS[operation], stop_at)
+        ended = crash(dies, OPERATIONS[operation], stop_at)
         comes = store.node("dies" if comes_back == "itself" else "another")
         if comes_back == "another":
             comes.leases.break_(uuid)
@@ -104,25 +102,6 @@ def every_crash(
 
 def _others(ctx: Context) -> list[str]:
     return [name for name in names(ctx) if name != "keeps"]
-
-
-def _crash(ctx: Context, operation: Callable[[Context], object], stop_at: int) -> bool:
-    """Stop an operation after one of its steps; true if it came to its end before."""
-    steps = 0
-
-    def step(op: Op, target: ObjectId) -> None:
-        nonlocal steps
-        steps += 1
-        if steps == stop_at:
-            raise Crashed
-
-    ctx.store.stepped = step
-    ended = False
-    with contextlib.suppress(Crashed):
-        operation(ctx)
-        ended = True
-    ctx.store.stepped = None
-    return ended
 
 
 def main(argv: list[str]) -> None:

@@ -7,7 +7,10 @@ and starts the next.  What vlmcd would do to a volume, `put` and `content` do.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NoReturn
 
 from archipelago.control import ControlService
 from archipelago.ids import ObjectId
@@ -18,7 +21,7 @@ from archipelago.volume.resize import sector_ceil
 from tests.helpers.inprocess import ALL, MIB, Peers
 from xseg import Segment
 from xseg.closing import Closing
-from xseg.constants import ObjectKind
+from xseg.constants import ObjectKind, Op
 from xseg.testing import unique_name
 
 
@@ -61,6 +64,49 @@ class Store(Closing):
             self._peers.stop()
             Segment.destroy(self._name)
             self._segment.close()
+
+
+def die(ctx: Context) -> NoReturn:
+    """End a node: from now on it asks nobody for anything.
+
+    Raises:
+        Crashed: now, and whenever it would send something.
+    """
+
+    def gone(*_: Any, **__: Any) -> Any:
+        raise Crashed
+
+    ctx.messenger.send = gone  # type: ignore[method-assign]
+    ctx.messenger.send_many = gone  # type: ignore[method-assign]
+    raise Crashed
+
+
+def crash(ctx: Context, operation: Callable[[Context], object], stop_at: int) -> bool:
+    """Let a node die after one of the steps of an operation.
+
+    Args:
+        ctx: of the node.
+        operation: what it does.
+        stop_at: the step, a change of the store; the first is 1.
+
+    Returns:
+        True if the operation came to its end before.
+    """
+    steps = 0
+
+    def step(op: Op, target: ObjectId) -> None:
+        nonlocal steps
+        steps += 1
+        if steps == stop_at:
+            die(ctx)
+
+    ctx.store.stepped = step
+    ended = False
+    with contextlib.suppress(Crashed):
+        operation(ctx)
+        ended = True
+    ctx.store.stepped = None
+    return ended
 
 
 def put(ctx: Context, name: str, data: bytes, offset: int) -> None:

@@ -244,6 +244,18 @@ static void test_more_files_than_may_be_open(void)
 
 /* ---- a full filesystem -------------------------------------------------- */
 
+/** A filesystem of its own for a store; false where there can be none. */
+static bool mount_small(struct setup *small, const char *name, const char *options)
+{
+    CHECK(snprintf(small->path, sizeof small->path, "%s/%s", setup.path, name) <
+          (int)sizeof small->path);
+    CHECK_EQ(mkdir(small->path, 0700), 0);
+    if (mount("none", small->path, "tmpfs", 0, options) == 0)
+        return true;
+    printf("a store with %s: not tested, mount(2): %s\n", options, strerror(errno));
+    return false;
+}
+
 static void test_a_full_store_refuses_and_goes_on(void)
 {
     struct setup small = setup;
@@ -253,13 +265,8 @@ static void test_a_full_store_refuses_and_goes_on(void)
     uint64_t off = 0, length = 64;
     int64_t rc;
 
-    CHECK(snprintf(small.path, sizeof small.path, "%s/small", setup.path) <
-          (int)sizeof small.path);
-    CHECK_EQ(mkdir(small.path, 0700), 0);
-    if (mount("none", small.path, "tmpfs", 0, "size=8m") < 0) {
-        printf("a full store: not tested, mount(2): %s\n", strerror(errno));
+    if (!mount_small(&small, "small", "size=8m"))
         return;
-    }
     server_start(s, &small);
     memset(data, 1, sizeof data);
     fill_header(got, 64, 1, 1, 'a');
@@ -304,13 +311,8 @@ static void test_a_store_without_room_for_a_file_opens(void)
     char path[600];
     int fd, nr = 0;
 
-    CHECK(snprintf(small.path, sizeof small.path, "%s/few", setup.path) <
-          (int)sizeof small.path);
-    CHECK_EQ(mkdir(small.path, 0700), 0);
-    if (mount("none", small.path, "tmpfs", 0, "size=8m,nr_inodes=100") < 0) {
-        printf("a store without inodes: not tested, mount(2): %s\n", strerror(errno));
+    if (!mount_small(&small, "few", "size=8m,nr_inodes=100"))
         return;
-    }
     server_start(s, &small);
     CHECK_EQ(do_create(s, &c, data, 4096, 0), 0);
     server_stop(s);

@@ -8,12 +8,10 @@ before or the state after, and from there everything works.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 
 import pytest
 
-from archipelago.ids import ObjectId
 from archipelago.volume.checkpoint import checkpoint
 from archipelago.volume.clone import clone
 from archipelago.volume.compact import compact
@@ -26,8 +24,8 @@ from archipelago.volume.rename import rename
 from archipelago.volume.resize import resize
 from archipelago.volume.snapshot import snapshot
 from tests.helpers.inprocess import BLOCK, MIB, SECTOR
-from tests.helpers.store import Crashed, Store, content, names, put
-from xseg.constants import ObjectKind, Op
+from tests.helpers.store import Store, content, crash, names, put
+from xseg.constants import ObjectKind
 
 #: More steps than any operation has.
 MOST_STEPS = 40
@@ -74,21 +72,7 @@ def every_step(
     for stop_at in range(1, MOST_STEPS):
         ctx = store.node()
         prepare(ctx)
-        steps = 0
-
-        def step(op: Op, target: ObjectId, limit: int = stop_at) -> None:
-            nonlocal steps
-            steps += 1
-            if steps == limit:
-                raise Crashed
-
-        ctx.store.stepped = step
-        ended = False
-        with contextlib.suppress(Crashed):
-            operation(ctx)
-            ended = True
-        # The process is gone: what it would still have done does not happen.
-        ctx.store.stepped = None
+        ended = crash(ctx, operation, stop_at)
         fresh = store.node()
         after(fresh, ended)
         for name in names(fresh):

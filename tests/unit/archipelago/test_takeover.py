@@ -7,10 +7,9 @@ store.  One "dies" by never saying anything again; its lease is broken.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from dataclasses import replace
-from typing import NoReturn
+from functools import partial
 
 import pytest
 
@@ -28,7 +27,7 @@ from archipelago.volume.rename import rename
 from archipelago.volume.resize import resize
 from archipelago.volume.snapshot import snapshot
 from tests.helpers.inprocess import BLOCK, MIB, SECTOR
-from tests.helpers.store import Crashed, Store, content, names, put
+from tests.helpers.store import Store, content, crash, names, put
 from xseg.constants import ObjectKind, Op
 
 
@@ -38,16 +37,6 @@ def two_nodes(store: Store, name: str = "v") -> tuple[Context, Context]:
     create(one, name, 8 * BLOCK, BLOCK)
     put(one, name, b"a" * SECTOR, 0)
     return one, two
-
-
-def die(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From now on this node asks nobody for anything."""
-
-    def gone(*_: object) -> NoReturn:
-        raise Crashed
-
-    monkeypatch.setattr(ctx.messenger, "send", gone)
-    monkeypatch.setattr(ctx.messenger, "send_many", gone)
 
 
 def steps_of(ctx: Context) -> list[tuple[Op, ObjectKind]]:
@@ -156,31 +145,13 @@ def test_a_restart_finds_its_volume_as_it_was(store: Store) -> None:
 
 
 @pytest.mark.parametrize("comes_back", ["itself", "another"])
-def test_who_takes_over_may_die_after_each_step(
-    store: Store, comes_back: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_who_takes_over_may_die_after_each_step(store: Store, comes_back: str) -> None:
     for stop_at in range(1, 12):
         name = f"v{stop_at}"
         one, two = two_nodes(store, name)
         epoch = opened_by(one, name)
         break_lease(two, name)
-        steps = 0
-
-        def step(
-            op: Op, target: ObjectId, limit: int = stop_at, ctx: Context = two
-        ) -> None:
-            nonlocal steps
-            steps += 1
-            if steps == limit:
-                die(ctx, monkeypatch)
-                raise Crashed
-
-        two.store.stepped = step
-        ended = False
-        with contextlib.suppress(Crashed):
-            opened_by(two, name)
-            ended = True
-        two.store.stepped = None
+        ended = crash(two, partial(opened_by, name=name), stop_at)
         third = store.node("two" if comes_back == "itself" else "three")
         if comes_back == "another":
             break_lease(third, name)
