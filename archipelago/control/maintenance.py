@@ -151,7 +151,6 @@ class Maintenance:
 
     def _wait_for_clients(self) -> None:
         """Have writes that were left durable, once their clients had time to come."""
-        self._left.let_go()
         self._left_rounds += 1
         if self._left_rounds >= _STALE_ROUNDS:
             self._left.settle()

@@ -93,6 +93,17 @@ def keep_marks(change: Change) -> None:
         return  # vlmcd flushes it
     if header.fence != change.fence or header.flags & VolumeFlag.READONLY:
         return
+    try:
+        _flush(change)
+    except ArchipelagoError:
+        # Given back, the lease would end with its fence, and so would what waits.
+        ctx.leases.abandon(header.uuid)
+        raise
+
+
+def _flush(change: Change) -> None:
+    """Journal the marks that the map found."""
+    header, ctx = change.header, change.ctx
     found = ctx.maps.info(change.handle)
     if not found.dirty_marks:
         return

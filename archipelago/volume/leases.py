@@ -48,6 +48,7 @@ class Held:
         locked: the administrator's: not given back with the last user.
         gone: it is not ours any more, for good.
         stopped: the volume's I/O was given up; vlmcd is told until it is closed.
+        kept: its one user is whoever takes it next, see `Leases.keep`.
         guard: held while a request about this lease is under way, so that a late
             renewal cannot take back what was given back.
     """
@@ -60,6 +61,7 @@ class Held:
     locked: bool
     gone: bool = False
     stopped: bool = False
+    kept: bool = False
     guard: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -256,6 +258,21 @@ class Leases:
         lease = self._stored(uuid)
         return lease.fence if lease.expires_ns and self.is_own(lease) else 0
 
+    def keep(self, uuid: bytes, fence: int) -> None:
+        """Hold a lease that is `left` for whoever takes it next, and gives it back.
+
+        Raises:
+            LeaseLost: it is not ours any more.
+        """
+        self._acquire(uuid, uuid.hex(), replace(self.ask, fence=fence))
+        with self._guard:
+            self._held[uuid].kept = True
+
+    def is_kept(self, uuid: bytes) -> bool:
+        """True while nobody has taken a lease that is kept, or broken it."""
+        held = self._get(uuid)
+        return held is not None and held.kept and not held.gone
+
     def describe(self, uuid: bytes) -> LeaseInfo | None:
         """Say who holds a volume's lease, for people."""
         lease = self.peek(uuid)
@@ -344,13 +361,10 @@ class Leases:
             return Lease()
 
     def _acquire(self, uuid: bytes, name: str, ask: Lease) -> Lease:
-        while (held := self._count_up(uuid)) is not None:
-            if held.gone:
+        while (held := self._count_up(uuid, name, ask.fence)) is not None:
+            if held.gone or ask.fence not in (0, held.lease.fence):
                 raise _lost(name)
             if held.users:
-                if ask.fence not in (0, held.lease.fence):
-                    self.release(uuid)
-                    raise _lost(name)
                 return held.lease
             with held.guard:
                 pass  # it is being given back just now
@@ -365,11 +379,18 @@ class Leases:
             self._held[uuid] = held
         return lease
 
-    def _count_up(self, uuid: bytes) -> Held | None:
+    def _count_up(self, uuid: bytes, name: str, fence: int) -> Held | None:
         """Count one user more, unless the lease is gone or being given back."""
         with self._guard:
             held = self._held.get(uuid)
-            if held is not None and held.users and not held.gone:
+            if held is not None and held.kept and held.gone:
+                del self._held[uuid]
+                return None
+            if held is None or held.gone or fence not in (0, held.lease.fence):
+                return held
+            if held.kept:
+                held.kept, held.name = False, name
+            elif held.users:
                 held.users += 1
             return held
 

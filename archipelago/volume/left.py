@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import logging
 
-from archipelago.errors import ArchipelagoError, LeaseHeld, LeaseLost
+from archipelago._header import Header
+from archipelago.errors import ArchipelagoError, LeaseLost
 from archipelago.volume.changing import change_of, keep_marks
 from archipelago.volume.context import Context
 
@@ -31,69 +32,49 @@ class Left:
 
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
-        self._kept: set[bytes] = set()
+        self._waiting: set[bytes] = set()
 
     def keep(self) -> None:
         """Keep the leases of the volumes with marks that wait.
 
-        Called once, before anybody is served.
+        Called once, before anybody is served.  Who opens such a volume has its lease.
 
         Raises:
             ArchipelagoError: the store failed; some may not be kept.
         """
         for uuid in self._ctx.maps.left():
-            label = f"volume {uuid.hex()}"
-            fence = self._ctx.leases.left(uuid)
-            try:
-                if fence:
-                    self._ctx.leases.acquire(uuid, label, fence=fence)
-                    self._kept.add(uuid)
-                    log.info("%s has writes that wait: its lease is kept", label)
-                    continue
-            except (LeaseHeld, LeaseLost):
-                pass  # another instance was there first
-            self._give_up(uuid)
-
-    def let_go(self) -> None:
-        """Give the leases back of what was opened again: nothing of it waits now."""
-        if self._kept:
-            for uuid in self._kept.difference(self._ctx.maps.left()):
-                self._release(uuid)
+            self._keep(uuid)
 
     def settle(self) -> None:
         """Make durable what still waits, and give the leases back."""
-        if not self._kept:
+        if not self._waiting:
             return
-        names = {h.uuid: h.name for h in self._ctx.headers.scan_live()}
-        for uuid in list(self._kept):
+        waiting = self._waiting.intersection(self._ctx.maps.left())
+        self._waiting.clear()
+        for uuid in waiting:
+            if not self._ctx.leases.left(uuid):
+                log.warning("writes of volume %s that wait are void", uuid.hex())
+                self._ctx.maps.give_up_left(uuid)
+        for header in [h for h in self._ctx.headers.scan_live() if h.uuid in waiting]:
             try:
-                if uuid in names:
-                    self._settle(uuid, names[uuid])
-                else:
-                    log.error("volume %s has writes that wait, no name", uuid.hex())
-            except (LeaseHeld, LeaseLost):
-                self._give_up(uuid)
+                self._make_durable(header)
             except ArchipelagoError as error:
-                log.warning("writes that wait are not durable yet: %s", error)
-                continue
-            self._release(uuid)
+                log.warning('what "%s" had answered waits: %s', header.name, error)
+                self._keep(header.uuid)
 
-    def _settle(self, uuid: bytes, name: str) -> None:
-        ctx = self._ctx
+    def _keep(self, uuid: bytes) -> None:
+        self._waiting.add(uuid)
+        fence = self._ctx.leases.left(uuid)
+        try:
+            if fence:
+                self._ctx.leases.keep(uuid, fence)
+        except LeaseLost:
+            pass  # another instance was there first: `settle` finds out
+
+    def _make_durable(self, header: Header) -> None:
+        ctx, name = self._ctx, header.name
         with ctx.locks.hold(name):
-            opened = ctx.table.get(name)
-            if opened is not None and not opened.read_only:
-                return
-            with change_of(ctx, name) as change:
-                if change.header.uuid == uuid:
+            if ctx.leases.is_kept(header.uuid):
+                with change_of(ctx, name) as change:
                     keep_marks(change)
-        log.info('what "%s" had answered is durable', name)
-
-    def _release(self, uuid: bytes) -> None:
-        self._ctx.leases.release(uuid)
-        self._kept.discard(uuid)
-
-    def _give_up(self, uuid: bytes) -> None:
-        """Forget marks of a volume that is gone, or was another's meanwhile."""
-        log.warning("writes of volume %s that wait are void", uuid.hex())
-        self._ctx.maps.give_up_left(uuid)
+                log.info('what "%s" had answered is durable', name)

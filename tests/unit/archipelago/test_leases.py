@@ -248,3 +248,36 @@ def test_leases_are_counted(instance: Running) -> None:
         e for e in store.list(ObjectKind.LEASE) if e.object.id[:16] != uuid
     ]
     leases.release(uuid)
+
+
+def test_a_kept_lease_is_for_who_takes_it_next(pair: Pair) -> None:
+    one, two, first, second = pair
+    leases = one.ctx.leases
+    uuid = one.ctx.headers.get("v").uuid
+    assert leases.left(uuid) == 0
+    # an earlier process took it, and ended without giving it back
+    fence = leases.acquire(uuid, "v").fence
+    leases.abandon(uuid)
+    assert leases.left(uuid) == fence
+    assert two.ctx.leases.left(uuid) == 0
+    with pytest.raises(archipelago.LeaseLost):
+        leases.keep(uuid, fence + 1)
+    leases.keep(uuid, fence)
+    assert leases.is_kept(uuid)
+    with pytest.raises(archipelago.LeaseHeld):
+        second.open("v")
+    with pytest.raises(archipelago.LeaseLost):
+        leases.acquire(uuid, "v", fence=fence + 1)
+    assert leases.is_kept(uuid)
+    with first.open("v"):
+        assert not leases.is_kept(uuid)
+        assert leases.left(uuid) == fence
+    second.open("v").close()  # its one user has given it back
+    # broken: whoever comes next takes it anew
+    fence = leases.acquire(uuid, "v").fence
+    leases.abandon(uuid)
+    leases.keep(uuid, fence)
+    second.unlock("v", force=True)
+    first.open("v").close()
+    assert not leases.is_kept(uuid)
+    assert leases.left(uuid) == 0
