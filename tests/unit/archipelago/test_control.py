@@ -252,7 +252,7 @@ def test_a_client_without_an_instance_is_told_so(tmp_path: Path) -> None:
 
 
 def test_a_peer_that_is_away_is_waited_for_only_so_long(instance: Running) -> None:
-    with pytest.raises(archipelago.NotRunning, match="port 7"):
+    with pytest.raises(archipelago.NotRunning, match="vlmcd does not run"):
         messenger = Messenger(instance.segment, "test", patience=0.01)
         try:
             messenger.call(7, Op.PING)
