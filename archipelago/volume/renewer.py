@@ -48,6 +48,8 @@ log = logging.getLogger(__name__)
 _DEPTH = 32
 #: Pause before a receiver that refused is asked again [s].
 _PAUSE = 0.02
+#: How long the end waits for renewals that are under way [s].
+_STOP_PATIENCE = 2.0
 #: Longest sleep while answers are awaited, as a part of a lease's life.
 _WATCH = 1 / 20
 #: Results that say that the blocker ended with a request.
@@ -61,6 +63,8 @@ class _Asked:
 
     done: Callable[[Request], None]
     port: int
+    held: Held | None
+    """Whose guard is held until it is answered."""
 
 
 class Renewer:
@@ -112,7 +116,11 @@ class Renewer:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop keeping; leases that are held run out, or end with this process."""
+        """Stop keeping; leases that are held run out, or end with this process.
+
+        Renewals under way are awaited for a moment; one that comes later than that
+        finds its fence given back.
+        """
         self._stopping.set()
         if self._port is None:
             return
@@ -158,11 +166,20 @@ class Renewer:
             except Exception:
                 log.exception("the leases are looked at again")
                 self._stopping.wait(_PAUSE)
-        self._reap(port)
+        until = time.monotonic() + _STOP_PATIENCE
+        while self._guarded() and time.monotonic() < until:
+            port.wait(_PAUSE)
+            self._answer(port)
+            self._reap(port)
         self._answer(port)
         port.unbind()  # refuses who wants to wake us just now
+        for held in self._guarded():
+            held.guard.release()
         with self._changed:
             self._changed.notify_all()
+
+    def _guarded(self) -> list[Held]:
+        return [a.held for a in self._under_way.values() if a.held is not None]
 
     def _step(self, port: Port, answering: int) -> int:
         """One turn of the loop; returns the number of the round that is under way."""
@@ -233,8 +250,9 @@ class Renewer:
             held.guard.release()
             self._renewed(uuid, held, started, rq)
 
+        target, inline = lease_id(uuid), ask.pack()
         return self._submit(
-            port, PORT_BLOCKERM, Op.ACQUIRE, lease_id(uuid), done, inline=ask.pack()
+            port, PORT_BLOCKERM, Op.ACQUIRE, target, done, inline=inline, held=held
         )
 
     def _renewed(self, uuid: bytes, held: Held, started: int, rq: Request) -> None:
@@ -341,6 +359,7 @@ class Renewer:
         done: Callable[[Request], None],
         deadline: int = 0,
         inline: bytes = b"",
+        held: Held | None = None,
     ) -> bool:
         """Send a request; false if it cannot be sent now."""
         try:
@@ -358,7 +377,7 @@ class Renewer:
             rq.free()
             self._pause(dst)
             return False
-        self._under_way[rq.index] = _Asked(done, dst)
+        self._under_way[rq.index] = _Asked(done, dst, held)
         self._depth[dst] += 1
         return True
 

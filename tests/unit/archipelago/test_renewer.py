@@ -171,3 +171,15 @@ def test_a_lease_that_was_given_back_is_not_renewed(world: World) -> None:
     asked = len(world.blockerm.asked)
     world.renewer.renew_all()
     assert len(world.blockerm.asked) == asked
+
+
+def test_a_stop_lets_go_what_it_was_asking_about(world: World) -> None:
+    world.blockerm.mode = "hang"
+    asked = len(world.blockerm.asked)
+    while len(world.blockerm.asked) == asked:
+        world.renewer.wake()
+    world.renewer.stop()
+    assert world.leases.all()
+    world.blockerm.hangs.set()
+    world.leases.release(UUID)  # waited for ever for that answer
+    assert world.leases.all() == []
