@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from archipelago.supervisor.ground import StartError
+from archipelago.supervisor.ground import StartError, child_environment
 
 __all__ = ["ChildEnded", "PeerChild"]
 
@@ -90,6 +90,8 @@ class PeerChild:
                 stderr=errors,
                 pass_fds=[ready_fd, *fds],
                 start_new_session=True,
+                cwd="/",
+                env=child_environment(),
             )
         except BaseException:
             pipe.close()

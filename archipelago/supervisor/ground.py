@@ -13,6 +13,7 @@ import logging
 import os
 import select
 import signal
+import site
 import socket
 import stat
 import time
@@ -113,6 +114,20 @@ def prepare(settings: Settings) -> None:
     """
     os.umask(0o007 if settings.group else 0o077)
     make_directories(settings)
+
+
+def child_environment() -> dict[str, str]:
+    """The environment of processes of ours: they must find this package from ``/``.
+
+    They run there because ``python -m`` imports from its directory before all others,
+    and anybody's ``logging.py`` may lie where an administrator happens to be.
+    """
+    environment = dict(os.environ)
+    root = str(Path(__file__).resolve().parents[2])
+    if root not in site.getsitepackages() and root != site.getusersitepackages():
+        known = environment.get("PYTHONPATH", "")
+        environment["PYTHONPATH"] = f"{root}{os.pathsep}{known}" if known else root
+    return environment
 
 
 # The segment

@@ -5,11 +5,9 @@ from __future__ import annotations
 
 import json
 import os
-import site
 import subprocess
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from archipelago.settings import Settings
@@ -69,7 +67,8 @@ def _await_ready(
                 stderr=errors,
                 pass_fds=[lock.fd, writing],
                 start_new_session=True,
-                env=child_environment(),
+                cwd="/",
+                env=ground.child_environment(),
                 check=False,
             )
         finally:
@@ -87,13 +86,3 @@ def _await_ready(
             answer["error"], answer["exit_code"], answer["msgid"]
         )
     return dict(answer)
-
-
-def child_environment() -> dict[str, str]:
-    """The environment of the daemon: it must find this package from ``/``."""
-    environment = dict(os.environ)
-    root = str(Path(__file__).resolve().parents[2])
-    if root not in site.getsitepackages() and root != site.getusersitepackages():
-        known = environment.get("PYTHONPATH", "")
-        environment["PYTHONPATH"] = f"{root}{os.pathsep}{known}" if known else root
-    return environment

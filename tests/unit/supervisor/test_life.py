@@ -335,6 +335,27 @@ def test_foreground(make_instance: MakeInstance) -> None:
         assert daemon.wait(PATIENCE) == 0
 
 
+@pytest.mark.parametrize("foreground", [False, True])
+def test_nothing_is_imported_from_where_the_administrator_stands(
+    make_instance: MakeInstance, tmp_path: Path, foreground: bool
+) -> None:
+    instance = make_instance()
+    for name in ("logging", "archipelago", "argparse"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('imported')\n")
+    with subprocess.Popen(
+        [str(BIN / "archipelago"), "start", *["--foreground"] * foreground],
+        env=instance.env,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as start:
+        assert start.stdout is not None
+        assert start.stdout.readline().startswith(b"archipelago is running")
+        serves(instance, "v")
+        instance.archipelago("restart")
+        instance.stop()
+
+
 # Starts that fail
 
 
