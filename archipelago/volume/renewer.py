@@ -169,8 +169,8 @@ class Renewer:
         until = time.monotonic() + _STOP_PATIENCE
         while self._guarded() and time.monotonic() < until:
             port.wait(_PAUSE)
-            self._answer(port)
             self._reap(port)
+        self._reap(port)
         self._answer(port)
         port.unbind()  # refuses who wants to wake us just now
         for held in self._guarded():
