@@ -77,12 +77,13 @@ def connect(home: str | os.PathLike[str] | None = None) -> Client:
         segment = Segment.attach(name)
     except NotFound:
         where = paths.locate(home).home
+        option = f" --home {where}" if home is not None else ""
         raise NotRunning(
             f"no instance runs {f'under {where}' if where else 'here'} (there is no "
-            f'segment {name}): start it with "archipelago start"'
+            f'segment {name}): start it with "archipelago start{option}"'
         ) from None
     except XsegError as error:
-        raise NotRunning(f"cannot join the instance: {error}") from error
+        raise NotRunning(f"cannot join the instance: {error.strerror}") from error
     return Client(segment, home)
 
 

@@ -138,7 +138,7 @@ def test_without_an_instance_every_command_ends_with_8(
     assert done.exit_code == 8
     assert done.stdout == ""
     assert str(tmp_path) in done.stderr
-    assert "archipelago start" in done.stderr
+    assert f'"archipelago start --home {tmp_path}"' in done.stderr
     assert done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
