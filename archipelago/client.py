@@ -45,6 +45,8 @@ _LIST_ROOM = 4 << 20
 _PATIENCE = 10.0
 #: A peer died, or ended, in the middle: what was asked for may have happened.
 _CUT_OFF = {errno.EOWNERDEAD, errno.EPIPE, errno.ECANCELED}
+#: Index of the argument of an answer to OPEN that holds the fence of `open_handle`.
+_ARG_SINCE = 2
 #: Entries of one page of a listing: they fit into the room however long the names are.
 _LIST_PAGE = 2500
 
@@ -392,11 +394,12 @@ class Client(Closing):
         """
         return int(self._control(Op.SYNC, None, {"reclaim": True})["reclaimed"])
 
-    def open_handle(self, name: str, flags: Flag) -> tuple[int, bytes]:
+    def open_handle(self, name: str, flags: Flag) -> tuple[int, bytes, int]:
         """Open a volume in vlmcd; `close_handle` undoes it.
 
         Returns:
-            Its handle and its ``struct xseg_volume_info``.
+            Its handle, its ``struct xseg_volume_info``, and the fence from which on
+            this instance alone has had its lease.
         """
         check_name(name)
         reply = self._opener.call(
@@ -405,18 +408,17 @@ class Client(Closing):
         )  # fmt: skip
         if reply.result < 0:
             raise from_reply(reply.result, _json(reply), f'cannot open "{name}"')
-        return reply.handle, reply.inline
+        return reply.handle, reply.inline, reply.args[_ARG_SINCE]
 
-    def close_handle(self, handle: int) -> bool:
+    def close_handle(self, handle: int) -> None:
         """Close a handle of `open_handle`; the last close of a volume flushes it.
 
-        Returns:
-            False if vlmcd does not know it, having restarted: then nothing was flushed.
+        That vlmcd does not know it is no error: then it has restarted, perhaps because
+        of this, or the volume is lost.
         """
         reply = self._opener.call(PORT_VLMCD, Op.CLOSE, handle=handle)
         if reply.result < 0 and reply.result != -errno.ESTALE:
             raise from_errno(reply.result, "the volume was not closed well")
-        return reply.result >= 0
 
     def _control(
         self,

@@ -71,14 +71,16 @@ class Volume(Closing):
         self._client = client
         self._flags = Flag.RDONLY if read_only else Flag(0)
         self._guard = threading.Lock()
-        self._handle, raw = client.open_handle(name, self._flags)
+        self._handle, raw, _ = client.open_handle(name, self._flags)
         self._name = name
         record = VolumeInfo.unpack(raw)
         self._uuid = record.uuid
         self._fence = record.fence
         self._read_only = read_only or bool(record.flags & VolumeFlag.READONLY)
         self._closed = False
-        self._unflushed = False
+        #: answered changes, and how many of them a flush has covered
+        self._changes = 0
+        self._flushed = 0
         self._doubtful = False
 
     def __repr__(self) -> str:
@@ -196,12 +198,9 @@ class Volume(Closing):
         Raises:
             IoError: it is not, or another node has had the volume since the last flush.
         """
-        dirty, self._unflushed = self._unflushed, False
-        try:
-            self._transfer(Op.FLUSH, None, 0, 0, Flag(0))
-        except ArchipelagoError:
-            self._unflushed = self._unflushed or dirty
-            raise
+        changes = self._changes
+        self._transfer(Op.FLUSH, None, 0, 0, Flag(0))
+        self._flushed = max(self._flushed, changes)
         if self._doubtful:
             self._doubtful = False
             raise IoError(
@@ -274,23 +273,31 @@ class Volume(Closing):
         """
         if self._closed:
             return
-        client = self._client
         try:
-            if client.segment.closed:
-                return
-            known = self._known(self._handle)
-            if client.close_handle(self._handle) or not self._unflushed:
-                return
-            if known:
-                # Its lease is lost.  Opening it anew would not bring anything back.
-                raise self._failure(Op.FLUSH, 0, 0, -errno.ESTALE)
-            # What vlmcd had answered before it restarted, the new one can flush.
-            self.flush()
-            client.close_handle(self._handle)
+            if not self._client.segment.closed:
+                self._close()
         finally:
             self._closed = True
 
     # ---- how -------------------------------------------------------------------------
+
+    def _close(self) -> None:
+        """Flush, then close: of a CLOSE that died nobody knows what it flushed.
+
+        The next vlmcd does not know the handle, and one whose lease is lost says the
+        same; FLUSH can tell the two apart, because it does not take the handle away.
+        """
+        client = self._client
+        try:
+            if not self._is_flushed():
+                self.flush()
+        except NotRunning:
+            raise  # nor is anybody there to close it
+        except ArchipelagoError:
+            with contextlib.suppress(ArchipelagoError):
+                client.close_handle(self._handle)
+            raise
+        client.close_handle(self._handle)
 
     def _record(self) -> VolumeInfo:
         reply = self._ask(Op.INFO)
@@ -330,7 +337,10 @@ class Volume(Closing):
         After the answer, not before the request: a flush that runs meanwhile need not
         cover it.
         """
-        self._unflushed = True
+        self._changes += 1
+
+    def _is_flushed(self) -> bool:
+        return self._flushed == self._changes
 
     def _range(self, op: Op, offset: int, size: int) -> None:
         end = offset + size
@@ -415,21 +425,21 @@ class Volume(Closing):
     def _reopen(self, stale: int) -> int:
         with self._guard:
             if self._handle == stale:
-                self._handle, record = self._open_again()
-                # A restart takes the lease back, or the next one; more is another's.
-                if record.fence > self._fence + 1 and self._unflushed:
+                self._handle, record, since = self._open_again()
+                # Restarts take the lease back, however often: nothing is missing.
+                if since > self._fence and not self._is_flushed():
                     self._doubtful = True
                 self._fence = record.fence
             return self._handle
 
-    def _open_again(self) -> tuple[int, VolumeInfo]:
+    def _open_again(self) -> tuple[int, VolumeInfo, int]:
         """Open the same volume, under the name that it has now."""
         client = self._client
         with contextlib.suppress(VolumeNotFound):
-            handle, raw = client.open_handle(self._name, self._flags)
+            handle, raw, since = client.open_handle(self._name, self._flags)
             record = VolumeInfo.unpack(raw)
             if record.uuid == self._uuid:
-                return handle, record
+                return handle, record, since
             client.close_handle(handle)
         uuid = uuid_text(self._uuid)
         for info in client.list():

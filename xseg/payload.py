@@ -316,7 +316,7 @@ class ListEntry:
 class Lease:
     """A lease, as asked, granted or held (`struct xseg_lease`)."""
 
-    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<QQQIIQ40s64s64s")
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<QQQIIQ40s64s64sQ")
 
     fence: int = 0
     """Grows with every new holder."""
@@ -332,6 +332,8 @@ class Lease:
     owner: str = ""
     """Instance uuid in hex."""
     host: str = ""
+    since: int = 0
+    """The fence from which on it has been this owner's alone; 0: of none."""
 
     def pack(self) -> bytes:
         """Return the bytes of the C struct.
@@ -349,6 +351,7 @@ class Lease:
             _field(self.boot_id, 40, "boot_id"),
             _field(self.owner, 64, "owner"),
             _field(self.host, 64, "host"),
+            self.since,
         )
 
     @classmethod
@@ -358,7 +361,7 @@ class Lease:
         Raises:
             DataCorrupt: Too short, or text that is not UTF-8.
         """
-        fence, ttl, expires, pid, flags, start, boot_id, owner, host = _take(
+        fence, ttl, expires, pid, flags, start, boot_id, owner, host, since = _take(
             cls.LAYOUT, data, "lease"
         )
         return cls(
@@ -371,6 +374,7 @@ class Lease:
             _text(boot_id, "lease: boot id"),
             _text(owner, "lease: owner"),
             _text(host, "lease: host"),
+            since,
         )
 
 

@@ -187,12 +187,18 @@ def execute(ctx: Context, op: int, call: Call) -> Json:
     return operation(ctx, call)
 
 
-def deadline_ns(ctx: Context, call: Call) -> int:
-    """Until when the lease of an open volume may be counted on, by CLOCK_BOOTTIME."""
+def lease_terms(ctx: Context, call: Call) -> tuple[int, int]:
+    """What may be relied on of an open volume's lease; zeros without one.
+
+    Returns:
+        Until when it may be counted on, by CLOCK_BOOTTIME [ns], and the fence from
+        which on it has been ours alone.
+    """
     opened = ctx.table.get(call.name)
     if opened is None or opened.read_only:
-        return 0
-    return ctx.leases.deadline_ns(opened.header.uuid)
+        return 0, 0
+    uuid = opened.header.uuid
+    return ctx.leases.deadline_ns(uuid), ctx.leases.since(uuid)
 
 
 def inline_record(ctx: Context, op: int, call: Call) -> bytes:

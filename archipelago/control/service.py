@@ -22,9 +22,9 @@ from archipelago.control.instance import instance_uuid
 from archipelago.control.maintenance import Maintenance
 from archipelago.control.operations import (
     Call,
-    deadline_ns,
     execute,
     inline_record,
+    lease_terms,
 )
 from archipelago.errors import ArchipelagoError, IoError, UsageError, to_reply
 from archipelago.messenger import Messenger
@@ -37,8 +37,8 @@ from xseg.errors import XsegError
 log = logging.getLogger(__name__)
 
 _WORKERS = 4
-#: Index of the argument of an answer to OPEN that holds the lease's deadline.
-_ARG_DEADLINE = 1
+#: Indices of the arguments of an answer to OPEN that speak of the lease.
+_ARG_DEADLINE, _ARG_SINCE = 1, 2
 
 
 class ControlService:
@@ -214,7 +214,9 @@ class ControlService:
         # Never leave the name there: it must not be taken for a record.
         rq.inline[:] = record.ljust(len(rq.inline), b"\0")
         if op == Op.OPEN and call is not None:
-            rq.set_arg(_ARG_DEADLINE, deadline_ns(self.context, call))
+            deadline, since = lease_terms(self.context, call)
+            rq.set_arg(_ARG_DEADLINE, deadline)
+            rq.set_arg(_ARG_SINCE, since)
         return _encode(rq, result, answer)
 
 

@@ -150,6 +150,11 @@ class Leases:
         held = self._get(uuid)
         return 0 if held is None else deadline_of(held)
 
+    def since(self, uuid: bytes) -> int:
+        """The fence from which on a lease has been ours alone; 0 if not held."""
+        held = self._get(uuid)
+        return 0 if held is None else held.lease.since
+
     def release(self, uuid: bytes) -> None:
         """Count back; the last one gives the lease back, unless it is locked.
 

@@ -11,7 +11,7 @@
  *
  *   slot, at 0 and 4096:
  *     0   8  magic "ACPLEAS1"      16  8  sequence
- *     8   4  version 1             24 208 struct xseg_lease
+ *     8   4  version 1             24 216 struct xseg_lease
  *     12  4  CRC-32C of the slot, with this field 0      (512 bytes, the rest zeros)
  */
 #include <errno.h>
@@ -39,7 +39,7 @@ struct lease_slot {
     uint32_t crc;
     uint64_t sequence;
     struct xseg_lease lease;
-    uint8_t zeros[280];
+    uint8_t zeros[272];
 };
 static_assert(sizeof(struct lease_slot) == 512, "one sector");
 

@@ -73,6 +73,8 @@ int lease_acquire(struct xseg_lease *stored, const struct xseg_lease *ask,
 
     struct xseg_lease next = *ask;
     next.fence = mine ? stored->fence : stored->fence + 1;
+    /* Who dies, or gives it back, and takes it again has had it all the while. */
+    next.since = same_owner(stored, ask) && stored->since ? stored->since : next.fence;
     next.flags &= ~(XSEG_LEASE_IF_FREE | XSEG_LEASE_UNLOCK);
     /* An open by the instance that locked the volume must not undo the lock. */
     if (mine && !unlocks)
@@ -100,6 +102,8 @@ int lease_release(struct xseg_lease *stored, const struct xseg_lease *ask, bool 
         /* Whoever still writes with the old fence is refused from now on. */
         stored->fence++;
     }
+    if (force)
+        stored->since = 0;
     stored->expires_ns = 0;
     stored->ttl_ns = 0;
     stored->flags = 0;

@@ -148,6 +148,7 @@ struct volume {
 
     /* lease and map */
     uint64_t deadline_ns; /* CLOCK_BOOTTIME; 0: none */
+    uint64_t since;       /* fence: nobody else has had the lease from then on */
     uint32_t control;     /* life of CONTROL (generation of its port) that opened it */
     uint32_t asked;       /* the one that was asked last */
     bool changing;        /* CONTROL is making a change of it */

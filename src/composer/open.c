@@ -139,6 +139,7 @@ static void answer_open(struct volume *v, struct open_op *op)
         info.flags |= v->held ? XSEG_VOL_HELD : 0u;
         info.inline_valid = 1;
         memcpy(rq->inline_data, &info, sizeof info);
+        rq->arg[2] = v->since;
         rq->handle = v->handle | (op->read_only ? HANDLE_RDONLY : 0);
     }
     composer_reply(v->c, rq, rc);
@@ -269,6 +270,7 @@ static void ask_open_done(void *arg, struct xseg_request *rq)
     if (result >= 0) {
         v->info = info;
         v->deadline_ns = rq->arg[1];
+        v->since = rq->arg[2];
         v->control = v->asked;
     }
     uint64_t len = rq->arg[0] <= ASK_BYTES ? rq->arg[0] : 0;

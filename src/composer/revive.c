@@ -113,6 +113,7 @@ static void revive_answered(void *arg, struct xseg_request *rq)
     }
     v->info = info;
     v->deadline_ns = rq->arg[1];
+    v->since = rq->arg[2];
     v->control = v->asked;
     v->new_epoch = false;
     v->revivals++;

@@ -82,7 +82,8 @@
  *
  * To VLMCD (composer; handle from its OPEN):
  *
- *  OPEN     name, [RDONLY], [HOLD]                 handle, inline struct xseg_volume_info
+ *  OPEN     name, [RDONLY], [HOLD]                 handle, inline struct xseg_volume_info,
+ *                                                  arg[2] as in CONTROL's answer
  *  CLOSE    handle; or name and HOLD [FORCE]
  *  READ     handle, offset, size, data             result = size
  *  WRITE    the same, [FUA]                        result = size
@@ -108,7 +109,8 @@
  * members.  OPEN, SNAPSHOT, TRUNCATE and RENAME also give inline struct
  * xseg_volume_info of the open volume as it now is, even when they fail after changing
  * the epoch (inline_valid != 0).  OPEN also gives arg[1] = CLOCK_BOOTTIME [ns] until
- * which the lease may be counted on, 0 if the volume needs none.
+ * which the lease may be counted on, and arg[2] = the fence from which on this instance
+ * alone has had it; both 0 if the volume needs none.
  */
 #ifndef XSEG_PAYLOAD_H
 #define XSEG_PAYLOAD_H
@@ -205,8 +207,11 @@ struct xseg_lease {
         [40]; /* /proc/sys/kernel/random/boot_id: a dead pid counts on this boot only */
     char owner[64]; /* instance uuid in hex, NUL padded */
     char host[64];  /* for people, NUL padded */
+    uint64_t
+        since; /* the fence from which on it has been this owner's alone; 0: of none
+                     */
 };
-static_assert(sizeof(struct xseg_lease) == 208, "lease");
+static_assert(sizeof(struct xseg_lease) == 216, "lease");
 /** Taken by an administrator (vlmc lock): does not expire with the process. */
 #define XSEG_LEASE_LOCK 1u
 /** Of ACQUIRE only, never stored: refuse a lease that somebody else has not given back,

@@ -75,6 +75,48 @@ static void test_lease_is_granted_renewed_and_released(void)
     CHECK_EQ(do_lease(s, XSEG_OP_RELEASE, &l, &x, 0), -ESTALE);
 }
 
+/** Acquire for an owner; the fence from which on it has been his alone. */
+static uint64_t since_of(const char *owner, uint64_t fence)
+{
+    struct xseg_object l = lease_name(8);
+    struct xseg_lease lease = lease_of(owner, LONG_NS);
+
+    CHECK_EQ(do_lease(s, XSEG_OP_ACQUIRE, &l, &lease, 0), 0);
+    CHECK_EQ(lease.fence, fence);
+    return lease.since;
+}
+
+static void test_a_lease_says_since_when_nobody_else_had_it(void)
+{
+    struct xseg_object l = lease_name(8);
+    struct xseg_lease x;
+
+    CHECK_EQ(since_of("a", 1), 1);
+    CHECK_EQ(since_of("a", 1), 1);
+    /* given back and taken again, also by another process */
+    for (uint64_t fence = 2; fence < 5; fence++) {
+        x = lease_of("a", LONG_NS);
+        CHECK_EQ(do_lease(s, XSEG_OP_RELEASE, &l, &x, 0), 0);
+        restart();
+        CHECK_EQ(since_of("a", fence), 1);
+    }
+    x = lease_of("a", LONG_NS);
+    CHECK_EQ(do_lease(s, XSEG_OP_RELEASE, &l, &x, 0), 0);
+    CHECK_EQ(since_of("b", 5), 5);
+    x = lease_of("b", LONG_NS);
+    CHECK_EQ(do_lease(s, XSEG_OP_RELEASE, &l, &x, 0), 0);
+    CHECK_EQ(since_of("a", 6), 6);
+    /* broken, by whomever */
+    x = lease_of("a", LONG_NS);
+    CHECK_EQ(do_lease(s, XSEG_OP_RELEASE, &l, &x, XSEG_F_FORCE), 0);
+    CHECK_EQ(since_of("a", 8), 8);
+    /* what the asker says of it does not count */
+    x = lease_of("a", LONG_NS);
+    x.since = 1;
+    CHECK_EQ(do_lease(s, XSEG_OP_ACQUIRE, &l, &x, 0), 0);
+    CHECK_EQ(x.since, 8);
+}
+
 static void test_append_of_nothing_compares_the_fence(void)
 {
     struct xseg_object l = lease_name(7), j = journal_name(7, 1);
@@ -247,6 +289,7 @@ void test_leases(void)
 {
     test_journal_grows_only_at_its_end();
     test_lease_is_granted_renewed_and_released();
+    test_a_lease_says_since_when_nobody_else_had_it();
     test_append_of_nothing_compares_the_fence();
     test_lease_is_broken_by_force();
     test_lease_of_the_dead_and_the_late_is_taken_over();

@@ -94,18 +94,45 @@ def test_a_volume_is_opened_again_and_nothing_is_in_doubt(
     assert volume.pread(3, BLOCK) == b"012"
 
 
-def test_a_volume_that_another_node_had_is_in_doubt_once(
+def test_a_volume_that_was_given_back_and_taken_again_is_not_in_doubt(
     apart: Apart, volume: Volume
 ) -> None:
+    """However often: changes do, and an instance that restarts more than once."""
     apart.stop_vlmcd()
     ctx = apart.ctx
     uuid = ctx.headers.get("v").uuid
+    for _ in range(3):
+        ctx.leases.acquire(uuid, "v")
+        ctx.leases.release(uuid)
+    apart.start_vlmcd()
+    volume.pwrite(b"after", BLOCK)
+    volume.flush()
+    assert volume.pread(6, 0) == b"before"
+
+
+def another_has_had(ctx: Context, uuid: bytes) -> None:
+    """Another node takes a volume's lease and gives it back."""
     other = replace(ctx.leases.ask, owner=(b"n" * 16).hex())
     granted, lease = ctx.store.acquire(lease_id(uuid), other)
     assert granted
     ctx.store.release(lease_id(uuid), lease)
+
+
+@pytest.mark.parametrize("how", ["had", "broke"])
+@pytest.mark.parametrize("found_by", ["write", "flush"])
+def test_a_volume_that_another_node_had_is_in_doubt_once(
+    apart: Apart, volume: Volume, found_by: str, how: str
+) -> None:
+    apart.stop_vlmcd()
+    ctx = apart.ctx
+    uuid = ctx.headers.get("v").uuid
+    if how == "had":
+        another_has_had(ctx, uuid)
+    else:
+        ctx.leases.break_(uuid)
     apart.start_vlmcd()
-    volume.pwrite(b"after", BLOCK)
+    if found_by == "write":
+        volume.pwrite(b"after", BLOCK)
     with pytest.raises(archipelago.IoError, match="another node had"):
         volume.flush()
     volume.flush()
@@ -116,11 +143,7 @@ def test_a_volume_that_was_flushed_is_never_in_doubt(
 ) -> None:
     volume.flush()
     apart.stop_vlmcd()
-    ctx = apart.ctx
-    uuid = ctx.headers.get("v").uuid
-    for _ in range(3):
-        ctx.leases.acquire(uuid, "v")
-        ctx.leases.release(uuid)
+    another_has_had(apart.ctx, apart.ctx.headers.get("v").uuid)
     apart.start_vlmcd()
     assert volume.pread(6, 0) == b"before"
     volume.flush()
@@ -158,6 +181,32 @@ def test_what_was_answered_is_flushed_by_close(
     volume.close()
     with client.open("v", read_only=True) as again:
         assert again.pread(6, 0) == b"before"
+
+
+def test_a_close_over_which_vlmcd_ends_is_no_lost_lease(
+    apart: Apart, client: Client, volume: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close_handle = client.close_handle
+
+    def close_late(handle: int) -> None:
+        apart.restart_vlmcd()
+        close_handle(handle)
+
+    monkeypatch.setattr(client, "close_handle", close_late)
+    volume.close()
+    with client.open("v", read_only=True) as again:
+        assert again.pread(6, 0) == b"before"
+
+
+def test_a_volume_that_is_lost_cannot_be_closed_well(
+    apart: Apart, volume: Volume
+) -> None:
+    ctx = apart.ctx
+    ctx.renewer.say_stopped(ctx.headers.get("v").uuid)
+    ctx.tell_lost(ctx.headers.get("v").uuid)
+    with pytest.raises(archipelago.LeaseLost):
+        volume.close()
+    assert volume.closed
 
 
 def test_requests_wait_for_a_vlmcd_that_is_away(

@@ -174,7 +174,7 @@ def test_the_lease_of_a_dead_process_is_taken_over(pair: Pair) -> None:
     subprocess.run(
         [sys.executable, "-c", code, one.segment.name, header.uuid.hex()], check=False
     )
-    last = Lease.unpack(one.ctx.store.read(lease_id(header.uuid), 0, 208))
+    last = Lease.unpack(one.ctx.store.read(lease_id(header.uuid), 0, Lease.LAYOUT.size))
     assert last.host == "dead"
     assert one.ctx.leases.peek(header.uuid) is None
     with second.open("v") as volume:
