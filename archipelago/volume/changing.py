@@ -51,15 +51,25 @@ def changing(
     """
     with (
         ctx.locks.hold(name, *others),
-        change_of(ctx, name, if_free=if_free) as change,
+        settled_change_of(ctx, name, if_free=if_free) as change,
     ):
+        yield change
+
+
+@contextmanager
+def settled_change_of(
+    ctx: Context, name: str, *, if_free: bool = False
+) -> Iterator[Change]:
+    """As `changing`, for a caller that holds the lock of the name."""
+    with change_of(ctx, name, if_free=if_free) as change:
         keep_marks(change)
+        ctx.leases.settle(change.header.uuid)
         yield change
 
 
 @contextmanager
 def change_of(ctx: Context, name: str, *, if_free: bool = False) -> Iterator[Change]:
-    """As `changing`, for a caller that holds the lock of the name."""
+    """As `settled_change_of`, but what waits for the volume's fence goes on waiting."""
     opened = ctx.table.get(name)
     if opened is not None:
         opened.check()
@@ -68,6 +78,8 @@ def change_of(ctx: Context, name: str, *, if_free: bool = False) -> Iterator[Cha
         if opened is None or opened.read_only:
             # Read again: only now can nobody else change it.
             header = _ours(ctx, name, header.uuid, lease.fence)
+            if header.flags & VolumeFlag.READONLY:
+                ctx.leases.settle(header.uuid)
         elif header.moved_from:
             header = opened.header = ctx.headers.settle(header)
         change = Change(ctx, header, opened, lease.fence)
@@ -93,17 +105,6 @@ def keep_marks(change: Change) -> None:
         return  # vlmcd flushes it
     if header.fence != change.fence or header.flags & VolumeFlag.READONLY:
         return
-    try:
-        _flush(change)
-    except ArchipelagoError:
-        # Given back, the lease would end with its fence, and so would what waits.
-        ctx.leases.abandon(header.uuid)
-        raise
-
-
-def _flush(change: Change) -> None:
-    """Journal the marks that the map found."""
-    header, ctx = change.header, change.ctx
     found = ctx.maps.info(change.handle)
     if not found.dirty_marks:
         return

@@ -49,6 +49,8 @@ class Held:
         gone: it is not ours any more, for good.
         stopped: the volume's I/O was given up; vlmcd is told until it is closed.
         kept: its one user is whoever takes it next, see `Leases.keep`.
+        inherited: it was ours already, and not given back: what was answered under its
+            fence and not flushed may wait for who opens the volume.
         guard: held while a request about this lease is under way, so that a late
             renewal cannot take back what was given back.
     """
@@ -62,6 +64,7 @@ class Held:
     gone: bool = False
     stopped: bool = False
     kept: bool = False
+    inherited: bool = False
     guard: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -154,6 +157,17 @@ class Leases:
         """The fence from which on a lease has been ours alone; 0 if not held."""
         held = self._get(uuid)
         return 0 if held is None else held.lease.since
+
+    def settle(self, uuid: bytes) -> None:
+        """Note that nothing waits any more for the fence of a lease that is held.
+
+        A lease that is inherited is given back only after that: whoever takes it then
+        has another fence, and finds no marks.  Until then it may run out, or be
+        inherited once more.
+        """
+        held = self._get(uuid)
+        if held is not None:
+            held.inherited = False
 
     def release(self, uuid: bytes) -> None:
         """Count back; the last one gives the lease back, unless it is locked.
@@ -273,11 +287,6 @@ class Leases:
         with self._guard:
             self._held[uuid].kept = True
 
-    def is_kept(self, uuid: bytes) -> bool:
-        """True while nobody has taken a lease that is kept, or broken it."""
-        held = self._get(uuid)
-        return held is not None and held.kept and not held.gone
-
     def describe(self, uuid: bytes) -> LeaseInfo | None:
         """Say who holds a volume's lease, for people."""
         lease = self.peek(uuid)
@@ -380,6 +389,7 @@ class Leases:
             raise _lost(name) if ask.fence else refusal(name, lease)
         locked = bool(lease.flags & LeaseFlag.LOCK)
         held = Held(name, lease, before, 1, started, locked)
+        held.inherited = lease.fence == before.fence and not self.is_presence(uuid)
         with self._guard:
             self._held[uuid] = held
         return lease
@@ -413,7 +423,7 @@ class Leases:
             return
         with held.guard:
             try:
-                if give_back and not held.locked:
+                if give_back and not (held.locked or held.inherited):
                     self._store.release(lease_id(uuid), held.lease)
             finally:
                 held.gone = True

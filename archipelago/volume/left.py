@@ -17,7 +17,7 @@ import logging
 
 from archipelago._header import Header
 from archipelago.errors import ArchipelagoError, LeaseLost
-from archipelago.volume.changing import change_of, keep_marks
+from archipelago.volume.changing import settled_change_of
 from archipelago.volume.context import Context
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ class Left:
     def _make_durable(self, header: Header) -> None:
         ctx, name = self._ctx, header.name
         with ctx.locks.hold(name):
-            if ctx.leases.is_kept(header.uuid):
-                with change_of(ctx, name) as change:
-                    keep_marks(change)
-                log.info('what "%s" had answered is durable', name)
+            opened = ctx.table.get(name)
+            if opened is None or opened.read_only:
+                with settled_change_of(ctx, name):
+                    log.info('what "%s" had answered is durable', name)

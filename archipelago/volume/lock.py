@@ -6,7 +6,7 @@ from __future__ import annotations
 from archipelago._header import Header
 from archipelago.errors import UsageError
 from archipelago.info import LeaseInfo
-from archipelago.volume.changing import changing
+from archipelago.volume.changing import changing, settled_change_of
 from archipelago.volume.context import Context
 from archipelago.volume.leaserecord import describe, refusal
 
@@ -51,7 +51,14 @@ def unlock(
             if opened is not None and own:
                 ctx.give_up(opened, 'its lease was broken with "vlmc unlock -f"')
             return header, describe(lease)
-        if not ctx.leases.unlock(header.uuid) and not force:
+        if own and not force and (opened is None or opened.read_only):
+            # What was answered before peers died may wait for this very lease.
+            with settled_change_of(ctx, name) as change:
+                undone = ctx.leases.unlock(header.uuid)
+            header = change.header
+        else:
+            undone = ctx.leases.unlock(header.uuid)
+        if not undone and not force:
             if used:
                 raise UsageError(
                     f'"{name}" is open here, not locked: disconnect its clients or '

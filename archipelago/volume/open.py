@@ -210,6 +210,7 @@ def _open_for_write(ctx: Context, name: str, fence: int = 0) -> OpenMap:
         ctx.table.add(opened)
         with change_of(ctx, name) as change:
             _make_ready(change)
+        ctx.leases.settle(uuid)
     except BaseException:
         ctx.table.remove(name)
         if handle:

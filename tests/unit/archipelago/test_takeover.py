@@ -7,6 +7,8 @@ store.  One "dies" by never saying anything again; its lease is broken.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -16,9 +18,10 @@ import pytest
 import archipelago
 from archipelago.errors import LeaseHeld
 from archipelago.ids import ObjectId
+from archipelago.messenger import Call, Reply
 from archipelago.volume.clone import clone
 from archipelago.volume.compact import compact
-from archipelago.volume.context import Context, Limits
+from archipelago.volume.context import Context, Limits, own_extent
 from archipelago.volume.create import create
 from archipelago.volume.lock import lock, unlock
 from archipelago.volume.open import close_volume, open_volume
@@ -28,7 +31,7 @@ from archipelago.volume.resize import resize
 from archipelago.volume.snapshot import snapshot
 from tests.helpers.inprocess import BLOCK, MIB, SECTOR
 from tests.helpers.store import Store, content, crash, names, put
-from xseg.constants import ObjectKind, Op
+from xseg.constants import NR_ARGS, PORT_BLOCKERB, PORT_BLOCKERM, ObjectKind, Op
 
 
 def two_nodes(store: Store, name: str = "v") -> tuple[Context, Context]:
@@ -283,3 +286,74 @@ def test_two_nodes_and_one_name(store: Store) -> None:
     assert names(two) == ["new", "v", "w"]
     assert names(one) == ["new", "v", "w"]
     assert two.headers.get("new").uuid != one.headers.get("v").uuid
+
+
+class Dying:
+    """A blocker that dies over one request of a node, twice, and is back then.
+
+    Args:
+        ctx: the node.
+        at: which of its requests to blockers, counted from 1.
+        served: whether it had done what was asked.
+    """
+
+    def __init__(
+        self, ctx: Context, at: int, served: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.died = False
+        self._at = at
+        self._served = served
+        self._send = ctx.messenger.send
+        monkeypatch.setattr(ctx.messenger, "send", self._answer)
+
+    def _answer(self, call: Call) -> Reply:
+        if call.dst not in (PORT_BLOCKERB, PORT_BLOCKERM):
+            return self._send(call)
+        self._at -= 1
+        if self._at not in (0, -1):
+            return self._send(call)
+        self.died = True
+        if self._served:
+            self._send(call)
+        return Reply(-errno.EOWNERDEAD, b"", bytes(320), (0,) * NR_ARGS, 0)
+
+
+def write_unflushed(ctx: Context, name: str, data: bytes) -> int:
+    """Write as vlmcd does, and no more; the fence under which."""
+    opened = open_volume(ctx, name, read_only=False)
+    ctx.store.write(own_extent(opened.header), 0, data, durable=False)
+    ctx.maps._call(Op.MAPW, opened.handle, offset=0, size=len(data), args=(1,))
+    return opened.fence
+
+
+@pytest.mark.parametrize("served", [False, True])
+@pytest.mark.parametrize("what", ["open", "change", "unlock", "remove"])
+def test_what_waits_for_a_fence_survives_a_try_that_fails(
+    store: Store, what: str, served: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for at in range(1, 50):
+        one, name = store.node("one"), f"v{at}"
+        create(one, name, 8 * BLOCK, BLOCK)
+        fence = write_unflushed(one, name, b"a" * SECTOR)
+        if what == "unlock":
+            lock(one, name)
+        again = store.node("one")
+        with monkeypatch.context() as patch:
+            dying = Dying(again, at, served, patch)
+            with contextlib.suppress(archipelago.ArchipelagoError):
+                if what == "open":
+                    open_volume(again, name, read_only=False, fence=fence)
+                elif what == "change":
+                    resize(again, name, 4 * BLOCK)
+                elif what == "unlock":
+                    unlock(again, name)
+                else:
+                    remove(again, name)
+        if what != "remove" or name in names(again):
+            asked = fence if what == "open" else 0
+            found = open_volume(again, name, read_only=False, fence=asked)
+            assert found.fence == fence or what != "open"
+            assert content(again, name, SECTOR) == b"a" * SECTOR, f"lost at {at}"
+        if not dying.died:
+            return
+    raise AssertionError("it never came to its end")
