@@ -11,20 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from archipelago import ArchipelagoError, Volume
+from archipelago import BackendUnavailable, NotRunning, Volume
 from archipelago.client import Client
 from archipelago.volume.import_ import import_image
 from tests.crash.instance import BLOCK
 from tests.crash.marker import Marker
 from tests.crash.model import payload
-from xseg.errors import XsegError
 
 SECTOR = 4096
 UNIT = 512
 MOST_BYTES = 12 * BLOCK
 VOLUMES_MOST = 5
-#: How often a request is made again that a killed peer did not answer.
-TRIES = 20
+#: A death cut a change off: who asked for it must look whether it happened.
+CUT_OFF = (NotRunning, BackendUnavailable)
 
 
 @dataclass
@@ -35,6 +34,7 @@ class Known:
         doubtful: a change of it was answered with an error, and may have happened or
             still happen: left alone until the next session.
         wrote: whether something was written through `handle`.
+        deaths: how many processes had died when `handle` was opened.
     """
 
     number: int
@@ -44,6 +44,7 @@ class Known:
     handle: Volume | None = None
     doubtful: bool = False
     wrote: bool = False
+    deaths: int = 0
 
 
 @dataclass
@@ -64,12 +65,15 @@ class Doubt:
 class Worker:
     """One thread of work.
 
+    Who reads, writes, flushes, opens or closes does not see a death.  A change may be
+    cut off: then whoever asked for it has to look.
+
     Args:
         index: which one.
         seed: of the workload.
         marker: of the log.
         scratch: directory for images.
-        killed: peers are killed meanwhile, so changes may be answered with errors.
+        killed: peers are killed meanwhile, so changes may be cut off.
     """
 
     numbers = itertools.count(1)
@@ -87,16 +91,19 @@ class Worker:
         self._known: list[Known] = []
         self._doubts: list[Doubt] = []
         self._flushes: list[Future[None]] = []
+        self._deaths: Callable[[], int] = int
 
     # ---- sessions --------------------------------------------------------------------
 
-    def begin(self, client: Client, before: str) -> None:
+    def begin(self, client: Client, before: str, deaths: Callable[[], int]) -> None:
         """Find out what there is: all that was answered, unless a node was lost.
 
         Args:
             client: of the new session.
             before: how the last one ended (`plans.Plan.ends`), or "none".
+            deaths: says how many processes of the new session have died.
         """
+        self._deaths = deaths
         for doubt in self._doubts:
             happened = doubt.happened(client)
             self._marker.note(settle=doubt.number, happened=happened)
@@ -116,10 +123,7 @@ class Worker:
     def close_all(self) -> None:
         """Close what is open."""
         for known in self._known:
-            if known.doubtful and known.handle is not None:
-                self._quietly(known.handle.close)
-            else:
-                self._close(known)
+            self._close(known)
 
     def forget_handles(self) -> None:
         """Their instance is gone."""
@@ -178,16 +182,11 @@ class Worker:
     # ---- contents --------------------------------------------------------------------
 
     def _open(self, client: Client, known: Known) -> Volume:
-        while known.handle is None:
-            known.handle = self._opened(client, known.name)
+        if known.handle is None:
+            known.deaths = self._deaths()
+            known.handle = client.open(known.name)
             known.wrote = False
         return known.handle
-
-    def _opened(self, client: Client, name: str) -> Volume | None:
-        """None if a peer was killed meanwhile."""
-        opened: list[Volume] = []
-        self._quietly(lambda: opened.append(client.open(name)))
-        return opened[0] if opened else None
 
     def _close(self, known: Known) -> None:
         """The last close of a volume flushes it.
@@ -198,35 +197,10 @@ class Worker:
         handle, known.handle = known.handle, None
         if handle is None:
             return
-        if self._killed and not known.wrote:
-            self._quietly(handle.close)
-            return
         number = self._marker.begin("flush", volume=known.number)
-        if self._quietly(handle.close):
+        handle.close()
+        if known.wrote or known.deaths == self._deaths():
             self._marker.note(end=number)
-
-    def _quietly(self, call: Callable[[], object]) -> bool:
-        """True if it went well; if peers are killed it need not."""
-        try:
-            call()
-            return True
-        except (ArchipelagoError, XsegError) as error:
-            if not self._killed:
-                raise
-            self._marker.note(note="refused", error=str(error))
-            return False
-
-    def _insist(
-        self, client: Client, known: Known, call: Callable[[Volume], Any]
-    ) -> None:
-        """Do something with an open volume, whoever dies meanwhile."""
-        for _ in range(TRIES):
-            if self._quietly(lambda: call(self._open(client, known))):
-                return
-            if known.handle is not None:
-                self._quietly(known.handle.close)
-            known.handle = None
-        raise AssertionError(f"{known} cannot be used any more")
 
     def _range(self, size: int) -> tuple[int, int]:
         """Aligned to a sector, a unit, or nothing; mostly short."""
@@ -244,26 +218,23 @@ class Worker:
         what = {"offset": offset, "length": length, "fua": fua}
         with self._marker.op("write", volume=known.number, **what) as number:
             data = payload(self._seed, number, length)
-            self._insist(client, known, lambda v: v.pwrite(data, offset, durable=fua))
+            self._open(client, known).pwrite(data, offset, durable=fua)
         known.wrote = True
 
     def _zero(self, client: Client, known: Known) -> None:
         offset, length = self._range(known.size)
         discards = self._rng.random() < 0.5
         with self._marker.op("zero", volume=known.number, offset=offset, length=length):
-            self._insist(
-                client,
-                known,
-                lambda v: (v.discard if discards else v.zero)(offset, length),
-            )
+            volume = self._open(client, known)
+            (volume.discard if discards else volume.zero)(offset, length)
         known.wrote = True
 
     def _flush(self, client: Client, known: Known, flusher: ThreadPoolExecutor) -> None:
-        self._open(client, known)
+        volume = self._open(client, known)
 
         def flush() -> None:
             with self._marker.op("flush", volume=known.number):
-                self._insist(client, known, Volume.flush)
+                volume.flush()
 
         if self._rng.random() < 0.5:
             self._flushes.append(flusher.submit(flush))
@@ -292,7 +263,13 @@ class Worker:
             what: for the model.
         """
         number = self._marker.begin(op, volume=known[0].number, **what)
-        if self._quietly(lambda: call(number)):
+        try:
+            call(number)
+        except CUT_OFF as error:
+            if not self._killed:
+                raise
+            self._marker.note(note="refused", error=str(error))
+        else:
             self._marker.note(end=number)
             conclude(True)
             return

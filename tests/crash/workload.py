@@ -99,7 +99,9 @@ class Workload:
         client._messenger.patience = client._opener.patience = PATIENCE
         try:
             with ThreadPoolExecutor(WORKERS) as pool:
-                self._all(pool, lambda w: w.begin(client, before))
+                self._all(
+                    pool, lambda w: w.begin(client, before, lambda: instance.deaths)
+                )
                 if rival is not None:
                     rival.go_on()
                 self._all(pool, lambda w: self._work(w, instance, client, steps))
