@@ -87,6 +87,7 @@ cdef extern from "xseg/xseg.h" nogil:
     const uint64_t XSEG_INLINE_RUNS
     const uint64_t XSEG_RUN_OWNED
     const uint64_t XSEG_RUN_HOLE
+    const uint64_t XSEG_RUN_LIVE
     const uint64_t XSEG_LEASE_LOCK
     const uint64_t XSEG_LEASE_IF_FREE
     const uint64_t XSEG_LEASE_UNLOCK
@@ -226,6 +227,7 @@ def c_values():
         "XSEG_INLINE_RUNS": XSEG_INLINE_RUNS,
         "XSEG_RUN_OWNED": XSEG_RUN_OWNED,
         "XSEG_RUN_HOLE": XSEG_RUN_HOLE,
+        "XSEG_RUN_LIVE": XSEG_RUN_LIVE,
         "XSEG_LEASE_LOCK": XSEG_LEASE_LOCK,
         "XSEG_LEASE_IF_FREE": XSEG_LEASE_IF_FREE,
         "XSEG_LEASE_UNLOCK": XSEG_LEASE_UNLOCK,

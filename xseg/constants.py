@@ -143,6 +143,8 @@ class RunFlag(IntFlag):
     """In the current epoch's extent: writable in place."""
     HOLE = 2
     """ZERO because no layer provides it, not because it was discarded."""
+    LIVE = 4
+    """As OWNED, for who reads what another may be writing to, or losing."""
 
 
 class VolumeFlag(IntFlag):

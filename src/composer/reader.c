@@ -74,7 +74,7 @@ static bool reader_take_run(struct reader *r, const struct xseg_run *run)
     rq->object.kind =
         run->kind == XSEG_REF_CONTENT ? XSEG_OBJ_CONTENT : XSEG_OBJ_EXTENT;
     memcpy(rq->object.id, run->id, sizeof run->id);
-    rq->flags = run->flags & XSEG_RUN_OWNED ? XSEG_F_LIVE : 0;
+    rq->flags = run->flags & (XSEG_RUN_OWNED | XSEG_RUN_LIVE) ? XSEG_F_LIVE : 0;
     rq->offset = run->object_off + (r->pos - run->offset);
     rq->size = size;
     rq->data_off = data_off;

@@ -161,7 +161,7 @@ static void mapr_start(struct map_op *op)
         return;
     }
     struct answer a = {.map = map, .room = XSEG_INLINE_RUNS};
-    a.flags = map->read_only ? 0 : XSEG_RUN_OWNED;
+    a.flags = map->read_only ? XSEG_RUN_LIVE : XSEG_RUN_OWNED;
     a.own = map_ref_extent(map->header.uuid, map->header.epoch);
     a.runs = (struct xseg_run *)(void *)op->rq->inline_data;
     if (op->data_off) {

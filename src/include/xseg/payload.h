@@ -151,6 +151,9 @@ static_assert(sizeof(struct xseg_run) == 64, "run");
 #define XSEG_RUN_OWNED 1u
 /** ZERO because no layer provides it (a hole), not because it was discarded. */
 #define XSEG_RUN_HOLE 2u
+/** In place of OWNED in a map that is open read-only: it lies in the extent of the present
+ *  epoch, which whoever holds the volume may be writing to, or losing. */
+#define XSEG_RUN_LIVE 4u
 
 enum xseg_volume_flag {
     XSEG_VOL_READONLY = 1u << 0, /* a snapshot */

@@ -83,7 +83,7 @@ static void test_a_read_only_map_takes_no_marks(void)
     CHECK_EQ(rig_flush(&rig, w, 1), 0);
     uint64_t r = open_map(XSEG_F_RDONLY);
     CHECK_EQ(only_run(r, 5, 3).kind, XSEG_REF_EXTENT); /* it sees the journal */
-    CHECK_EQ(only_run(r, 5, 3).flags, 0);
+    CHECK_EQ(only_run(r, 5, 3).flags, XSEG_RUN_LIVE);
     CHECK_EQ(only_run(w, 5, 3).flags, XSEG_RUN_OWNED);
     CHECK_EQ(rig_mark(&rig, r, 5, 3, 0, 1), -EROFS);
     CHECK_EQ(rig_mark(&rig, r, 5, 3, XSEG_F_ZERO, 1), -EROFS);
