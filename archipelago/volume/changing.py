@@ -94,6 +94,11 @@ def change_of(ctx: Context, name: str, *, if_free: bool = False) -> Iterator[Cha
             change.end()
 
 
+def replaced(name: str) -> VolumeBusy:
+    """Make the error for a name that has become another volume's."""
+    return VolumeBusy(f'"{name}" was replaced just now: try again')
+
+
 def keep_marks(change: Change) -> None:
     """Journal what was answered for a volume, and not flushed, before peers died.
 
@@ -122,7 +127,7 @@ def _ours(ctx: Context, name: str, uuid: bytes, fence: int) -> Header:
     while True:
         header = ctx.headers.get(name)
         if header.uuid != uuid:
-            raise VolumeBusy(f'"{name}" was replaced just now: try again')
+            raise replaced(name)
         header = ctx.headers.settle(header)
         if header.flags & VolumeFlag.READONLY:
             return header

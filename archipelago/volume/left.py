@@ -51,10 +51,13 @@ class Left:
             return
         waiting = self._waiting.intersection(self._ctx.maps.left())
         self._waiting.clear()
-        for uuid in waiting:
+        for uuid in list(waiting):
             if not self._ctx.leases.left(uuid):
                 log.warning("writes of volume %s that wait are void", uuid.hex())
                 self._ctx.maps.give_up_left(uuid)
+                waiting.discard(uuid)
+        if not waiting:
+            return
         for header in [h for h in self._ctx.headers.scan_live() if h.uuid in waiting]:
             try:
                 self._make_durable(header)
@@ -76,5 +79,5 @@ class Left:
         with ctx.locks.hold(name):
             opened = ctx.table.get(name)
             if opened is None or opened.read_only:
-                with settled_change_of(ctx, name):
+                with settled_change_of(ctx, name, if_free=True):
                     log.info('what "%s" had answered is durable', name)

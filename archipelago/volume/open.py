@@ -16,9 +16,9 @@ import errno
 import logging
 
 from archipelago._header import Header, pack_header
-from archipelago.errors import ArchipelagoError, LeaseLost, VolumeBusy
+from archipelago.errors import ArchipelagoError, LeaseLost
 from archipelago.volume.change import Change
-from archipelago.volume.changing import change_of
+from archipelago.volume.changing import change_of, replaced
 from archipelago.volume.checkpoint import freeze, freeze_torn
 from archipelago.volume.context import Context, OpenMap, own_extent
 from archipelago.volume.departed import await_departed
@@ -201,7 +201,7 @@ def _open_for_write(ctx: Context, name: str, fence: int = 0) -> OpenMap:
     try:
         with change_of(ctx, name) as change:
             if change.header.uuid != uuid:
-                raise VolumeBusy(f'"{name}" was replaced just now: try again')
+                raise replaced(name)
             if change.header.fence != lease.fence:
                 change.commit(change.header)
             header = change.header

@@ -14,7 +14,7 @@ from archipelago._header import Header
 from archipelago.errors import ArchipelagoError, NoSpace, VolumeBusy
 from archipelago.ids import journal_id, lease_id
 from archipelago.volume.change import entry_object
-from archipelago.volume.changing import change_of
+from archipelago.volume.changing import change_of, replaced
 from archipelago.volume.context import Context, own_extent
 from archipelago.volume.open import drop_stale
 from xseg.constants import VolumeFlag
@@ -62,10 +62,12 @@ def _remove_without_space(ctx: Context, name: str) -> None:
             # this moment replaces the header first, and this version is no more.
             if ctx.store.stat(lease_id(header.uuid)) is not None:
                 raise
-        header = ctx.headers.get(name)
-        ctx.headers.delete(name, header.version)
-        ctx.headers.bury_source(header)
-        _give_back(ctx, header)
+        now = ctx.headers.get(name)
+        if now.uuid != header.uuid:
+            raise replaced(name)
+        ctx.headers.delete(name, now.version)
+        ctx.headers.bury_source(now)
+        _give_back(ctx, now)
 
 
 def _give_back(ctx: Context, header: Header) -> None:

@@ -44,9 +44,8 @@ static void close_begin(struct volume *v);
 /* ---- users -------------------------------------------------------------------------
  */
 
-static struct open_ref *find_ref(struct volume *v, uint32_t port)
+static struct open_ref *find_ref(struct volume *v, uint32_t port, uint32_t generation)
 {
-    uint32_t generation = composer_port_life(v->c, port);
     LIST_FOR_EACH(it, n, &v->opens)
     {
         struct open_ref *ref = LIST_ENTRY(it, struct open_ref, link);
@@ -56,15 +55,17 @@ static struct open_ref *find_ref(struct volume *v, uint32_t port)
     return NULL;
 }
 
-static int add_ref(struct volume *v, uint32_t port)
+/** `generation` of the port when it asked: open_reap drops the opens of one that is over.
+ */
+static int add_ref(struct volume *v, uint32_t port, uint32_t generation)
 {
-    struct open_ref *ref = find_ref(v, port);
+    struct open_ref *ref = find_ref(v, port, generation);
     if (!ref) {
         ref = calloc(1, sizeof *ref);
         if (!ref)
             return -ENOMEM;
         ref->port = port;
-        ref->generation = composer_port_life(v->c, port);
+        ref->generation = generation;
         list_push_back(&v->opens, &ref->link);
     }
     ref->count++;
@@ -132,7 +133,7 @@ static void answer_open(struct volume *v, struct open_op *op)
     if (rq->flags & XSEG_F_HOLD)
         v->held = true;
     else
-        rc = add_ref(v, rq->src_port);
+        rc = add_ref(v, rq->src_port, rq->generation);
     if (rc == 0) {
         struct xseg_volume_info info = v->info;
         info.users = v->users;
@@ -526,7 +527,7 @@ void vol_serve_close(struct composer *c, struct xseg_request *rq)
         return;
     }
     struct volume *v = volume_by_handle(c, rq->handle, &read_only);
-    struct open_ref *ref = v ? find_ref(v, rq->src_port) : NULL;
+    struct open_ref *ref = v ? find_ref(v, rq->src_port, rq->generation) : NULL;
     if (!ref) {
         composer_reply(c, rq, -ESTALE);
         return;
