@@ -102,12 +102,9 @@ class Maintenance:
             if self._stopping.is_set():
                 return
             try:
-                # Nobody waits for it, so nobody may lose a write for it either.
-                compact(ctx, name, ctx.limits.stack_soft, if_free=True)
-            except VolumeNotFound:
-                continue
-            except LeaseHeld as error:
-                log.info('the tables of "%s" are merged later: %s', name, error)
+                compact(ctx, name, ctx.limits.stack_soft, background=True)
+            except (VolumeNotFound, LeaseHeld):
+                continue  # it was closed just now, and is another's
             except ArchipelagoError as error:
                 log.warning('the tables of "%s" are not merged: %s', name, error)
 

@@ -28,6 +28,7 @@ from archipelago.volume.change import Change, entry_object
 from archipelago.volume.changing import changing
 from archipelago.volume.context import Context
 from archipelago.volume.layerfile import LayerFile
+from xseg.constants import VolumeFlag
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ def compact_to(ctx: Context, name: str, most: int) -> None:
             return
 
 
-def compact(ctx: Context, name: str, most: int, *, if_free: bool = False) -> bool:
+def compact(ctx: Context, name: str, most: int, *, background: bool = False) -> bool:
     """Merge the top of a map's stack once, if it has more than `most` entries.
 
     The caller holds no lock.
@@ -75,7 +76,8 @@ def compact(ctx: Context, name: str, most: int, *, if_free: bool = False) -> boo
         ctx: where.
         name: of the map.
         most: merge only if there are more entries than that.
-        if_free: leave it to an instance that ended without giving its lease back.
+        background: nobody waits for it, so nobody may be kept waiting, or lose a
+            write, for it: only a snapshot, or a volume that is open here for writing.
 
     Returns:
         False if nothing was exchanged.
@@ -85,13 +87,15 @@ def compact(ctx: Context, name: str, most: int, *, if_free: bool = False) -> boo
         LeaseHeld: another instance has it.
     """
     before = _header(ctx, name)
+    if background and not _is_at_hand(ctx, before):
+        return False
     count = choose([entry.length for entry in before.stack], most)
     if count == 0:
         return False
     old = before.stack[:count]
     layer = _merge(ctx, before, old)
     try:
-        with changing(ctx, name, if_free=if_free) as change:
+        with changing(ctx, name, if_free=background) as change:
             exchanged = _exchange(change, before.uuid, old, layer)
     except ArchipelagoError:
         ctx.reclaimer.add_entries([layer])
@@ -106,6 +110,13 @@ def compact(ctx: Context, name: str, most: int, *, if_free: bool = False) -> boo
 def _header(ctx: Context, name: str) -> Header:
     opened = ctx.table.get(name)
     return opened.header if opened is not None else ctx.headers.get(name)
+
+
+def _is_at_hand(ctx: Context, header: Header) -> bool:
+    if header.flags & VolumeFlag.READONLY:
+        return True
+    opened = ctx.table.get(header.name)
+    return opened is not None and not opened.read_only
 
 
 def _merge(ctx: Context, header: Header, entries: tuple[StackEntry, ...]) -> StackEntry:

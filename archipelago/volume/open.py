@@ -57,8 +57,7 @@ def open_volume(ctx: Context, name: str, *, read_only: bool, fence: int = 0) -> 
             opened = _open_for_write(ctx, name, fence)
         else:
             opened = _open_for_read(ctx, name)
-    if not opened.read_only or _is_snapshot(opened.header):
-        ctx.compact_soon(opened.header)
+    ctx.compact_soon(opened.header)
     return opened
 
 
