@@ -57,8 +57,7 @@ class Change:
         if self.opened is not None and not self.opened.read_only:
             return self.opened.handle
         if self._own_handle is None:
-            packed = pack_header(replace(self.header, fence=self.fence))
-            self._own_handle = self.ctx.maps.open(packed, read_only=False)
+            self._own_handle = self.ctx.load(replace(self.header, fence=self.fence))
         return self._own_handle
 
     def hold(self) -> JournalInfo:

@@ -9,9 +9,9 @@ import queue
 import threading
 from dataclasses import dataclass, field
 
-from archipelago._header import Header
+from archipelago._header import Header, pack_header
 from archipelago.errors import ArchipelagoError, NotRunning, VolumeBusy
-from archipelago.ids import ObjectId, extent_id, lease_id
+from archipelago.ids import ObjectId, extent_id, journal_id, lease_id
 from archipelago.messenger import Messenger
 from archipelago.volume.headers import Headers
 from archipelago.volume.leases import Leases
@@ -201,6 +201,23 @@ class Context:
             return
         with contextlib.suppress(NotRunning):
             self.messenger.call(PORT_VLMCD, Op.RELEASE, target=lease_id(uuid))
+
+    def load(self, header: Header) -> int:
+        """Load the map of a volume whose lease is held; returns its handle.
+
+        Whatever its journal holds is durable then.  A process that died between the
+        write of a record and its sync has left one that this map counts on from now on.
+        """
+        handle = self.maps.open(pack_header(header), read_only=False)
+        try:
+            journal = self.maps.info(handle).journal
+            if journal.length_bytes:
+                self.store.flush(journal_id(header.uuid, journal.number))
+        except BaseException:
+            with contextlib.suppress(ArchipelagoError):
+                self.maps.close(handle)
+            raise
+        return handle
 
     def let_go(self, opened: OpenMap) -> None:
         """Forget the map of an open volume, and give up the right to its extent.

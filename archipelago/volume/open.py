@@ -204,7 +204,7 @@ def _open_for_write(ctx: Context, name: str, fence: int = 0) -> OpenMap:
             if change.header.fence != lease.fence:
                 change.commit(change.header)
             header = change.header
-        handle = ctx.maps.open(pack_header(header), read_only=False)
+        handle = ctx.load(header)
         opened = OpenMap(header, handle, False, lease.fence, ctx.composer_life())
         ctx.table.add(opened)
         with change_of(ctx, name) as change:

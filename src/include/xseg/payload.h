@@ -19,7 +19,8 @@
  *  ZERO,    EXTENT, offset, size, [FORCE: sealed   space given back; absent is fine.
  *   DISCARD or not, without a hold]                -ESTALE as WRITE
  *  FLUSH    object (EXTENT: all of that epoch;     all acknowledged before is durable,
- *           LAYER; NONE: everything)               the object's name too
+ *           LAYER; JOURNAL; NONE: everything)      the object's name too, also what a
+ *                                                  process that died had not synced
  *  CREATE   object, data (size bytes)              put if absent, whole and durable
  *           [NOSYNC: durable after FLUSH NONE]     or not at all.  -EEXIST
  *  UPDATE   HEADER, data, arg[0] = version it      replaced, whole and durable.

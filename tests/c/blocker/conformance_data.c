@@ -117,7 +117,12 @@ static void test_flush_and_fua(void)
         (void)xseg_port_wait(s->port, UINT64_MAX);
     CHECK_EQ(rq->result, 0);
     xseg_request_free(s->port, rq);
-    struct xseg_object c = content_name(5);
+    struct xseg_object j = journal_name(5, 1), c = content_name(5);
+    CHECK_EQ(do_flush(s, &j), 0); /* not there, and there */
+    CHECK_EQ(do_append(s, &j, 0, 0, page, 100), 0);
+    CHECK_EQ(do_flush(s, &j), 0);
+    CHECK_EQ(do_flush(s, &j), 0);
+    CHECK_EQ(do_delete(s, &j), 0);
     CHECK_EQ(do_flush(s, &c), -EINVAL);
 }
 

@@ -362,3 +362,28 @@ def test_what_waits_for_a_fence_survives_a_try_that_fails(
         if not dying.died:
             return
     raise AssertionError("it never came to its end")
+
+
+@pytest.mark.parametrize("change", ["open", "snapshot", "resize"])
+def test_what_a_journal_holds_is_durable_before_it_is_counted_on(
+    store: Store, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    # Whoever wrote its last record may have died before the sync.
+    ctx = store.node("one")
+    create(ctx, "v", 8 * BLOCK, BLOCK)
+    flushed: list[ObjectKind] = []
+    flush = ctx.store.flush
+
+    def noted(target: ObjectId) -> None:
+        flushed.append(target.kind)
+        flush(target)
+
+    put(ctx, "v", b"a" * SECTOR, 0)
+    monkeypatch.setattr(ctx.store, "flush", noted)
+    changes: dict[str, Callable[[], object]] = {
+        "open": lambda: opened_by(ctx),
+        "snapshot": lambda: snapshot(ctx, "v", "s"),
+        "resize": lambda: resize(ctx, "v", 4 * BLOCK),
+    }
+    changes[change]()
+    assert ObjectKind.JOURNAL in flushed
