@@ -25,7 +25,7 @@ from archipelago._merge import merge
 from archipelago.errors import ArchipelagoError, MapCorrupt
 from archipelago.ids import layer_id, new_uuid
 from archipelago.volume.change import Change, entry_object
-from archipelago.volume.changing import changing
+from archipelago.volume.changing import settled_change_of
 from archipelago.volume.context import Context
 from archipelago.volume.layerfile import LayerFile
 from xseg.constants import VolumeFlag
@@ -95,8 +95,12 @@ def compact(ctx: Context, name: str, most: int, *, background: bool = False) -> 
     old = before.stack[:count]
     layer = _merge(ctx, before, old)
     try:
-        with changing(ctx, name, if_free=background) as change:
-            exchanged = _exchange(change, before.uuid, old, layer)
+        exchanged = False
+        with ctx.locks.hold(name):
+            # Merging took its time: it may have been closed, and be another's soon.
+            if not background or _is_at_hand(ctx, before):
+                with settled_change_of(ctx, name, if_free=background) as change:
+                    exchanged = _exchange(change, before.uuid, old, layer)
     except ArchipelagoError:
         ctx.reclaimer.add_entries([layer])
         raise

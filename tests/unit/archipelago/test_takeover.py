@@ -12,6 +12,7 @@ import errno
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,7 @@ import archipelago
 from archipelago.errors import LeaseHeld
 from archipelago.ids import ObjectId
 from archipelago.messenger import Call, Reply
+from archipelago.volume import compact as compact_module
 from archipelago.volume.changing import changing
 from archipelago.volume.clone import clone
 from archipelago.volume.compact import compact
@@ -85,7 +87,9 @@ def test_a_failed_change_leaves_nothing_to_take_over(store: Store) -> None:
     assert SEAL not in seen
 
 
-def test_merging_tables_takes_nothing_over(store: Store) -> None:
+def test_merging_tables_takes_nothing_over(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # A process that died comes back for what it had answered and not flushed: others
     # may come first, but not for work that nobody waits for.
     one, two = two_nodes(store)
@@ -108,6 +112,19 @@ def test_merging_tables_takes_nothing_over(store: Store) -> None:
     assert SEAL not in seen
     assert opened_by(one) == epoch
     assert one.leases.prove(one.headers.get("v").uuid)
+    merge = compact_module._merge
+
+    def closed_meanwhile(*args: Any) -> Any:
+        merged = merge(*args)
+        close_volume(one, "v")
+        return merged
+
+    with monkeypatch.context() as patch:
+        patch.setattr(compact_module, "_merge", closed_meanwhile)
+        seen = steps_of(one)
+        assert not compact(one, "v", 1, background=True)
+        assert (Op.ACQUIRE, ObjectKind.LEASE) not in seen
+    assert opened_by(one) == epoch
     assert compact(one, "v", 1, background=True)
 
 
