@@ -270,17 +270,22 @@ def test_ctrl_c_ends_with_130(tmp_path: Path) -> None:
     assert done.stderr.strip() == ""
 
 
-def test_a_broken_pipe_is_quiet(tmp_path: Path) -> None:
-    reading, writing = os.pipe()
-    os.close(reading)
-    done = subprocess.run(
+def show_settings(home: Path, into: int) -> subprocess.CompletedProcess[str]:
+    """Run a command that prints a lot; `into`: descriptor of its output."""
+    return subprocess.run(
         [str(BIN / "archipelago"), "config", "show"],
-        env={**os.environ, "ARCHIPELAGO_HOME": str(tmp_path)},
-        stdout=writing,
+        env={**os.environ, "ARCHIPELAGO_HOME": str(home)},
+        stdout=into,
         stderr=subprocess.PIPE,
         text=True,
         timeout=60,
     )
+
+
+def test_a_broken_pipe_is_quiet(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = show_settings(tmp_path, writing)
     os.close(writing)
     assert done.returncode == 128 + signal.SIGPIPE
     assert done.stderr == ""
@@ -288,14 +293,7 @@ def test_a_broken_pipe_is_quiet(tmp_path: Path) -> None:
 
 def test_a_full_output_is_not_taken_for_a_full_store(tmp_path: Path) -> None:
     with open("/dev/full", "w") as full:
-        done = subprocess.run(
-            [str(BIN / "archipelago"), "config", "show"],
-            env={**os.environ, "ARCHIPELAGO_HOME": str(tmp_path)},
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            timeout=60,
-        )
+        done = show_settings(tmp_path, full.fileno())
     assert done.returncode == 7
     assert done.stderr == "archipelago: standard output: No space left on device\n"
 
