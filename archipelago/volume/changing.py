@@ -32,27 +32,20 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def changing(
-    ctx: Context, name: str, *others: str, if_free: bool = False
-) -> Iterator[Change]:
+def changing(ctx: Context, name: str, *others: str) -> Iterator[Change]:
     """Lock names and take the lease of the volume called `name`.
 
     Args:
         ctx: where.
         name: the volume that is to change.
         others: further names to lock (those that come into being).
-        if_free: leave it to another instance that ended without giving it back: its
-            next process still has what was answered and not flushed.
 
     Raises:
         VolumeNotFound: there is none.
         LeaseHeld: another instance has it.
         VolumeBusy: it was stopped after a failure.
     """
-    with (
-        ctx.locks.hold(name, *others),
-        settled_change_of(ctx, name, if_free=if_free) as change,
-    ):
+    with ctx.locks.hold(name, *others), settled_change_of(ctx, name) as change:
         yield change
 
 
@@ -60,9 +53,16 @@ def changing(
 def settled_change_of(
     ctx: Context, name: str, *, if_free: bool = False
 ) -> Iterator[Change]:
-    """As `changing`, for a caller that holds the lock of the name."""
+    """As `changing`, for a caller that holds the lock of the name.
+
+    Args:
+        ctx: where.
+        name: the volume that is to change.
+        if_free: leave it to another instance that ended without giving it back: its
+            next process still has what was answered and not flushed.
+    """
     with change_of(ctx, name, if_free=if_free) as change:
-        keep_marks(change)
+        _keep_marks(change)
         ctx.leases.settle(change.header.uuid)
         yield change
 
@@ -99,7 +99,7 @@ def replaced(name: str) -> VolumeBusy:
     return VolumeBusy(f'"{name}" was replaced just now: try again')
 
 
-def keep_marks(change: Change) -> None:
+def _keep_marks(change: Change) -> None:
     """Journal what was answered for a volume, and not flushed, before peers died.
 
     The mapper keeps it for this fence alone, and a lease that is given back has another

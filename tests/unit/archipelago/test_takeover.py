@@ -21,7 +21,7 @@ from archipelago.errors import LeaseHeld
 from archipelago.ids import ObjectId
 from archipelago.messenger import Call, Reply
 from archipelago.volume import compact as compact_module
-from archipelago.volume.changing import changing
+from archipelago.volume.changing import settled_change_of
 from archipelago.volume.clone import clone
 from archipelago.volume.compact import compact
 from archipelago.volume.context import Context, own_extent
@@ -106,7 +106,8 @@ def test_merging_tables_takes_nothing_over(
     assert seen == []
     with (
         pytest.raises(LeaseHeld, match='"v" is in use'),
-        changing(two, "v", if_free=True),
+        two.locks.hold("v"),
+        settled_change_of(two, "v", if_free=True),
     ):
         pass
     assert SEAL not in seen
