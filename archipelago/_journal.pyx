@@ -52,7 +52,7 @@ def journal_marks(data):
         record is not part of it.
 
     Raises:
-        MapFormatError: A whole record follows a damaged one.
+        MapFormatError: A record is damaged, not torn.
     """
     cdef journal_reader reader
     cdef Py_buffer view

@@ -86,6 +86,19 @@ static int deliver(const uint8_t *p, const struct journal_record *record,
     return 0;
 }
 
+/** Look at the next bytes of a torn record, which end at byte `end` of the journal. */
+static void look_for_gap(struct journal_reader *r, const uint8_t *p, size_t len,
+                         uint64_t end, bool final)
+{
+    for (size_t i = 0; i < len && !r->unit_used; i++)
+        r->unit_used = p[i] != 0;
+    if (end % JOURNAL_TEAR_BYTES != 0 && !final)
+        return;
+    if (!r->unit_used)
+        r->missing = true;
+    r->unit_used = false;
+}
+
 /**
  * Consume whole records; after a tear, look for a later record that is whole.
  * A record that goes on past `len` is left for the next call, or, if `final`, torn.
@@ -95,17 +108,22 @@ static int64_t consume(struct journal_reader *r, const uint8_t *p, size_t len,
                        bool final, journal_mark_fn *fn, void *ctx)
 {
     struct journal_record record;
+    uint64_t start = r->fed_bytes - len; /* of p, in the journal */
     size_t at = 0;
     while (at < len) {
         enum parsed got = parse(p + at, len - at, &record);
-        if (got == PARSED_SHORT && final)
+        if (got == PARSED_SHORT && final) {
             got = PARSED_BAD;
+            if (!r->torn)
+                r->missing = true; /* its end */
+        }
         if (!r->torn) {
             if (got == PARSED_WHOLE &&
                 (record.sequence != r->sequence || record.fence < r->fence)) {
                 if (record.sequence >= r->sequence)
                     return -EBADMSG;
                 got = PARSED_BAD; /* an earlier record once more: it adds nothing */
+                r->missing = true;
             }
             if (got == PARSED_SHORT)
                 break;
@@ -127,7 +145,9 @@ static int64_t consume(struct journal_reader *r, const uint8_t *p, size_t len,
             if (got == PARSED_WHOLE && record.sequence >= r->sequence)
                 return -EBADMSG;
         }
-        at += len - at < ALIGN ? len - at : ALIGN;
+        size_t step = len - at < ALIGN ? len - at : ALIGN;
+        look_for_gap(r, p + at, step, start + at + step, final && at + step == len);
+        at += step;
     }
     return (int64_t)at;
 }
@@ -179,7 +199,9 @@ int journal_reader_end(struct journal_reader *r)
     if (r->carry_len)
         rc = consume(r, r->carry, r->carry_len, true, NULL, NULL);
     r->carry_len = 0;
-    return rc < 0 ? (int)rc : 0;
+    if (rc < 0)
+        return (int)rc;
+    return r->torn && !r->missing ? -EBADMSG : 0;
 }
 
 void journal_reader_fini(struct journal_reader *r)

@@ -82,6 +82,7 @@ static_assert(sizeof(struct map_header_disk) == 128, "header");
 
 #define JOURNAL_RECORD_MAGIC     0x314c4e4au /* "JNL1" */
 #define JOURNAL_RECORD_MAX_BYTES (1u << 20)
+#define JOURNAL_TEAR_BYTES       512u /* a power cut leaves each of these old or new */
 
 enum journal_mark_kind {
     JOURNAL_PRESENT = 1, /* the sectors are in the epoch's extent */

@@ -162,10 +162,10 @@ def test_journal_ends_before_a_torn_record() -> None:
     assert journal_marks(first + first) == (2, len(first))
 
 
-def test_damage_before_a_whole_journal_record_is_an_error() -> None:
+@pytest.mark.parametrize("third", [b"", pack_journal_record(2, 1, [(100, 1, PRESENT)])])
+def test_damage_of_a_journal_record_is_an_error(third: bytes) -> None:
     first = pack_journal_record(0, 1, [(0, 4, PRESENT)])
     second = bytearray(pack_journal_record(1, 1, [(100, 1, PRESENT)]))
-    third = pack_journal_record(2, 1, [(100, 1, PRESENT)])
     for bit in range(len(second) * 8):
         second[bit // 8] ^= 1 << bit % 8
         with pytest.raises(MapFormatError):
