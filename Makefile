@@ -5,7 +5,9 @@
 PY := .venv/bin/python
 CTEST := ctest --output-on-failure --no-tests=error -j2
 
-.PHONY: help demo check bench soak setup lint types test test-c test-asan test-tsan \
+SOAK := soak-crash soak-nodes soak-fault soak-kill
+
+.PHONY: help demo check bench soak $(SOAK) setup lint types test test-c test-asan test-tsan \
 	test-python test-wheel clean
 
 help:
@@ -23,11 +25,27 @@ bench:
 	@scripts/setup.sh check
 	@$(PY) -m benchmarks.run
 
+# Every part runs to its end, two at a time.
 soak: setup
-	CRASH_STATES=$${CRASH_STATES:-500000} CRASH_PER_WORKLOAD=5000 $(PY) -m pytest -q -s tests/crash
-	FAULT_ALL=1 $(PY) -m pytest -q -s tests/fault/test_sweep.py
-	NODES_ROUNDS=$${NODES_ROUNDS:-1000} $(PY) -m pytest -q -s tests/nodes/test_rounds.py
-	KILL_ROUNDS=$${KILL_ROUNDS:-100} $(PY) -m pytest -q -s tests/integration
+	@$(MAKE) --no-print-directory --keep-going -j2 $(SOAK)
+	@echo "soak: all passed"
+
+soak-nodes: export NODES_ROUNDS ?= 1000
+soak-nodes: TESTS = tests/nodes
+soak-crash: export CRASH_STATES ?= 500000
+soak-crash: export CRASH_PER_WORKLOAD ?= 5000
+soak-crash: TESTS = tests/crash
+soak-fault: export FAULT_ALL ?= 1
+soak-fault: TESTS = tests/fault
+soak-kill: export KILL_ROUNDS ?= 100
+soak-kill: TESTS = tests/integration
+
+$(SOAK):
+	@mkdir -p build/soak
+	@echo "$@: begun, see build/soak/$@.log"
+	@$(PY) -m pytest -q -s $(TESTS) >build/soak/$@.log 2>&1 || \
+		{ tail -n 40 build/soak/$@.log; echo "$@: failed"; false; }
+	@echo "$@: $$(tail -n 1 build/soak/$@.log)"
 
 check: setup lint types test
 	@echo "check: all passed"
