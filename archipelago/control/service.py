@@ -29,6 +29,7 @@ from archipelago.control.operations import (
 from archipelago.errors import ArchipelagoError, IoError, UsageError, to_reply
 from archipelago.messenger import Messenger
 from archipelago.volume.context import Context, Limits
+from archipelago.volume.departed import await_departed
 from archipelago.volume.open import close_all_stale
 from xseg import Port, Request, Segment
 from xseg.constants import BLOCK_MAX_BYTES, PORT_CONTROL, Flag, Op
@@ -99,6 +100,8 @@ class ControlService:
         """
         ctx = self.context
         try:
+            # Nothing is read before the deeds of a control half that died have ended.
+            await_departed(self._segment)
             # Shows other instances on this store that somebody is here.
             ctx.leases.acquire(ctx.instance, f"instance {ctx.instance.hex()}")
             self.maintenance.keep_left()

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a vlmcd that died has left under way at peers that live.
+"""What processes that died have left under way at peers that live.
 
-A blocker goes on with the writes that it took from a dead vlmcd.  The next vlmcd must
-not write before they have ended: an old write that the system delays would land on
-top of a new one.
+A blocker goes on with what it took from a dead vlmcd or mapperd.  Who comes next must
+not act before that has ended: an old write that the system delays would land on top of
+a new one, an old header would replace what was read in the meantime, and a lease would
+be given back that is held again.
 """
 
 from __future__ import annotations
@@ -12,18 +13,19 @@ import time
 
 from archipelago.errors import BackendUnavailable
 from xseg import Segment
-from xseg.constants import PORT_BLOCKERB, PORT_MAPPERD
+from xseg.constants import PORT_BLOCKERB, PORT_BLOCKERM, PORT_MAPPERD
 
 __all__ = ["await_departed"]
 
 #: How long they may take [s].
 PATIENCE = 20.0
+_SERVERS = (PORT_BLOCKERB, PORT_BLOCKERM, PORT_MAPPERD)
 #: Time between two looks [s].
 _PAUSE = 0.001
 
 
 def await_departed(segment: Segment) -> None:
-    """Wait until blockerb and mapperd serve nothing whose sender is dead.
+    """Wait until blockers and mapperd serve nothing whose sender is dead.
 
     Raises:
         BackendUnavailable: they do not come to an end.
@@ -32,7 +34,7 @@ def await_departed(segment: Segment) -> None:
     while _departed(segment):
         if time.monotonic() >= deadline:
             raise BackendUnavailable(
-                "requests of a vlmcd that died do not end: the storage hangs"
+                "requests of a process that died do not end: the storage hangs"
             )
         time.sleep(_PAUSE)
 
@@ -42,8 +44,9 @@ def _departed(segment: Segment) -> bool:
     requests = segment.requests()
     living = {port.owner_pid for port in segment.ports() if port.alive}
     return any(
-        rq.state == "serving"
-        and rq.dst_port in (PORT_BLOCKERB, PORT_MAPPERD)
+        rq.state in ("submitted", "serving")
+        and rq.dst_port in _SERVERS
         and rq.owner_pid not in living
+        and rq.op != "NOTIFY"  # is answered when something happens, and changes nothing
         for rq in requests
     )
