@@ -181,7 +181,7 @@ static void append_end(struct map *map, int rc)
 static void append_torn(struct map *map)
 {
     map->journal.torn = true;
-    append_end(map, -EIO);
+    append_end(map, -EAGAIN); /* until a checkpoint brings a new journal */
 }
 
 static void fill_record(struct map_io *io, void *data)
@@ -194,6 +194,7 @@ static void fill_record(struct map_io *io, void *data)
 static void flushed_all(struct map_io *io)
 {
     struct map *map = map_of(io);
+    map->append.compared = false; /* blockerm may have died before it did */
     if (io->result < 0)
         map->journal.torn = true; /* it is there, and will not become durable */
     append_end(map, io->result < 0 ? (int)io->result : 0);
@@ -261,6 +262,7 @@ static void append_done(struct map_io *io)
         map->journal.unsure = true;
     if (map_io_is_away(rc) && !map->m->stopping)
         rc = -EIO; /* for too long; the error itself would say that we are away */
+    map->append.compared = rc == 0; /* APPEND ends with it */
     append_end(map, rc < 0 ? (int)rc : 0);
 }
 

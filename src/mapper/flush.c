@@ -106,7 +106,6 @@ static void round_step(struct map *map)
 
 void flush_appended(struct map *map, int rc)
 {
-    map->append.compared = true; /* each append compares it */
     if (rc < 0)
         round_end(map, rc);
     else

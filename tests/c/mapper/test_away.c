@@ -19,7 +19,10 @@ static void come_and_go(int death)
     fake_blocker_resume(&rig.fake);
 }
 
-static void append_over(int death, bool applied)
+/** What became of an append when blockerm went. */
+enum fate { NOT_STORED, STORED, STORED_IN_PART, STORED_AND_FENCED };
+
+static void append_over(int death, enum fate fate)
 {
     begin();
     push_layer(3, 0, 100);
@@ -31,29 +34,36 @@ static void append_over(int death, bool applied)
     rig_submit(&rig, &flush);
     rig_submit(&rig, &read);
     rig_run(&rig, 20);
-    if (applied) { /* it was stored, and nobody said so */
+    if (fate != NOT_STORED) { /* nobody said so */
         struct journal_mark mark = {0, 1, JOURNAL_PRESENT};
         struct xseg_object name = fake_journal_name(header.uuid, 1);
         uint8_t record[64];
         size_t len = journal_record_pack(record, 0, header.fence, &mark, 1);
-        fake_put(&rig.fake, &name, 0, record, len);
+        fake_put(&rig.fake, &name, 0, record, fate == STORED_IN_PART ? 20 : len);
     }
+    if (fate == STORED_AND_FENCED)
+        rig.fake.fence = header.fence + 1; /* blockerm died before it looked */
     come_and_go(death);
-    CHECK_EQ(rig_wait(&rig, &flush), 0);
+    static const int answers[] = {0, 0, -EAGAIN, -ESTALE};
+    CHECK_EQ(rig_wait(&rig, &flush), answers[fate]);
     CHECK_EQ(rig_wait(&rig, &read), 1);
-    CHECK_EQ(journal()->size, journal_record_bytes(1)); /* once */
-    CHECK_EQ(rig.fake.nr_ops[XSEG_OP_FLUSH], applied);  /* and it is durable */
-    CHECK_EQ(rig_mark(&rig, h, 5, 1, 0, 2), 0);
-    CHECK_EQ(rig_flush(&rig, h, 2), 0);
+    if (fate < STORED_IN_PART) {
+        bool stored = fate == STORED;
+        CHECK_EQ(journal()->size, journal_record_bytes(1)); /* once */
+        CHECK_EQ(rig.fake.nr_ops[XSEG_OP_FLUSH], stored);   /* and it is durable */
+        CHECK_EQ(rig.fake.nr_compares, stored);
+        CHECK_EQ(rig_mark(&rig, h, 5, 1, 0, 2), 0);
+        CHECK_EQ(rig_flush(&rig, h, 2), 0);
+    }
+    CHECK_EQ(rig_info(&rig, h).needs_checkpoint, fate == STORED_IN_PART);
     end();
 }
 
 static void test_blockerm_goes_and_comes_back(void)
 {
-    for (size_t i = 0; i < sizeof deaths / sizeof *deaths; i++) {
-        append_over(deaths[i], false);
-        append_over(deaths[i], true);
-    }
+    for (size_t i = 0; i < sizeof deaths / sizeof *deaths; i++)
+        for (int fate = NOT_STORED; fate <= STORED_AND_FENCED; fate++)
+            append_over(deaths[i], (enum fate)fate);
 }
 
 /** It goes while it is asked what became of an append, and while that is flushed. */

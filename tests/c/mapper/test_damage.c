@@ -20,7 +20,7 @@ static void test_a_record_torn_while_running(void)
         .armed = true, .op = XSEG_OP_APPEND, .result = -EIO, .apply = 20};
     CHECK_EQ(rig_flush(&rig, h, 2), -EIO);
     CHECK_EQ(rig_info(&rig, h).needs_checkpoint, 0); /* not asked yet */
-    CHECK_EQ(rig_flush(&rig, h, 2), -EIO);
+    CHECK_EQ(rig_flush(&rig, h, 2), -EAGAIN);
     CHECK_EQ(rig_info(&rig, h).needs_checkpoint, 1);
     CHECK_EQ(rig_flush(&rig, h, 2), -EAGAIN);
     CHECK_EQ(rig_hold(&rig, h, &info), 0);
