@@ -38,7 +38,6 @@ class Maintenance:
         self._life: Life = None
         self._rounds = 0
         self._left = Left(ctx)
-        self._left_rounds = 0
         self._thread = threading.Thread(
             target=self._run, name="archipelago-maintenance", daemon=True
         )
@@ -59,7 +58,10 @@ class Maintenance:
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()
-        self._left.settle()
+        if self._ctx.composer_life() is None:
+            self._left.settle()
+        # Else what was left waits for the next control half: a vlmcd that lives may
+        # have such a volume open, and not have noticed yet that its mapper is another.
 
     def round(self) -> None:
         """Do what there is to do now."""
@@ -69,7 +71,7 @@ class Maintenance:
             self._compactions,
             self._broken,
             self._stale,
-            self._wait_for_clients,
+            self._left.round,
         ):
             try:
                 step()
@@ -145,9 +147,3 @@ class Maintenance:
                 log.warning('"%s" is not closed yet: %s', name, error)
                 continue
             log.info('"%s" is closed: the vlmcd that had it open is gone', name)
-
-    def _wait_for_clients(self) -> None:
-        """Have writes that were left durable, once their clients had time to come."""
-        self._left_rounds += 1
-        if self._left_rounds >= _STALE_ROUNDS:
-            self._left.settle()

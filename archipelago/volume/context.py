@@ -4,13 +4,19 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import queue
 import threading
 from dataclasses import dataclass, field
 
 from archipelago._header import Header, pack_header
-from archipelago.errors import ArchipelagoError, NotRunning, VolumeBusy
+from archipelago.errors import (
+    ArchipelagoError,
+    BackendUnavailable,
+    NotRunning,
+    VolumeBusy,
+)
 from archipelago.ids import ObjectId, extent_id, journal_id, lease_id
 from archipelago.messenger import Messenger
 from archipelago.volume.headers import Headers
@@ -60,6 +66,7 @@ class OpenMap:
         fence: of the lease; 0 without.
         opener: which life of vlmcd has it open.
         broken: why its map was given up, or empty.
+        left: answered writes wait for who opens it next under its fence.
     """
 
     header: Header
@@ -68,6 +75,7 @@ class OpenMap:
     fence: int
     opener: Life
     broken: str = ""
+    left: bool = False
 
     def check(self) -> None:
         """Raise if the map was given up after a failure."""
@@ -149,7 +157,8 @@ class Context:
             target=self._bury, name="archipelago-lost", daemon=True
         )
         self._growing: set[str] = set()
-        self._growing_guard = threading.Lock()
+        self._left: set[bytes] = set()
+        self._noted_guard = threading.Lock()
 
     def composer_life(self) -> Life:
         """Tell one life of vlmcd from the next: what an earlier one opened is stale."""
@@ -161,12 +170,12 @@ class Context:
     def compact_soon(self, header: Header) -> None:
         """Note a map whose stack may be worth merging in the background."""
         if len(header.stack) > self.limits.stack_soft:
-            with self._growing_guard:
+            with self._noted_guard:
                 self._growing.add(header.name)
 
     def take_growing(self) -> list[str]:
         """Take the names noted by `compact_soon`."""
-        with self._growing_guard:
+        with self._noted_guard:
             names = sorted(self._growing)
             self._growing.clear()
         return names
@@ -186,7 +195,8 @@ class Context:
     def give_up(self, opened: OpenMap, why: str) -> None:
         """Stop a volume: its I/O ends with errors from now on, until it is closed.
 
-        Nothing that was flushed is lost.  What was not is: better than to let it land
+        Nothing that was answered is lost if it is opened again in the same epoch and
+        under the same fence; else what was not flushed is: better than to let it land
         where a snapshot or another instance would see it.
         """
         opened.broken = why
@@ -222,12 +232,53 @@ class Context:
     def let_go(self, opened: OpenMap) -> None:
         """Forget the map of an open volume, and give up the right to its extent.
 
+        What was answered and not flushed waits for who opens it next (`OpenMap.left`),
+        unless its data cannot become durable.
+
         Raises:
             ArchipelagoError: somebody may still write to the extent.
         """
-        self.maps.close(opened.handle)
         if opened.read_only:
+            self.maps.close(opened.handle)
             return
+        unflushed = self._worth_keeping(opened)
+        if unflushed:
+            opened.left = True
+            with self._noted_guard:
+                self._left.add(opened.header.uuid)
+        try:
+            self.maps.close(opened.handle, drop=not unflushed)
+        finally:
+            self._release_extent(opened)
+
+    def take_left(self) -> set[bytes]:
+        """Take the volumes (uuid) of which `let_go` left answered writes."""
+        with self._noted_guard:
+            left, self._left = self._left, set()
+        return left
+
+    def _worth_keeping(self, opened: OpenMap) -> bool:
+        """True if marks of a map were not flushed, and their data may be durable yet.
+
+        After a failed sync nobody knows what a file holds, and the next sync may say
+        nothing of it.
+        """
+        try:
+            if not self.maps.info(opened.handle).dirty_marks:
+                return False
+            if not opened.broken:
+                self.store.flush(own_extent(opened.header))
+        except (NotRunning, BackendUnavailable):
+            return True
+        except ArchipelagoError as error:
+            if error.number != errno.ESTALE:  # the map was closed before
+                log.warning(
+                    '"%s" loses unflushed writes: %s', opened.header.name, error
+                )
+            return False
+        return True
+
+    def _release_extent(self, opened: OpenMap) -> None:
         try:
             self.store.release_extent(own_extent(opened.header))
         except NotRunning:

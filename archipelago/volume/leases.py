@@ -195,6 +195,16 @@ class Leases:
         """
         self._count_back(uuid, give_back=False)
 
+    def leave(self, uuid: bytes) -> None:
+        """Count back, and hold it for whoever takes it next: writes wait for it."""
+        with self._guard:
+            held = self._held.get(uuid)
+            if held is not None and held.users == 1 and not held.gone:
+                held.kept = held.inherited = True
+                held.stopped = False
+                return
+        self.abandon(uuid)
+
     def forget(self, uuid: bytes, others: Sequence[ObjectId] = ()) -> None:
         """Delete the lease object of a volume that is removed, held or not.
 

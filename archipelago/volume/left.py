@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes that a dead process had answered, of volumes that nobody has opened since.
+"""Writes that were answered and not flushed, of volumes that nobody has open now.
 
-Their marks wait in the mark log for who opens the volume under the same fence.  If
-nobody did, the lease would run out, another instance could take it over, and the writes
-would be gone, though the supervisor still has them.  So the next control half keeps
-these leases, and when clients have had time to come back it makes the marks durable and
-gives the leases back.
+A process died, or a volume was given up.  Their marks wait in the mark log for who
+opens the volume under the same fence.  If nobody did, the lease would run out, another
+instance could take it over, and the writes would be gone, though the supervisor still
+has them.  So these leases are kept, and when clients have had time to come back the
+marks are made durable and the leases given back.
 
 One thread at a time: the one that starts and stops, between them
 `archipelago.control.maintenance`.
@@ -22,20 +22,24 @@ from archipelago.volume.context import Context
 
 log = logging.getLogger(__name__)
 
+#: Rounds of maintenance for which clients have time to come back.
+ROUNDS = 10
+
 
 class Left:
-    """What an earlier process of this instance left.
+    """What waits for somebody to open it.
 
     Args:
-        ctx: of the present one.
+        ctx: where.
     """
 
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
-        self._waiting: set[bytes] = set()
+        #: For how many rounds each has waited.
+        self._waiting: dict[bytes, int] = {}
 
     def keep(self) -> None:
-        """Keep the leases of the volumes with marks that wait.
+        """Keep the leases of the volumes that an earlier process left.
 
         Called once, before anybody is served.  Who opens such a volume has its lease.
 
@@ -45,12 +49,26 @@ class Left:
         for uuid in self._ctx.maps.left():
             self._keep(uuid)
 
+    def round(self) -> None:
+        """Take in what was left since the last round; settle what waited enough."""
+        for uuid in self._ctx.take_left():
+            self._keep(uuid)
+        for uuid in self._waiting:
+            self._waiting[uuid] += 1
+        self._settle({uuid for uuid, age in self._waiting.items() if age >= ROUNDS})
+
     def settle(self) -> None:
         """Make durable what still waits, and give the leases back."""
-        if not self._waiting:
+        for uuid in self._ctx.take_left():
+            self._waiting[uuid] = 0
+        self._settle(set(self._waiting))
+
+    def _settle(self, due: set[bytes]) -> None:
+        if not due:
             return
-        waiting = self._waiting.intersection(self._ctx.maps.left())
-        self._waiting.clear()
+        waiting = due.intersection(self._ctx.maps.left())
+        for uuid in due:
+            del self._waiting[uuid]
         for uuid in list(waiting):
             if not self._ctx.leases.left(uuid):
                 log.warning("writes of volume %s that wait are void", uuid.hex())
@@ -66,7 +84,7 @@ class Left:
                 self._keep(header.uuid)
 
     def _keep(self, uuid: bytes) -> None:
-        self._waiting.add(uuid)
+        self._waiting[uuid] = 0
         fence = self._ctx.leases.left(uuid)
         try:
             if fence:

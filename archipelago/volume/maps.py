@@ -65,9 +65,16 @@ class Maps:
             name = unpack_header(header).name
             raise MapCorrupt(f'"{name}" is damaged: {error}') from error
 
-    def close(self, handle: int) -> None:
-        """Forget a map.  Marks that were not flushed are dropped."""
-        self._call(Op.CLOSE, handle, ok=errno.ESTALE)
+    def close(self, handle: int, *, drop: bool = False) -> None:
+        """Forget a map, if it is still there.
+
+        Args:
+            handle: the map's.
+            drop: also its marks that were not flushed.  Otherwise they wait for who
+                opens the volume in the same epoch under the same fence.
+        """
+        flags = Flag.FORCE if drop else Flag(0)
+        self._call(Op.CLOSE, handle, flags=flags, ok=errno.ESTALE)
 
     def hold(self, handle: int) -> JournalInfo:
         """Hold appends back until `follow`; say where the journal stands."""
@@ -92,13 +99,13 @@ class Maps:
         self._call(Op.FLUSH, handle, args=(_ALL_GENERATIONS,))
 
     def left(self) -> list[bytes]:
-        """List volumes (uuid) with marks that a dead process left, and no open map."""
+        """List volumes (uuid) with marks that wait, and no open map."""
         size = ObjectName.LAYOUT.size
         reply = self._call(Op.LIST, room=_LEFT_MOST * size, record=size)
         return [n.id[:16] for n in unpack_object_names(reply.data, reply.result)]
 
     def give_up_left(self, uuid: bytes) -> None:
-        """Forget the marks that a dead process left of a volume."""
+        """Forget the marks of a volume that wait."""
         self._call(Op.DELETE, target=lease_id(uuid))
 
     def runs(self, handle: int, offset: int, size: int) -> Iterator[Run]:

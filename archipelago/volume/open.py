@@ -163,7 +163,9 @@ def _close(ctx: Context, opened: OpenMap) -> None:
         if not opened.read_only:
             ctx.leases.abandon(uuid)
         raise
-    if not opened.read_only:
+    if opened.left:
+        ctx.leases.leave(uuid)
+    elif not opened.read_only:
         ctx.leases.give_back(uuid)
 
 

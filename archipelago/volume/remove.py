@@ -80,6 +80,7 @@ def _give_back(ctx: Context, header: Header) -> None:
         own = [entry_object(entry) for entry in header.stack if entry.owned]
         if not header.flags & VolumeFlag.READONLY:
             own += [own_extent(header), journal_id(header.uuid, header.journal)]
+            ctx.maps.give_up_left(header.uuid)
         ctx.reclaimer.add(own)
         ctx.leases.forget(header.uuid, own)
     except ArchipelagoError as error:

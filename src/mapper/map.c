@@ -100,10 +100,7 @@ void map_close(struct map *map, int error)
         op_reply(op, error);
     }
     flush_fail(map, error);
-    if (m->stopping)
-        mark_log_leave(&m->marks, &map->marks);
-    else
-        mark_log_forget(&m->marks, &map->marks);
+    mark_log_leave(&m->marks, &map->marks);
     if (map->handle && m->slots[map->slot] == map) {
         m->slots[map->slot] = NULL;
         map_put(map);

@@ -50,6 +50,8 @@ static void serve_map(struct mapper *m, struct map_op *op, uint64_t handle)
         map_info_serve(op);
         break;
     default: /* XSEG_OP_CLOSE */
+        if (op->flags & XSEG_F_FORCE)
+            mark_log_drop(&m->marks, &map->marks);
         map_close(map, -ESTALE);
         op_reply(op, 0);
         break;

@@ -112,7 +112,6 @@ static struct mark_slot *begin_chunk(struct mark_log *log, struct mark_owner *ow
     slot->generation = generation;
     slot->nr = 0;
     slot->open = true;
-    slot->adopted = false;
     store32(&slot->chunk->magic, MARK_CHUNK_MAGIC);
     store32(&slot->chunk->nr, 0);
     store64(&slot->chunk->uuid[0], uuid[0]);
@@ -295,14 +294,13 @@ void mark_log_release(struct mark_log *log, struct mark_owner *owner, uint64_t b
 }
 
 /** All slots leave their owner, oldest first. */
-static void part(struct mark_log *log, struct mark_owner *owner, bool keep_adopted,
-                 bool keep_own)
+static void part(struct mark_log *log, struct mark_owner *owner, bool keep)
 {
     struct list *link;
     while ((link = list_pop_front(&owner->slots))) {
         struct mark_slot *slot = LIST_ENTRY(link, struct mark_slot, link);
         log->nr_owned--;
-        if (slot->adopted ? keep_adopted : keep_own)
+        if (keep)
             slot_orphan(log, slot);
         else
             slot_free(log, slot);
@@ -311,17 +309,12 @@ static void part(struct mark_log *log, struct mark_owner *owner, bool keep_adopt
 
 void mark_log_drop(struct mark_log *log, struct mark_owner *owner)
 {
-    part(log, owner, false, false);
-}
-
-void mark_log_forget(struct mark_log *log, struct mark_owner *owner)
-{
-    part(log, owner, true, false);
+    part(log, owner, false);
 }
 
 void mark_log_leave(struct mark_log *log, struct mark_owner *owner)
 {
-    part(log, owner, true, true);
+    part(log, owner, true);
 }
 
 /* ---- taking over ---- */
@@ -388,7 +381,6 @@ void mark_log_adopt(struct mark_log *log, struct mark_owner *owner)
             continue;
         }
         slot->generation = 0;
-        slot->adopted = true;
         list_remove(&slot->link);
         list_push_back(&owner->slots, &slot->link);
         log->nr_owned++;

@@ -60,8 +60,7 @@ struct mark_slot {
     uint64_t sequence;
     uint64_t generation;
     uint32_t nr;
-    bool open;    /* takes more records */
-    bool adopted; /* found, not made, by its owner */
+    bool open; /* takes more records */
 };
 
 struct mark_log {
@@ -131,9 +130,6 @@ void mark_log_bury(struct mark_log *log, const uint8_t uuid[16]);
  * uuid with another key are given back.
  */
 void mark_log_adopt(struct mark_log *log, struct mark_owner *owner);
-/** The owner goes without its marks: what it made is given back, what it adopted is
- * left for the next one. */
-void mark_log_forget(struct mark_log *log, struct mark_owner *owner);
 /** The owner goes and leaves all its marks for the next one. */
 void mark_log_leave(struct mark_log *log, struct mark_owner *owner);
 

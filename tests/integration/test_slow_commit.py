@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A header that a dead control half had sent off does not replace what came after it."""
+"""A header that a dead control half had sent off replaces nothing that came later."""
 
 from __future__ import annotations
 

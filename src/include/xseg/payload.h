@@ -62,7 +62,9 @@
  *  UPDATE   handle, data = header bytes            map now follows that header (new
  *                                                  journal, epoch, stack or size); -EINVAL
  *                                                  changes nothing, appends go on
- *  CLOSE    handle                                 forgotten; unflushed marks are dropped
+ *  CLOSE    handle, [FORCE]                        forgotten; marks that were not flushed
+ *                                                  wait for an OPEN with the same epoch
+ *                                                  and fence; with FORCE they are dropped
  *  MAPR     handle, offset, size, [data]           result = n struct xseg_run in data, or
  *                                                  inline if data_off is 0 (at most
  *                                                  XSEG_INLINE_RUNS): in order, without

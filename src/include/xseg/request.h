@@ -58,7 +58,8 @@ enum xseg_flag {
     XSEG_F_FLUSH = 1u << 1, /* flush what came before, first */
     XSEG_F_NOSYNC =
         1u << 2, /* do not wait: ACQUIRE fails at once, CREATE may defer sync */
-    XSEG_F_FORCE = 1u << 3,  /* RELEASE breaks another's lease; CLOSE ignores users */
+    XSEG_F_FORCE = 1u << 3,  /* RELEASE breaks another's lease; CLOSE ignores users, and
+                                at the mapper what was not flushed */
     XSEG_F_RDONLY = 1u << 4, /* OPEN without the lease */
     XSEG_F_HOLD = 1u << 5,   /* OPEN/CLOSE of the administrator, idempotent */
     XSEG_F_ZERO = 1u << 6,   /* MAPW: the range becomes zeros */

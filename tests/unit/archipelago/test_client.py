@@ -110,6 +110,27 @@ def test_a_volume_that_was_given_back_and_taken_again_is_not_in_doubt(
     assert volume.pread(6, 0) == b"before"
 
 
+@pytest.mark.parametrize("why", ["lost", "given up"])
+def test_a_volume_that_was_stopped_keeps_what_it_had_answered(
+    apart: Apart, volume: Volume, why: str
+) -> None:
+    """Its vlmcd dies before anybody was told: so nobody may miss anything."""
+    ctx = apart.ctx
+    uuid = ctx.headers.get("v").uuid
+    volume.flush()
+    volume.pwrite(b"answered", BLOCK)
+    if why == "lost":
+        held = dict(ctx.leases.all())[uuid]
+        ctx.renewer._lose(uuid, held, "the store does not answer")
+    else:
+        opened = ctx.table.get("v")
+        assert opened is not None
+        ctx.give_up(opened, "a test wants it")
+    apart.restart_vlmcd()
+    volume.flush()
+    assert volume.pread(8, BLOCK) == b"answered"
+
+
 def another_has_had(ctx: Context, uuid: bytes) -> None:
     """Another node takes a volume's lease and gives it back."""
     other = replace(ctx.leases.ask, owner=(b"n" * 16).hex())
