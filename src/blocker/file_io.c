@@ -68,11 +68,12 @@ static void finish_read(struct file_op *op)
         file_join_of(op->io)->success = (int64_t)got;
 }
 
-/** Failures of a durable write that say nothing about earlier writes. */
+/** Failures of a durable write that say nothing about earlier writes.  A lack of space
+ *  does: where blocks are allocated late, it is also how pages of earlier writes are
+ *  lost, and this write was told of it in place of their flush. */
 static bool is_local_error(int rc)
 {
-    return rc == -ENOSPC || rc == -EDQUOT || rc == -EFBIG || rc == -EINVAL ||
-           rc == -EBADF || rc == -EPERM;
+    return rc == -EFBIG || rc == -EINVAL || rc == -EBADF || rc == -EPERM;
 }
 
 /** False if the file is so new that its inode or a directory was not synced yet. */

@@ -6,7 +6,8 @@
  * At most one sync of a file runs; who asks while it runs and has newer writes waits
  * for the next one, which covers all that asked.  A failed sync sticks: the kernel
  * reports a lost page once and then calls it clean, so a later success would be a lie.
-
+ * So it is also the answer to those who wait for the next one, and to those whose sync
+ * ended well after a durable write had been told of the loss.
  */
 #include "blocker/file.h"
 
@@ -36,13 +37,14 @@ static void finished(struct file_call *call)
     file->syncing = false;
     if (rc < 0)
         file_sync_fail(file, rc);
-    else
+    rc = file->sync_error;
+    if (rc == 0)
         file->nr_durable = file->nr_syncing;
     list_init(&waiters);
     while ((link = list_pop_front(&file->sync_waiters)) != NULL)
         list_push_back(&waiters, link);
     while ((link = list_pop_front(&file->next_sync_waiters)) != NULL)
-        list_push_back(&file->sync_waiters, link);
+        list_push_back(rc == 0 ? &file->sync_waiters : &waiters, link);
     if (!list_empty(&file->sync_waiters))
         start(file);
     while ((link = list_pop_front(&waiters)) != NULL) {

@@ -43,6 +43,9 @@ static unsigned nr_syncs;   /* fsync, fdatasync, syncfs */
 static unsigned nr_calls;   /* all that can fail */
 static unsigned fail_at;    /* the one of them that fails; 0: none */
 static bool named_unsynced; /* a rename gave a name to bytes that were not durable */
+static pthread_cond_t held_changed = PTHREAD_COND_INITIALIZER;
+static enum { NOT_HELD, TO_HOLD, HELD } held; /* a sync */
+static int held_error;                        /* what it answers */
 
 static void mark(ino_t ino)
 {
@@ -97,17 +100,29 @@ static bool strikes(void)
     return ++nr_calls == fail_at;
 }
 
+/** Stop if this sync is to stop.  What it answers then, or 0.  Locked. */
+static int stop_if_wanted(void)
+{
+    if (held != TO_HOLD)
+        return 0;
+    held = HELD;
+    pthread_cond_broadcast(&held_changed);
+    while (held == HELD)
+        pthread_cond_wait(&held_changed, &lock);
+    return held_error;
+}
+
 static int sync_call(int fd, int (*call)(int))
 {
     pthread_mutex_lock(&lock);
     nr_syncs++;
-    bool fails = strikes();
-    if (!fails)
+    int error = strikes() ? EIO : stop_if_wanted();
+    if (!error)
         unmark(inode_of(fd));
     pthread_mutex_unlock(&lock);
-    if (!fails)
+    if (!error)
         return call(fd);
-    errno = EIO;
+    errno = error;
     return -1;
 }
 
@@ -295,4 +310,28 @@ bool calls_disarm(void)
     fail_at = 0;
     pthread_mutex_unlock(&lock);
     return struck;
+}
+
+void calls_hold(int error)
+{
+    pthread_mutex_lock(&lock);
+    held = TO_HOLD;
+    held_error = error;
+    pthread_mutex_unlock(&lock);
+}
+
+void calls_await_held(void)
+{
+    pthread_mutex_lock(&lock);
+    while (held != HELD)
+        pthread_cond_wait(&held_changed, &lock);
+    pthread_mutex_unlock(&lock);
+}
+
+void calls_let_go(void)
+{
+    pthread_mutex_lock(&lock);
+    held = NOT_HELD;
+    pthread_cond_broadcast(&held_changed);
+    pthread_mutex_unlock(&lock);
 }

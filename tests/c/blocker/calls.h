@@ -24,4 +24,11 @@ void calls_arm(unsigned k);
 /** Stop failing; true if a call failed. */
 bool calls_disarm(void);
 
+/** The next sync stops before it does anything, and fails then if `error` is not 0. */
+void calls_hold(int error);
+/** Wait until it has stopped. */
+void calls_await_held(void);
+/** It goes on. */
+void calls_let_go(void);
+
 #endif

@@ -162,6 +162,77 @@ static void test_a_failed_sync_is_never_forgotten(void)
     restart();
 }
 
+/** A sync fails while somebody waits for the next one: the kernel would tell that one
+ *  that all is well. */
+static void test_who_waits_behind_a_failed_sync_is_told(void)
+{
+    struct xseg_object e = extent_name(10, 1), f = extent_name(11, 1);
+
+    CHECK_EQ(do_write(s, &e, 0, data, 4096, XSEG_F_FUA), 4096);
+    CHECK_EQ(do_write(s, &f, 0, data, 4096, XSEG_F_FUA), 4096);
+    CHECK_EQ(do_flush(s, &whole_store), 0);
+    for (int whole = 0; whole < 2; whole++) {
+        CHECK_EQ(do_write(s, &e, 0, data, 4096, 0), 4096);
+        calls_hold(EIO);
+        struct xseg_request *first = ask(s, XSEG_OP_FLUSH, whole ? &whole_store : &e);
+        send_only(s, first);
+        calls_await_held();
+        CHECK_EQ(do_write(s, &e, 8192, data, 4096, 0), 4096);
+        struct xseg_request *second = ask(s, XSEG_OP_FLUSH, &e);
+        send_only(s, second);
+        CHECK_EQ(do_write(s, &f, 0, data, 4096, 0), 4096); /* the second is there */
+        calls_let_go();
+        CHECK_EQ(await(s, first), -EIO);
+        CHECK_EQ(await(s, second), -EIO);
+        xseg_request_free(s->port, first);
+        xseg_request_free(s->port, second);
+        CHECK_EQ(do_flush(s, &e), -EIO);
+        CHECK_EQ(do_flush(s, &f), 0);
+        restart();
+        CHECK_EQ(do_flush(s, &whole_store), 0);
+    }
+}
+
+/** A durable write is told what was lost of earlier ones, also for want of space: no
+ *  flush of those may end well, though the kernel does not tell it any more. */
+static void test_a_failed_durable_write_fails_flushes(void)
+{
+    static const int errors[] = {EIO, ENOSPC, EDQUOT};
+    struct xseg_object e = extent_name(12, 1);
+    struct xseg_request *rq;
+
+    for (size_t i = 0; i < sizeof errors / sizeof errors[0]; i++) {
+        CHECK_EQ(do_write(s, &e, 0, data, 4096, XSEG_F_FUA), 4096);
+        CHECK_EQ(do_write(s, &e, 4096, data, 4096, 0), 4096);
+        calls_hold(errors[i]);
+        rq = ask(s, XSEG_OP_WRITE, &e);
+        rq->size = 4096;
+        rq->flags = XSEG_F_FUA;
+        send_only(s, rq);
+        calls_await_held();
+        calls_let_go();
+        CHECK_EQ(await(s, rq), -errors[i]);
+        xseg_request_free(s->port, rq);
+        CHECK_EQ(do_flush(s, &e), -errors[i]);
+        restart();
+    }
+    /* nor one that is under way */
+    CHECK_EQ(do_write(s, &e, 0, data, 4096, XSEG_F_FUA), 4096);
+    CHECK_EQ(do_write(s, &e, 4096, data, 4096, 0), 4096);
+    calls_hold(0);
+    rq = ask(s, XSEG_OP_FLUSH, &e);
+    send_only(s, rq);
+    calls_await_held();
+    calls_arm(2); /* after the write itself */
+    CHECK_EQ(do_write(s, &e, 0, data, 4096, XSEG_F_FUA), -EIO);
+    CHECK(calls_disarm());
+    calls_let_go();
+    CHECK_EQ(await(s, rq), -EIO);
+    xseg_request_free(s->port, rq);
+    restart();
+    CHECK_EQ(do_flush(s, &e), 0);
+}
+
 static void test_releasing_forgets_no_failed_sync(void)
 {
     struct xseg_object e = extent_name(8, 1), f = extent_name(9, 1);
@@ -387,6 +458,8 @@ int main(int argc, char **argv)
     test_a_flush_with_nothing_to_do_makes_no_call();
     test_what_another_process_left_is_flushed();
     test_a_failed_sync_is_never_forgotten();
+    test_who_waits_behind_a_failed_sync_is_told();
+    test_a_failed_durable_write_fails_flushes();
     test_releasing_forgets_no_failed_sync();
     test_seals_survive_each_failure();
     test_headers_survive_each_failure();
