@@ -11,7 +11,8 @@
  *   file_proven.c  which objects this process has flushed
  *   file_op.c      pieces of ios
  *   file_inline.c  small transfers at once
- *   file_io.c      READ, WRITE, ZERO, FLUSH
+ *   file_io.c      READ, WRITE, ZERO
+ *   file_flush.c   FLUSH
  *   file_hold.c    the right to write to an extent
  *   file_seal.c    RELEASE of an extent
  *   file_copy.c    copying a file
@@ -117,6 +118,8 @@ struct file_store {
     struct list dirty_fds; /* with acknowledged writes that are not durable */
 
     /* file_proven.c */
+    struct list proofs;         /* first flushes and journals', under way */
+    struct list waiting_proofs; /* each behind one of the same object */
     struct hashtab proven;
     bool all_proven;
     int sync_error; /* of the whole filesystem: sticks */
@@ -250,8 +253,9 @@ struct file_fd {
 
     /* file_append.c */
     bool appending;
-    bool appended;            /* first append done: inode and name are durable */
-    struct list append_queue; /* struct file_op */
+    bool appended;             /* first append done: inode and name are durable */
+    struct list append_queue;  /* struct file_op */
+    struct list flush_waiters; /* struct file_join, behind the append under way */
 };
 
 int file_fds_init(struct file_store *store);
@@ -326,8 +330,9 @@ void file_unprove(struct file_store *store, const struct xseg_object *object);
 void file_doubt(struct file_store *store, const struct xseg_object *object);
 int file_proven_init(struct file_store *store);
 void file_proven_fini(struct file_store *store);
-/** Sync all files of an object and the directories that name them.  Blocks; any thread.
- *  0 also if there are none; *lost if a sync of a file failed. */
+/** Sync all files of an object and the directories that name them; a journal's directory
+ *  even if this process has, since others append as well.  Blocks; any thread, one at a
+ *  time for each object.  0 also if there are none; *lost if a sync of a file failed. */
 int file_prove_blocking(struct file_store *store, const struct xseg_object *object,
                         bool *lost);
 
@@ -361,6 +366,7 @@ void file_ops_fini(struct file_store *store);
 
 /** What an io made of several pieces waits for; lies in io->scratch. */
 struct file_join {
+    struct list link; /* FLUSH: behind an append or another's proof, or of its own */
     uint32_t nr_pending;
     int error; /* first one */
     int64_t success;
@@ -374,6 +380,20 @@ static inline struct file_join *file_join_of(struct blk_io *io)
     static_assert(sizeof(struct file_join) <= sizeof io->scratch, "join fits");
     return (struct file_join *)(void *)io->scratch;
 }
+
+/* ---- file_io.c ---------------------------------------------------------- */
+
+/** An io starts to wait for its pieces; with success this is its answer. */
+void file_join_begin(struct blk_io *io, int64_t success);
+/** One piece (or the opening bracket of begin) has ended. */
+void file_join_end(struct file_store *store, struct blk_io *io, int rc);
+
+/* ---- file_flush.c ------------------------------------------------------- */
+
+/** Flush what the io names.  Its join has been begun, and ends the bracket of that. */
+void file_flush_joined(struct file_store *store, struct blk_io *io);
+/** An append to this journal has ended: flushes that waited for it go on. */
+void file_flush_go_on(struct file_fd *file);
 
 /* ---- file_inline.c ------------------------------------------------------ */
 

@@ -130,6 +130,9 @@ void file_fd_settle(struct file_fd *file)
 
 void file_fd_put(struct file_fd *file)
 {
+    /* Each append has a reference, which ends after it. */
+    if (!file->appending && !list_empty(&file->flush_waiters))
+        file_flush_go_on(file);
     if (--file->refs == 0)
         file_fd_settle(file);
 }
@@ -361,6 +364,7 @@ static struct file_fd *new_file(struct file_store *store,
     list_init(&file->sync_waiters);
     list_init(&file->next_sync_waiters);
     list_init(&file->append_queue);
+    list_init(&file->flush_waiters);
     list_init(&file->hold_waiters);
     hashtab_insert(&store->fds, &file->node, blk_object_hash(object));
     store->nr_fds++;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * READ, WRITE, ZERO and FLUSH of open files.
+ * READ, WRITE and ZERO of open files.
  *
  * An io becomes one piece (struct file_op) for each file it touches; io->scratch
  * counts them down.  Reactor's thread throughout, but for the run() of jobs.
@@ -21,15 +21,12 @@
 
 /* ---- joining pieces ----------------------------------------------------- */
 
-static void begin(struct blk_io *io, int64_t success)
+void file_join_begin(struct blk_io *io, int64_t success)
 {
     *file_join_of(io) = (struct file_join){.nr_pending = 1, .success = success};
 }
 
-static void flush_object(struct file_store *store, struct blk_io *io);
-
-/** One piece (or the opening bracket of begin) has ended. */
-static void end(struct file_store *store, struct blk_io *io, int rc)
+void file_join_end(struct file_store *store, struct blk_io *io, int rc)
 {
     struct file_join *join = file_join_of(io);
 
@@ -40,7 +37,7 @@ static void end(struct file_store *store, struct blk_io *io, int rc)
     if (join->error == 0 && join->flush_after) {
         join->flush_after = false;
         join->nr_pending = 1;
-        flush_object(store, io);
+        file_flush_joined(store, io);
         return;
     }
     file_answer(io, join->error < 0 ? join->error : join->success);
@@ -116,7 +113,7 @@ static void called(struct file_call *call)
         break;
     }
     file_op_put(op);
-    end(store, io, rc);
+    file_join_end(store, io, rc);
 }
 
 static bool aligned(uint64_t x)
@@ -159,7 +156,7 @@ static void use(struct file_op *op, int rc)
         rc = use_bounce(op);
     if (rc < 0) {
         file_op_put(op);
-        end(store, io, rc);
+        file_join_end(store, io, rc);
         return;
     }
     call->fd = file->fd;
@@ -254,7 +251,7 @@ static void use_absent_done(struct reactor_job *job)
     if (rc == 0 && !changes(op))
         memset(op->data, 0, op->wanted);
     file_op_put(op);
-    end(store, io, rc);
+    file_join_end(store, io, rc);
 }
 
 /** The extent has no file for that TiB.  To read: a hole if it has one for another.  To
@@ -265,7 +262,7 @@ static void use_absent(struct file_op *op)
 
     if (changes(op) && (io->flags & XSEG_F_FORCE)) {
         file_op_put(op);
-        end(file_store_of(io->backend), io, 0);
+        file_join_end(file_store_of(io->backend), io, 0);
         return;
     }
     op->job.run = use_absent_run;
@@ -281,7 +278,7 @@ static void start_piece(struct file_store *store, struct blk_io *io,
 
     file_join_of(io)->nr_pending++;
     if (!op) {
-        end(store, io, -ENOMEM);
+        file_join_end(store, io, -ENOMEM);
         return;
     }
     op->wanted = size;
@@ -302,7 +299,7 @@ static void start_pieces(struct file_store *store, struct blk_io *io,
 
     if (io->object.kind != XSEG_OBJ_EXTENT) {
         start_piece(store, io, verb, 0, offset, left, data);
-        end(store, io, 0);
+        file_join_end(store, io, 0);
         return;
     }
     while (left > 0) {
@@ -315,7 +312,7 @@ static void start_pieces(struct file_store *store, struct blk_io *io,
         if (data)
             data += size;
     }
-    end(store, io, 0);
+    file_join_end(store, io, 0);
 }
 
 static void read_header_run(struct reactor_job *job)
@@ -374,7 +371,7 @@ void file_read(struct blk_backend *be, struct blk_io *io)
     } else if (io->object.kind == XSEG_OBJ_LEASE) {
         file_io_offload(store, io, read_lease_run, file_io_answer_job);
     } else {
-        begin(io, (int64_t)io->size);
+        file_join_begin(io, (int64_t)io->size);
         start_pieces(store, io, FILE_READ);
     }
 }
@@ -384,7 +381,7 @@ void file_write(struct blk_backend *be, struct blk_io *io)
     struct file_store *store = file_store_of(be);
     enum file_verb verb = FILE_WRITE;
 
-    begin(io, (int64_t)io->size);
+    file_join_begin(io, (int64_t)io->size);
     if (io->flags & XSEG_F_FUA) {
         /* A durable write needs durable names; the first one flushes the object. */
         if (file_proven(store, &io->object) == 1)
@@ -397,131 +394,7 @@ void file_write(struct blk_backend *be, struct blk_io *io)
 
 void file_zero(struct blk_backend *be, struct blk_io *io)
 {
-    begin(io, 0);
+    file_join_begin(io, 0);
     file_join_of(io)->flush_after = (io->flags & XSEG_F_FUA) != 0;
     start_pieces(file_store_of(be), io, FILE_PUNCH);
-}
-
-/* ---- flush -------------------------------------------------------------- */
-
-static void synced(struct file_sync_wait *wait, int rc)
-{
-    struct file_op *op = LIST_ENTRY(wait, struct file_op, sync);
-    struct file_store *store = op->store;
-    struct blk_io *io = op->io;
-    file_op_put(op);
-    end(store, io, rc);
-}
-
-static void sync_file(struct file_store *store, struct blk_io *io, struct file_fd *file)
-{
-    struct file_op *op = file_op_get(store, io);
-    file_join_of(io)->nr_pending++;
-    if (!op) {
-        end(store, io, -ENOMEM);
-        return;
-    }
-    op->sync.done = synced;
-    file_sync(file, &op->sync);
-}
-
-/** The flush's own job: whatever blocks, that is directories and first flushes. */
-static void flush_run(struct reactor_job *job)
-{
-    struct blk_io *io = file_io_of(job);
-    struct file_store *store = file_store_of(io->backend);
-    char dir[FILE_PATH_MAX];
-
-    file_join_of(io)->lost = false;
-    if (io->object.kind == XSEG_OBJ_NONE) {
-        io->result = 0;
-        if (!file_join_of(io)->proven && syncfs(store->root_fd) < 0) {
-            io->result = -errno;
-            file_join_of(io)->lost = true;
-        }
-        if (io->result == 0)
-            io->result = file_dirs_sync_all(store->dirs);
-        return;
-    }
-    file_path(dir, &io->object, 0);
-    file_path_parent(dir);
-    io->result = 0;
-    if (!file_join_of(io)->proven)
-        io->result = file_prove_blocking(store, &io->object, &file_join_of(io)->lost);
-    if (io->result == 0)
-        io->result = file_dirs_sync(store->dirs, dir);
-}
-
-static void flush_job_done(struct reactor_job *job)
-{
-    struct blk_io *io = file_io_of(job);
-    struct file_store *store = file_store_of(io->backend);
-
-    bool lost = file_join_of(io)->lost;
-
-    if (io->object.kind == XSEG_OBJ_NONE && io->result == 0)
-        store->all_proven = true;
-    else if (io->object.kind == XSEG_OBJ_NONE && lost)
-        store->sync_error = (int)io->result;
-    else if (io->result == 0 || lost)
-        file_prove(store, &io->object, (int)io->result);
-    end(store, io, (int)io->result);
-}
-
-static void start_flush_job(struct file_store *store, struct blk_io *io, bool proven)
-{
-    file_join_of(io)->nr_pending++;
-    file_join_of(io)->proven = proven;
-    file_io_offload(store, io, flush_run, flush_job_done);
-}
-
-/** Flush one object.  The join has been begun. */
-static void flush_object(struct file_store *store, struct blk_io *io)
-{
-    char dir[FILE_PATH_MAX];
-
-    file_path(dir, &io->object, 0);
-    file_path_parent(dir);
-    int proven = file_proven(store, &io->object);
-    /* What was flushed before has its writes in open files: those know its failures. */
-    if (proven == 0 && store->sync_error)
-        proven = store->sync_error;
-    if (proven < 0) {
-        end(store, io, proven);
-        return;
-    }
-    if (!proven || file_dirs_pending(store->dirs, dir))
-        start_flush_job(store, io, proven);
-    struct hashtab_node *node = hashtab_find(&store->fds, blk_object_hash(&io->object));
-    while (node) {
-        struct file_fd *file = HASHTAB_ENTRY(node, struct file_fd, node);
-        node = hashtab_next(node);
-        if (blk_object_equal(&file->object, &io->object) && file_sync_needed(file))
-            sync_file(store, io, file);
-    }
-    end(store, io, 0);
-}
-
-static void flush_store(struct file_store *store, struct blk_io *io)
-{
-    if (store->sync_error) {
-        end(store, io, store->sync_error);
-        return;
-    }
-    if (!store->all_proven || file_dirs_any_pending(store->dirs))
-        start_flush_job(store, io, store->all_proven);
-    LIST_FOR_EACH(link, next, &store->dirty_fds)
-    sync_file(store, io, LIST_ENTRY(link, struct file_fd, link));
-    end(store, io, 0);
-}
-
-void file_flush(struct blk_backend *be, struct blk_io *io)
-{
-    struct file_store *store = file_store_of(be);
-
-    begin(io, 0);
-    if (io->object.kind == XSEG_OBJ_NONE)
-        flush_store(store, io);
-    else
-        flush_object(store, io);
 }

@@ -5,7 +5,12 @@
  * A process before it may have acknowledged writes and died; they lie in the page
  * cache, not on the disk, and nobody here knows them as dirty.  So the first FLUSH of
  * an object syncs all its files and their directories, whatever is known of them.  If
- * that fails the object is lost for good: the kernel reports a lost page only once.
+ * that fails the object is lost for good: the kernel reports a lost page only once.  So
+ * who asks for the same meanwhile waits for how it ends.
+ *
+ * An extent or a layer has one writer, whose end is known before another relies on what
+ * he wrote.  To a journal a node that is late may append at any time, and die before the
+ * record is durable: no flush of it relies on an earlier one.
  *
  * The table is the reactor thread's; file_prove_blocking runs anywhere.
  */
@@ -25,6 +30,8 @@ struct proven {
 
 int file_proven_init(struct file_store *store)
 {
+    list_init(&store->proofs);
+    list_init(&store->waiting_proofs);
     return hashtab_init(&store->proven);
 }
 
@@ -135,6 +142,6 @@ int file_prove_blocking(struct file_store *store, const struct xseg_object *obje
     }
     *lost = proof.lost;
     if (rc == 0)
-        rc = file_dirs_note(store->dirs, path, false);
+        rc = file_dirs_note(store->dirs, path, object->kind == XSEG_OBJ_JOURNAL);
     return rc < 0 ? rc : file_dirs_sync(store->dirs, path);
 }

@@ -140,12 +140,14 @@ int __wrap_syncfs(int fd)
 {
     pthread_mutex_lock(&lock);
     nr_syncs++;
-    bool fails = strikes();
-    if (!fails)
+    int error = strikes() ? EIO : stop_if_wanted();
+    if (!error)
         nr_dirty = 0;
     pthread_mutex_unlock(&lock);
-    errno = EIO;
-    return fails ? -1 : __real_syncfs(fd);
+    if (!error)
+        return __real_syncfs(fd);
+    errno = error;
+    return -1;
 }
 
 ssize_t __wrap_pwrite(int fd, const void *buf, size_t nr, off_t off)

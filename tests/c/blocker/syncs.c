@@ -5,6 +5,9 @@
  * The threads engine, since io_uring makes no such calls.
  */
 #include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
 
 #include "blocker/calls.h"
 #include "blocker/client.h"
@@ -126,6 +129,99 @@ static void test_what_another_process_left_is_flushed(void)
     CHECK_EQ(calls_syncs(), before);
 }
 
+/** A node that is late appends, and dies before the record is durable. */
+static void append_elsewhere(const struct xseg_object *j)
+{
+    char path[512], *end = path;
+
+    end += snprintf(path, sizeof path, "%s/maps/journals/", setup.path);
+    for (int i = 0; i < 16; i++)
+        end += sprintf(end, "%02x", j->id[i]);
+    end += sprintf(end, ".");
+    for (int i = 23; i >= 16; i--)
+        end += sprintf(end, "%02x", j->id[i]);
+    int fd = openat(AT_FDCWD, path, O_RDWR | O_CREAT, 0660);
+    CHECK(fd >= 0);
+    off_t length = lseek(fd, 0, SEEK_END);
+    CHECK(length >= 0);
+    CHECK_EQ(pwrite(fd, data, 64, length), 64);
+    close(fd);
+}
+
+static int64_t flush_maps(void)
+{
+    struct xseg_request *rq = ask(s, XSEG_OP_FLUSH, &whole_store);
+    CHECK_EQ(xseg_request_submit(s->port, rq, XSEG_PORT_BLOCKERM), 0);
+    int64_t rc = await(s, rq);
+    xseg_request_free(s->port, rq);
+    return rc;
+}
+
+static void test_each_flush_of_a_journal_syncs_what_others_appended(void)
+{
+    struct xseg_object j = journal_name(500, 1), fresh = journal_name(501, 1);
+    struct xseg_object_info info;
+
+    CHECK_EQ(do_append(s, &j, 0, 1, data, 64), 0);
+    CHECK_EQ(do_flush(s, &j), 0);
+    CHECK_EQ(calls_not_durable(), 0);
+    for (uint64_t i = 0; i < 3; i++) {
+        append_elsewhere(&j);
+        CHECK_EQ(calls_not_durable(), 1);
+        CHECK_EQ(do_flush(s, &j), 0);
+        CHECK_EQ(calls_not_durable(), 0);
+        CHECK_EQ(flush_maps(), 0);
+        CHECK_EQ(do_append(s, &j, 128 * (i + 1), 1, data, 64), 0);
+    }
+    append_elsewhere(&fresh);
+    CHECK_EQ(calls_not_durable(), 2); /* its name too */
+    CHECK_EQ(do_flush(s, &fresh), 0);
+    CHECK_EQ(calls_not_durable(), 0);
+    CHECK_EQ(do_info(s, &fresh, &info), 0);
+}
+
+/** An append that fails is cut off again.  A flush beside it would be told of that. */
+static void test_a_journal_is_flushed_behind_an_append(void)
+{
+    struct xseg_object j = journal_name(502, 1);
+    struct xseg_object_info info;
+
+    CHECK_EQ(do_append(s, &j, 0, 1, data, 64), 0);
+    CHECK_EQ(do_flush(s, &j), 0);
+    for (int error = 0; error <= EIO; error += EIO) {
+        calls_hold(error);
+        struct xseg_request *append = ask(s, XSEG_OP_APPEND, &j);
+        append->offset = 64;
+        append->size = 64;
+        append->arg[0] = 1;
+        send_only(s, append);
+        calls_await_held();
+        unsigned before = calls_syncs();
+        struct xseg_request *flushes[2];
+        for (int i = 0; i < 2; i++) {
+            flushes[i] = ask(s, XSEG_OP_FLUSH, &j);
+            send_only(s, flushes[i]);
+        }
+        CHECK_EQ(do_info(s, &j, &info), 0); /* they are there */
+        CHECK_EQ(calls_syncs(), before);
+        calls_let_go();
+        CHECK_EQ(await(s, append), -error);
+        xseg_request_free(s->port, append);
+        for (int i = 0; i < 2; i++) {
+            CHECK_EQ(await(s, flushes[i]), 0);
+            xseg_request_free(s->port, flushes[i]);
+        }
+        CHECK(calls_syncs() >= before + 2);
+        CHECK_EQ(calls_not_durable(), 0);
+        CHECK_EQ(do_info(s, &j, &info), 0);
+        CHECK_EQ(info.size_bytes, error ? 64 : 128);
+        if (!error) {
+            j = journal_name(503, 1);
+            CHECK_EQ(do_append(s, &j, 0, 1, data, 64), 0);
+        }
+    }
+}
+
 /* ---- failures ----------------------------------------------------------- */
 
 static void restart(void)
@@ -191,6 +287,36 @@ static void test_who_waits_behind_a_failed_sync_is_told(void)
         restart();
         CHECK_EQ(do_flush(s, &whole_store), 0);
     }
+}
+
+/** The same of first flushes, which find what a process before this one left. */
+static void test_who_flushes_during_a_failing_first_flush_is_told(void)
+{
+    struct xseg_object e = extent_name(13, 1);
+
+    CHECK_EQ(do_write(s, &e, 0, data, 4096, XSEG_F_FUA), 4096);
+    for (int whole = 0; whole < 2; whole++) {
+        const struct xseg_object *what = whole ? &whole_store : &e;
+        struct xseg_request *flushes[3];
+
+        restart();
+        calls_hold(EIO);
+        for (int i = 0; i < 3; i++) {
+            flushes[i] = ask(s, XSEG_OP_FLUSH, what);
+            send_only(s, flushes[i]);
+            if (i == 0)
+                calls_await_held();
+        }
+        CHECK_EQ(do_write(s, &e, 0, data, 4096, 0), 4096); /* they are there */
+        calls_let_go();
+        for (int i = 0; i < 3; i++) {
+            CHECK_EQ(await(s, flushes[i]), -EIO);
+            xseg_request_free(s->port, flushes[i]);
+        }
+        CHECK_EQ(do_flush(s, what), -EIO);
+    }
+    restart();
+    CHECK_EQ(do_flush(s, &whole_store), 0);
 }
 
 /** A durable write is told what was lost of earlier ones, also for want of space: no
@@ -457,8 +583,11 @@ int main(int argc, char **argv)
     test_deferred_content_is_named_last_and_flushed_together();
     test_a_flush_with_nothing_to_do_makes_no_call();
     test_what_another_process_left_is_flushed();
+    test_each_flush_of_a_journal_syncs_what_others_appended();
+    test_a_journal_is_flushed_behind_an_append();
     test_a_failed_sync_is_never_forgotten();
     test_who_waits_behind_a_failed_sync_is_told();
+    test_who_flushes_during_a_failing_first_flush_is_told();
     test_a_failed_durable_write_fails_flushes();
     test_releasing_forgets_no_failed_sync();
     test_seals_survive_each_failure();
