@@ -160,6 +160,13 @@ class Headers:
         """
         return self._store.delete(header_id(name), version)
 
+    def make_durable(self) -> None:
+        """Let no power cut take back what was found of any header until now.
+
+        Whoever changed or removed it may have died before he did so.
+        """
+        self._store.flush_headers()
+
     def settle(self, header: Header) -> Header:
         """Finish the rename that made a valid header, if it was not finished.
 

@@ -12,6 +12,10 @@ stored while the scan runs, and then `Headers.written` tells us (a write barrier
 incremental garbage collectors).  Another instance has no such barrier here: while one
 holds a lease on the store (every running instance holds one), nothing is deleted.
 
+Why that is safe from power cuts: an instance that was killed may have removed or
+replaced a header just before, and a power cut would bring the old one back.  So what
+the scan found is made durable before anything is deleted.
+
 Source: H. Yuasa, "Real-time garbage collection on general-purpose machines" (1990).
 """
 
@@ -124,6 +128,8 @@ class Reclaimer:
         for header in born:
             used.update(self._references(header))
         free = todo - used
+        if free:
+            self._headers.make_durable()
         # One that was paused may have come back during the scan.
         if self._wait_for_others():
             return 0

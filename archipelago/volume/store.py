@@ -173,6 +173,10 @@ class Store:
         """Make one extent or layer durable."""
         self._call(Op.FLUSH, target)
 
+    def flush_headers(self) -> None:
+        """Make durable what all headers are now, whoever changed or removed them."""
+        self._call(Op.FLUSH, ObjectId(ObjectKind.HEADER, bytes(32)))
+
     def flush_all(self, kind: ObjectKind) -> None:
         """Make everything durable in the blocker that stores this kind."""
         self._call(Op.FLUSH, NOTHING, port=port_of(kind))

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * FLUSH of an object or of the whole store.
+ * FLUSH of an object, of all headers, or of the whole store.
  *
  * Open files with acknowledged writes are synced, each by itself; one job does what
  * blocks: directories, and a proof (file_proven.c) where one is needed.  Proofs of one
  * object go one at a time, and a journal's behind the append under way.
  */
 #include <errno.h>
+#include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "blocker/file.h"
@@ -33,6 +35,30 @@ static void sync_file(struct file_store *store, struct blk_io *io, struct file_f
     file_sync(file, &op->sync);
 }
 
+static int note_header_dir(void *arg, int dir_fd, const char *name)
+{
+    struct file_store *store = arg;
+    char dir[FILE_PATH_MAX];
+    uint8_t byte;
+
+    (void)dir_fd;
+    if (strlen(name) != 2 || !blk_parse_hex(name, &byte, 1))
+        return 0;
+    snprintf(dir, sizeof dir, "%s/%s", file_kind_dir(XSEG_OBJ_HEADER), name);
+    return file_dirs_note(store->dirs, dir, true);
+}
+
+/** Sync the directories of headers, those too that this process has synced: another one
+ *  may have been killed since, between a rename or an unlink and its sync. */
+static int sync_headers(struct file_store *store)
+{
+    const char *above = file_kind_dir(XSEG_OBJ_HEADER);
+    int rc = file_dirs_note(store->dirs, above, true);
+    if (rc == 0)
+        rc = file_scan(store, above, note_header_dir, store);
+    return rc < 0 ? rc : file_dirs_sync_all(store->dirs);
+}
+
 /** The flush's own job: whatever blocks, that is directories and first flushes. */
 static void flush_run(struct reactor_job *job)
 {
@@ -49,6 +75,10 @@ static void flush_run(struct reactor_job *job)
         }
         if (io->result == 0)
             io->result = file_dirs_sync_all(store->dirs);
+        return;
+    }
+    if (io->object.kind == XSEG_OBJ_HEADER) {
+        io->result = sync_headers(store);
         return;
     }
     file_path(dir, &io->object, 0);
@@ -116,7 +146,7 @@ static void flush_job_done(struct reactor_job *job)
         store->all_proven = true;
     else if (io->object.kind == XSEG_OBJ_NONE && lost)
         store->sync_error = (int)io->result;
-    else if (io->result == 0 || lost)
+    else if (io->object.kind != XSEG_OBJ_HEADER && (io->result == 0 || lost))
         file_prove(store, &io->object, (int)io->result);
     if (!file_join_of(io)->proven)
         end_proof(store, io);
@@ -201,10 +231,18 @@ static void flush_store(struct file_store *store, struct blk_io *io)
     file_join_end(store, io, 0);
 }
 
+static void flush_headers(struct file_store *store, struct blk_io *io)
+{
+    start_flush_job(store, io, true);
+    file_join_end(store, io, 0);
+}
+
 void file_flush_joined(struct file_store *store, struct blk_io *io)
 {
     if (io->object.kind == XSEG_OBJ_NONE)
         flush_store(store, io);
+    else if (io->object.kind == XSEG_OBJ_HEADER)
+        flush_headers(store, io);
     else
         flush_object(store, io);
 }

@@ -417,9 +417,10 @@ static int remove_file(struct file_store *store, const struct blk_io *io)
         close(lock);
     if (rc < 0 && rc != -ENOENT)
         return rc;
-    /* Who removed it may have been killed before that was durable; who is told that it is
-     * gone removes what it referred to. */
-    int noted = file_dirs_note(store->dirs, dir, rc == 0);
+    /* Who removed it may have been killed before that was durable, also since we synced
+     * its directory; who is told that a header is gone removes what it referred to. */
+    bool changed = rc == 0 || io->object.kind == XSEG_OBJ_HEADER;
+    int noted = file_dirs_note(store->dirs, dir, changed);
     if (noted == 0)
         noted = file_dirs_sync(store->dirs, dir);
     return noted < 0 ? noted : rc;

@@ -43,7 +43,7 @@ static const struct rule rules[XSEG_NR_OPS] = {
     [XSEG_OP_ZERO] = {KIND(XSEG_OBJ_EXTENT), NEED_RANGE, CALL(zero)},
     [XSEG_OP_DISCARD] = {KIND(XSEG_OBJ_EXTENT), NEED_RANGE, CALL(zero)},
     [XSEG_OP_FLUSH] = {STORE | KIND(XSEG_OBJ_EXTENT) | KIND(XSEG_OBJ_LAYER) |
-                           KIND(XSEG_OBJ_JOURNAL),
+                           KIND(XSEG_OBJ_JOURNAL) | KIND(XSEG_OBJ_HEADER),
                        0, CALL(flush)},
     [XSEG_OP_CREATE] = {KIND(XSEG_OBJ_CONTENT) | KIND(XSEG_OBJ_HEADER) |
                             KIND(XSEG_OBJ_LAYER),

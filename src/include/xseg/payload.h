@@ -21,6 +21,8 @@
  *  FLUSH    object (EXTENT: all of that epoch;     all acknowledged before is durable,
  *           LAYER; JOURNAL; NONE: everything)      the object's name too, also what a
  *                                                  process that died had not synced
+ *  FLUSH    HEADER, any id                         what all headers are now is durable,
+ *                                                  whoever made, replaced or removed them
  *  CREATE   object, data (size bytes)              put if absent, whole and durable
  *           [NOSYNC: durable after FLUSH NONE]     or not at all.  -EEXIST
  *  UPDATE   HEADER, data, arg[0] = version it      replaced, whole and durable.

@@ -222,6 +222,55 @@ static void test_a_journal_is_flushed_behind_an_append(void)
     }
 }
 
+/** A node that is killed before it makes durable what it does to a header. */
+static void header_elsewhere(const struct xseg_object *h, bool replaces)
+{
+    char path[512], other[512], *end = path;
+
+    end += snprintf(path, sizeof path, "%s/maps/headers/%02x/", setup.path, h->id[0]);
+    for (int i = 0; i < 32; i++)
+        end += sprintf(end, "%02x", h->id[i]);
+    if (!replaces) {
+        CHECK_EQ(unlinkat(AT_FDCWD, path, 0), 0);
+        return;
+    }
+    snprintf(other, sizeof other, "%s/maps/tmp/other", setup.path);
+    CHECK_EQ(link(path, other), 0);
+    CHECK_EQ(unlinkat(AT_FDCWD, path, 0), 0);
+    CHECK_EQ(renameat(AT_FDCWD, other, AT_FDCWD, path), 0);
+}
+
+static void test_what_others_did_to_headers_becomes_durable(void)
+{
+    struct xseg_object h = header_name(600), i = header_name(601), any = header_name(0);
+
+    fill_header(data, 64, 1, 1, 0);
+    CHECK_EQ(do_create(s, &h, data, 64, 0), 0);
+    CHECK_EQ(do_create(s, &i, data, 64, 0), 0);
+    CHECK_EQ(do_flush(s, &any), 0);
+    CHECK_EQ(calls_not_durable(), 0);
+    header_elsewhere(&h, true);
+    CHECK_EQ(do_read(s, &h, 0, got, 64), 64);
+    CHECK(calls_not_durable() > 0);
+    CHECK_EQ(do_flush(s, &any), 0);
+    CHECK_EQ(calls_not_durable(), 0);
+    header_elsewhere(&h, false);
+    CHECK_EQ(do_read(s, &h, 0, got, 64), -ENOENT);
+    CHECK(calls_not_durable() > 0);
+    CHECK_EQ(do_flush(s, &any), 0);
+    CHECK_EQ(calls_not_durable(), 0);
+    /* who is told by a DELETE that it is gone need not ask for that */
+    header_elsewhere(&i, false);
+    CHECK(calls_not_durable() > 0);
+    CHECK_EQ(do_delete(s, &i), -ENOENT);
+    CHECK_EQ(calls_not_durable(), 0);
+    /* nothing is left to do for an ordinary flush */
+    CHECK_EQ(flush_maps(), 0);
+    unsigned before = calls_syncs();
+    CHECK_EQ(flush_maps(), 0);
+    CHECK_EQ(calls_syncs(), before);
+}
+
 /* ---- failures ----------------------------------------------------------- */
 
 static void restart(void)
@@ -585,6 +634,7 @@ int main(int argc, char **argv)
     test_what_another_process_left_is_flushed();
     test_each_flush_of_a_journal_syncs_what_others_appended();
     test_a_journal_is_flushed_behind_an_append();
+    test_what_others_did_to_headers_becomes_durable();
     test_a_failed_sync_is_never_forgotten();
     test_who_waits_behind_a_failed_sync_is_told();
     test_who_flushes_during_a_failing_first_flush_is_told();
