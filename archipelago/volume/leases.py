@@ -266,11 +266,15 @@ class Leases:
             return True
 
     def break_(self, uuid: bytes) -> None:
-        """Break whoever's lease it is.  Its holder can change nothing from now on."""
+        """Break whoever's lease it is.  Its holder can change nothing from now on.
+
+        If that is this instance, vlmcd is told even while the store does not answer:
+        nobody renews the lease any more.
+        """
         held = self._get(uuid)
         with held.guard if held is not None else contextlib.nullcontext():
             if held is not None:
-                held.gone = True
+                held.gone = held.stopped = True
             with contextlib.suppress(BlockNotFound):
                 self._store.release(lease_id(uuid), self.ask, force=True)
 

@@ -234,8 +234,9 @@ class Renewer:
             if held.gone or not held.users:
                 self._asked_since.pop(uuid, None)
             elif not held.guard.acquire(blocking=False):
-                # Something else is being asked about it; the next round sees.
-                self._asked_since.pop(uuid, None)
+                # Something else is being asked about it.  That may hang, too: the lease
+                # has no answer, and is given up when it could be over.
+                self._renewals.append((uuid, held))
             elif not self._renew(port, uuid, held):
                 held.guard.release()
                 self._renewals.append((uuid, held))

@@ -40,6 +40,8 @@ class Blockerm:
             return -errno.ENOENT
         if rq.op == Op.NOTIFY:
             return -errno.EOPNOTSUPP
+        if rq.op == Op.RELEASE and self.mode == "hang":
+            self.hangs.wait()
         if rq.op != Op.ACQUIRE:
             return 0
         asked = Lease.unpack(rq.inline)
@@ -156,6 +158,31 @@ def test_a_store_that_hangs_loses_the_lease_when_it_could_be_over(
     world.vlmcd.wait(Op.RELEASE)
     # to close the volume nobody waits for the store
     world.leases.release(UUID)
+
+
+def test_a_question_that_hangs_does_not_put_off_the_loss(world: World) -> None:
+    world.renewer.renew_all()
+    granted = world.leases.deadline_ns(UUID) - int(TTL * NS * 0.9)
+    world.blockerm.mode = "hang"
+    asks = threading.Thread(target=world.leases.prove, args=(UUID,))
+    asks.start()
+    assert world.told.wait(60)
+    assert boottime_ns() >= granted + int(TTL * NS)
+    assert world.lost == ["the store does not answer"]
+    world.vlmcd.wait(Op.RELEASE)
+    world.leases.release(UUID)
+    world.blockerm.hangs.set()
+    asks.join()
+
+
+def test_a_break_that_hangs_does_not_put_off_the_loss(world: World) -> None:
+    world.blockerm.mode = "hang"
+    asks = threading.Thread(target=world.leases.break_, args=(UUID,))
+    asks.start()
+    world.vlmcd.wait(Op.RELEASE)
+    world.leases.release(UUID)
+    world.blockerm.hangs.set()
+    asks.join()
 
 
 def test_vlmcd_being_away_is_no_error(world: World) -> None:
