@@ -21,6 +21,7 @@ from tests.helpers.cluster import Cluster, NeverHappened, until
 from tests.nodes.history import UNIT, ZEROS, Stamp
 from tests.nodes.oracle import Oracle, Violation
 from tests.nodes.process import Refused
+from tests.nodes.pulse import Pulse
 from tests.nodes.team import Team
 from tests.nodes.writer import BLOCK_UNITS
 
@@ -33,6 +34,9 @@ SIZE = BLOCKS * BLOCK_BYTES
 PATIENCE = 10.0
 #: What a lane may be told when the lease is gone: EIO, and ESTALE through the segment.
 LOST = (errno.EIO, errno.ESTALE)
+#: The part of a lease's life for which the machine must have stood still in a round in
+#: which a lease is lost though nobody took it.
+STALL = 0.3
 #: What a round may be, as often as it is named.
 EVENTS = (
     *(2 * ["hand_over"]),
@@ -78,6 +82,8 @@ class Rounds:
         ]
         self.holder = self.teams[0]
         self._kept = b""
+        self._ttl = float(cluster.nodes[0].instance.settings["lease_ttl"])
+        self._pulse = Pulse()
 
     # ---- the frame -------------------------------------------------------------------
 
@@ -97,6 +103,7 @@ class Rounds:
 
     def round(self) -> None:
         """One round."""
+        self._pulse.begin()
         rng = self.rng
         holder = self.holder
         holder.work(rng.randint(1, 250))
@@ -127,6 +134,7 @@ class Rounds:
 
     def dismiss(self) -> None:
         """End all client processes."""
+        self._pulse.stop()
         for team in self.teams:
             team.dismiss()
 
@@ -249,6 +257,11 @@ class Rounds:
         """The test itself takes a flushed write away."""
         self._forge(a, lambda unit: ZEROS)
 
+    def forge_lost_lease(self, a: Team, b: Team) -> None:
+        """The test itself takes the lease away; the round knows of nobody who did."""
+        b.hand.call("break_lease")
+        until(lambda: not a.running, f"the lanes of {a} end")
+
     def _forge(self, a: Team, make: Callable[[int], bytes]) -> None:
         a.halt()
         a.hand.call("flush")
@@ -356,7 +369,16 @@ class Rounds:
 
     def _lost_by_itself(self, a: Team) -> None:
         """A lease may be lost on a machine that is too busy to renew it in time."""
-        self._note(f"{a} lost the volume by itself: {self._ends(a)}")
+        stalled = self._pulse.longest()
+        self._note(
+            f"{a} lost the volume by itself: {self._ends(a)}; the machine stood still "
+            f"for {stalled:.3f} s"
+        )
+        if stalled < self._ttl * STALL:
+            raise Violation(
+                f"{a} lost the volume, and nobody took it: {self._ends(a)}; the "
+                f"machine stood still for {stalled:.3f} s at most"
+            )
         self.counts["lost by itself"] += 1
         self._await_end(a)
         a.close(lost=True)

@@ -50,13 +50,20 @@ def test_no_write_of_an_old_fence_and_no_flushed_byte_lost() -> None:
     assert [run.returncode for run in runs] == [0, 0], "\n".join(said)
 
 
-@pytest.mark.parametrize("event", ["forge_late_write", "forge_lost_write"])
+@pytest.mark.parametrize(
+    "event", ["forge_late_write", "forge_lost_write", "forge_lost_lease"]
+)
 def test_a_forged_violation_is_found(event: str, tmp_path: Path) -> None:
-    run = begin("--rounds", "1", "--events", event, "--folder", str(tmp_path))
+    # No machine stands still for a good part of such a lease.
+    run = begin(
+        *("--rounds", "1", "--events", event, "--folder", str(tmp_path)),
+        *("--lease-ttl", "120"),
+    )
     said = end(run, 1)
     assert run.returncode == 1, said
     words = {
         "forge_late_write": "shows tenure 0 of node 77",
         "forge_lost_write": "shows zeros; allowed: tenure",
+        "forge_lost_lease": "lost the volume, and nobody took it",
     }
     assert words[event] in said
