@@ -17,6 +17,8 @@ from xseg.payload import Lease
 
 NS = 1_000_000_000
 _NEVER = (1 << 64) - 1
+#: How much more than its whole life a lease may have left (``src/blocker/lease.h``).
+_MAX_SKEW_NS = 60 * NS
 
 
 def asker(owner: bytes, ttl: float, host: str | None, pid: int | None) -> Lease:
@@ -46,7 +48,14 @@ def renewal(ask: Lease, fence: int) -> Lease:
 
 
 def is_held(lease: Lease) -> bool:
-    """The blocker's rule, for looking only: not free, not expired, not known dead."""
+    """The blocker's rule, for looking only: see `may_be_held`, and not due too late."""
+    longest = lease.ttl_ns + _MAX_SKEW_NS
+    late = lease.expires_ns - time.time_ns() > longest
+    return may_be_held(lease) and (bool(lease.flags & LeaseFlag.LOCK) or not late)
+
+
+def may_be_held(lease: Lease) -> bool:
+    """Not free, not expired, not known dead, however wrong its holder's clock is."""
     if lease.expires_ns == 0:
         return False
     if lease.flags & LeaseFlag.LOCK:

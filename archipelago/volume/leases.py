@@ -22,7 +22,14 @@ from dataclasses import dataclass, field, replace
 from archipelago.errors import ArchipelagoError, BlockNotFound, LeaseLost
 from archipelago.ids import ObjectId, lease_id
 from archipelago.info import LeaseInfo
-from archipelago.volume.leaserecord import NS, asker, describe, is_held, refusal
+from archipelago.volume.leaserecord import (
+    NS,
+    asker,
+    describe,
+    is_held,
+    may_be_held,
+    refusal,
+)
 from archipelago.volume.store import Store
 from xseg.constants import LeaseFlag, ObjectKind
 from xseg.payload import Lease
@@ -315,13 +322,19 @@ class Leases:
         return uuid == self._owner
 
     def others(self) -> set[str]:
-        """The other instances that are at work on the store, by uuid in hex."""
+        """The other instances that may be at work on the store, by uuid in hex.
+
+        One whose clock ran ahead counts until the time that it wrote: what it uses
+        must not be reclaimed, and no fence guards that.
+        """
         found = {e.object.id for e in self._store.list(ObjectKind.LEASE)}
         targets = [ObjectId(ObjectKind.LEASE, name) for name in found]
         raws = self._store.read_all(targets, Lease.LAYOUT.size)
         leases = [Lease.unpack(raw) for raw in raws if raw]
         return {
-            lease.owner for lease in leases if is_held(lease) and not self.is_own(lease)
+            lease.owner
+            for lease in leases
+            if may_be_held(lease) and not self.is_own(lease)
         }
 
     def prove(self, uuid: bytes) -> bool:

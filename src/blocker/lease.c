@@ -41,7 +41,12 @@ bool lease_is_held(const struct xseg_lease *lease, uint64_t now_ns)
         return false;
     if (lease->flags & XSEG_LEASE_LOCK)
         return true;
-    return lease->expires_ns > now_ns && !holder_dead(lease);
+    if (lease->expires_ns <= now_ns)
+        return false;
+    uint64_t left_ns = lease->expires_ns - now_ns;
+    if (left_ns > lease->ttl_ns && left_ns - lease->ttl_ns > LEASE_MAX_SKEW_NS)
+        return false;
+    return !holder_dead(lease);
 }
 
 static bool same_owner(const struct xseg_lease *a, const struct xseg_lease *b)

@@ -20,8 +20,12 @@
 /** This boot's id; empty if the kernel does not tell, and then no pid is known dead. */
 void lease_boot_id(char out[40]);
 
-/** True if somebody holds the lease now: not free, not expired, its process not known
- * dead. */
+/** How much more than its whole life a lease may have left.  Beyond that its holder's
+ *  clock ran ahead of ours when it was granted, and nobody waits for that time. */
+#define LEASE_MAX_SKEW_NS UINT64_C(60000000000)
+
+/** True if somebody holds the lease now: not free, not expired, not due later than one
+ * life and LEASE_MAX_SKEW_NS from now, its process not known dead. */
 bool lease_is_held(const struct xseg_lease *lease, uint64_t now_ns);
 
 /** How an acquire changed the record, and so how it must be stored. */
