@@ -56,12 +56,16 @@ def is_held(lease: Lease) -> bool:
 
 def may_be_held(lease: Lease) -> bool:
     """Not free, not expired, not known dead, however wrong its holder's clock is."""
+    over = lease.expires_ns <= time.time_ns() and not lease.flags & LeaseFlag.LOCK
+    return is_standing(lease) and not over
+
+
+def is_standing(lease: Lease) -> bool:
+    """Not free, not known dead, whatever any clock says."""
     if lease.expires_ns == 0:
         return False
     if lease.flags & LeaseFlag.LOCK:
         return True
-    if lease.expires_ns <= time.time_ns():
-        return False
     if not lease.pid or not lease.boot_id or lease.boot_id != _boot_id():
         return True
     return _process_start(lease.pid) == lease.pid_start

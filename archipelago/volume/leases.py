@@ -27,6 +27,7 @@ from archipelago.volume.leaserecord import (
     asker,
     describe,
     is_held,
+    is_standing,
     may_be_held,
     refusal,
 )
@@ -289,6 +290,14 @@ class Leases:
         """Read who holds a volume's lease; None if nobody does."""
         lease = self._stored(uuid)
         return lease if is_held(lease) else None
+
+    def standing(self, uuid: bytes) -> Lease | None:
+        """As `peek`, but also what seems to have run out: its holder may not know.
+
+        Whose clock is right nobody can tell, and who breaks a lease means the holder.
+        """
+        lease = self._stored(uuid)
+        return lease if is_standing(lease) else None
 
     def left(self, uuid: bytes) -> int:
         """Fence of a lease that this instance has not given back; 0: there is none.

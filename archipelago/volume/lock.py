@@ -40,7 +40,8 @@ def unlock(
     """
     with ctx.locks.hold(name):
         header = ctx.headers.get(name)
-        lease = ctx.leases.peek(header.uuid)
+        look = ctx.leases.standing if force else ctx.leases.peek
+        lease = look(header.uuid)
         opened = ctx.table.get(name)
         used = opened is not None and not opened.read_only and not opened.broken
         own = lease is not None and ctx.leases.is_own(lease)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 
-from archipelago.volume.leaserecord import NS, is_held, may_be_held
+from archipelago.volume.leaserecord import NS, is_held, is_standing, may_be_held
 from xseg.constants import LeaseFlag
 from xseg.payload import Lease
 
@@ -40,3 +40,9 @@ def test_a_lease_of_a_clock_that_ran_far_ahead_can_be_taken() -> None:
 
 def test_a_lock_has_no_time() -> None:
     assert is_held(due(TTL + HOUR, locked=True))
+
+
+def test_whoever_breaks_a_lease_means_also_one_that_seems_to_be_over() -> None:
+    assert is_standing(due(-HOUR))
+    assert is_standing(due(TTL + HOUR))
+    assert not is_standing(Lease(fence=1, ttl_ns=TTL, owner="a"))
