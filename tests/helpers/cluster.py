@@ -16,7 +16,7 @@ import signal
 import struct
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -157,13 +157,18 @@ class Cluster:
 
 @contextlib.contextmanager
 def running_cluster(
-    nodes: int, *, folder: Path | None = None, **settings: str
+    nodes: int,
+    *,
+    folder: Path | None = None,
+    variables: Sequence[Mapping[str, str]] = (),
+    **settings: str,
 ) -> Iterator[Cluster]:
     """Start a cluster; at the end it is stopped, and removed unless `folder` is given.
 
     Args:
         nodes: how many.
         folder: where homes and store go, for who wants to keep them.
+        variables: of the environment, for each of the first nodes.
         settings: of all nodes, see `archipelago.settings`.
     """
     where = folder or Path(tempfile.mkdtemp(prefix="arch-nodes-"))
@@ -173,7 +178,8 @@ def running_cluster(
         for number in range(nodes):
             home = where / f"n{number}"
             home.mkdir()
-            node = Node(f"n{number}", Instance(home, settings | store))
+            own = dict(variables[number]) if number < len(variables) else {}
+            node = Node(f"n{number}", Instance(home, settings | store, own))
             cluster.nodes.append(node)
             node.start()
         yield cluster

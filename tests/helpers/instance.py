@@ -31,6 +31,8 @@ class Instance:
 
     home: Path
     settings: dict[str, str] = field(default_factory=dict)
+    #: Of the environment of its processes and commands, besides the settings.
+    variables: dict[str, str] = field(default_factory=dict)
 
     @property
     def env(self) -> dict[str, str]:
@@ -38,6 +40,7 @@ class Instance:
         env = {k: v for k, v in os.environ.items() if not k.startswith("ARCHIPELAGO_")}
         env["ARCHIPELAGO_HOME"] = str(self.home)
         env.update({f"ARCHIPELAGO_{k.upper()}": v for k, v in self.settings.items()})
+        env.update(self.variables)
         return env
 
     def command(

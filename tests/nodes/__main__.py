@@ -18,6 +18,7 @@ import traceback
 from pathlib import Path
 
 from tests.helpers.cluster import running_cluster
+from tests.nodes.clock import build_clock, shifted
 from tests.nodes.rounds import EVENTS, Rounds
 
 
@@ -30,6 +31,9 @@ def main() -> int:
     parser.add_argument("--placement", default="together")
     parser.add_argument("--lease-ttl", default="1")
     parser.add_argument("--events", default=",".join(EVENTS))
+    parser.add_argument(
+        "--clocks", default="", help="how far each node's clock is ahead [s], like 9,-9"
+    )
     parser.add_argument("--folder", type=Path, help="an empty one; a new one without")
     parser.add_argument("-v", "--verbose", action="store_true")
     chosen = parser.parse_args()
@@ -37,6 +41,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     folder = chosen.folder or Path(tempfile.mkdtemp(prefix="arch-nodes-"))
     events = chosen.events.split(",")
+    clocks = [int(seconds) for seconds in chosen.clocks.split(",") if seconds]
     said: list[str] = []
 
     def say(text: str) -> None:
@@ -47,6 +52,7 @@ def main() -> int:
     again = (
         f"--seed {seed} --rounds {chosen.rounds} --nodes {chosen.nodes} --placement "
         f"{chosen.placement} --lease-ttl {chosen.lease_ttl} --events {chosen.events}"
+        f" --clocks={chosen.clocks}"
     )
     print(f"python -m tests.nodes {again}", flush=True)
     started = time.monotonic()
@@ -55,10 +61,11 @@ def main() -> int:
         with running_cluster(
             chosen.nodes,
             folder=folder,
+            variables=_variables(folder, clocks),
             placement=chosen.placement,
             lease_ttl=chosen.lease_ttl,
         ) as cluster:
-            rounds = Rounds(cluster, random.Random(seed), say, events)
+            rounds = Rounds(cluster, random.Random(seed), say, events, clocks)
             try:
                 rounds.prepare()
                 for number in range(1, chosen.rounds + 1):
@@ -79,6 +86,14 @@ def main() -> int:
     spent = time.monotonic() - started
     print(f"{chosen.rounds} rounds in {spent:.0f} s: {json.dumps(rounds.counts)}")
     return 0
+
+
+def _variables(folder: Path, clocks: list[int]) -> list[dict[str, str]]:
+    """The environment of each node that has a clock of its own."""
+    if not clocks:
+        return []
+    library = build_clock(folder)
+    return [shifted(library, seconds) for seconds in clocks]
 
 
 if __name__ == "__main__":

@@ -57,6 +57,7 @@ class Rounds:
         rng: decides everything.
         say: gets a line for each action.
         events: what a round may be.
+        clocks: how far the clock of each node is ahead [s].
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Rounds:
         rng: random.Random,
         say: Callable[[str], None],
         events: Sequence[str] = EVENTS,
+        clocks: Sequence[int] = (),
     ) -> None:
         self._events = events
         self.cluster = cluster
@@ -84,6 +86,7 @@ class Rounds:
         self._kept = b""
         self._ttl = float(cluster.nodes[0].instance.settings["lease_ttl"])
         self._pulse = Pulse()
+        self._clocks = clocks or [0] * len(self.teams)
 
     # ---- the frame -------------------------------------------------------------------
 
@@ -410,9 +413,10 @@ class Rounds:
             also: what its lanes may be told besides that it is lost.
         """
         self._await_end(a, *also)
-        stolen = a.hand.call("try_changes", SIZE // 2)
-        if stolen:
-            raise Violation(f"{a} could {', '.join(stolen)} without the lease")
+        if self._respects(a):
+            stolen = a.hand.call("try_changes", SIZE // 2)
+            if stolen:
+                raise Violation(f"{a} could {', '.join(stolen)} without the lease")
         self._rest()
         a.close(lost=True)
         self.oracle.judge_again(f"after {a} went on")
@@ -435,6 +439,8 @@ class Rounds:
 
     def _must_not_have(self, team: Team) -> None:
         """Another holds the volume: a node that asks is told so."""
+        if not self._respects(team):
+            return
 
         def refused() -> bool:
             try:
@@ -447,6 +453,11 @@ class Rounds:
             raise Violation(f"{team} could open what {self.holder} holds")
 
         until(refused, f"{team} is told who has it")
+
+    def _respects(self, team: Team) -> bool:
+        """By the clock of a node the lease of the holder is not over."""
+        ahead = self._clocks[team.number] - self._clocks[self.holder.number]
+        return ahead < self._ttl / 2
 
     def _closed_well(self, a: Team) -> None:
         """A close that is answered well has flushed everything."""
