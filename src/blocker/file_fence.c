@@ -16,7 +16,7 @@
 static void tell(struct file_op *op, int rc, uint64_t newest)
 {
     if (rc == -ENOENT)
-        rc = 0; /* a volume that was never leased has no older holder */
+        rc = op->io->fence ? -ESTALE : 0; /* removed with its volume, or never there */
     else if (rc == 0 && op->io->fence < newest)
         rc = -ESTALE;
     op->compared(op, rc);

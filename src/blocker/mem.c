@@ -289,11 +289,12 @@ static void load_lease(const struct mem_object *object, struct xseg_lease *out)
 static int do_append(struct mem_store *store, struct blk_io *io, uint64_t size)
 {
     struct xseg_object lease_name = blk_object_lease_of(&io->object);
+    const struct mem_object *leased = find(store, &lease_name);
     struct mem_object *journal = find(store, &io->object);
     struct xseg_lease lease;
 
-    load_lease(find(store, &lease_name), &lease);
-    if (io->fence < lease.fence)
+    load_lease(leased, &lease);
+    if (io->fence < lease.fence || (io->fence && !leased))
         return -ESTALE;
     if (io->size == 0)
         return 0;

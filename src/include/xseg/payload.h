@@ -28,7 +28,9 @@
  *  UPDATE   HEADER, data, arg[0] = version it      replaced, whole and durable.
  *           must replace                           -ESTALE if version or fence is older
  *  APPEND   JOURNAL, data, offset = its length     appended and durable; creates it at
- *           now, arg[0] = fence                    offset 0.  -ESTALE.  Size 0: only
+ *           now, arg[0] = fence                    offset 0.  -ESTALE: the lease has a
+ *                                                  newer fence, or there is none and
+ *                                                  ours is above 0.  Size 0: only
  *                                                  the fence is compared
  *  INFO     object                                 inline struct xseg_object_info
  *  LIST     object.kind, offset = cursor (0        result = entries in data (struct

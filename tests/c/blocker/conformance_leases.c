@@ -10,22 +10,22 @@ static void test_journal_grows_only_at_its_end(void)
     struct xseg_object_info info;
 
     fill(page, 3000, 30);
-    CHECK_EQ(do_append(s, &j, 10, 1, page, 10), -ESTALE);
+    CHECK_EQ(do_append(s, &j, 10, 0, page, 10), -ESTALE);
     CHECK_EQ(do_info(s, &j, &info), -ENOENT);
-    CHECK_EQ(do_append(s, &j, 0, 1, page, 1000), 0);
-    CHECK_EQ(do_append(s, &j, 0, 1, page, 10), -ESTALE);
-    CHECK_EQ(do_append(s, &j, 999, 1, page, 10), -ESTALE);
-    CHECK_EQ(do_append(s, &j, 1000, 1, page + 1000, 500), 0);
+    CHECK_EQ(do_append(s, &j, 0, 0, page, 1000), 0);
+    CHECK_EQ(do_append(s, &j, 0, 0, page, 10), -ESTALE);
+    CHECK_EQ(do_append(s, &j, 999, 0, page, 10), -ESTALE);
+    CHECK_EQ(do_append(s, &j, 1000, 0, page + 1000, 500), 0);
     restart();
-    CHECK_EQ(do_append(s, &j, 1500, 1, page + 1500, 1500), 0);
+    CHECK_EQ(do_append(s, &j, 1500, 0, page + 1500, 1500), 0);
     CHECK_EQ(do_read(s, &j, 0, got, 1 << 20), 3000);
     CHECK(memcmp(got, page, 3000) == 0);
     CHECK_EQ(do_info(s, &j, &info), 0);
     CHECK_EQ(info.size_bytes, 3000);
     CHECK_EQ(do_delete(s, &j), 0);
-    CHECK_EQ(do_append(s, &j, 3000, 1, page, 10), -ESTALE);
+    CHECK_EQ(do_append(s, &j, 3000, 0, page, 10), -ESTALE);
     CHECK_EQ(do_read(s, &j, 0, got, 10), -ENOENT);
-    CHECK_EQ(do_append(s, &j, 0, 1, page, 10), 0);
+    CHECK_EQ(do_append(s, &j, 0, 0, page, 10), 0);
 }
 
 static void test_lease_is_granted_renewed_and_released(void)
@@ -123,9 +123,10 @@ static void test_append_of_nothing_compares_the_fence(void)
     struct xseg_lease a = lease_of("a", LONG_NS), b = lease_of("b", LONG_NS), x = b;
     struct xseg_object_info info;
 
-    /* neither lease nor journal is needed, and none is made */
+    /* neither lease nor journal is needed by who never had one, and none is made */
     CHECK_EQ(do_append(s, &j, 0, 0, page, 0), 0);
-    CHECK_EQ(do_append(s, &j, 1 << 20, 7, page, 0), 0);
+    CHECK_EQ(do_append(s, &j, 1 << 20, 0, page, 0), 0);
+    CHECK_EQ(do_append(s, &j, 1 << 20, 7, page, 0), -ESTALE);
     CHECK_EQ(do_info(s, &j, &info), -ENOENT);
     CHECK_EQ(do_lease(s, XSEG_OP_ACQUIRE, &l, &a, 0), 0);
     for (int i = 0; i < 3; i++) {
@@ -150,6 +151,30 @@ static void test_append_of_nothing_compares_the_fence(void)
     CHECK_EQ(do_append(s, &j, 10, a.fence, page, 0), 0);
     CHECK_EQ(do_info(s, &j, &info), 0);
     CHECK_EQ(info.size_bytes, 10);
+}
+
+/** A volume is removed with its lease: who held it flushes nothing, and makes nothing. */
+static void test_a_lease_that_is_gone_is_not_ours(void)
+{
+    struct xseg_object l = lease_name(9), j = journal_name(9, 1),
+                       k = journal_name(9, 2);
+    struct xseg_lease a = lease_of("a", LONG_NS), x = a;
+    struct xseg_object_info info;
+
+    CHECK_EQ(do_lease(s, XSEG_OP_ACQUIRE, &l, &a, 0), 0);
+    CHECK_EQ(do_append(s, &j, 0, a.fence, page, 10), 0);
+    CHECK_EQ(do_lease(s, XSEG_OP_RELEASE, &l, &x, XSEG_F_FORCE), 0);
+    CHECK_EQ(do_delete(s, &j), 0);
+    CHECK_EQ(do_delete(s, &l), 0);
+    for (int i = 0; i < 2; i++) { /* also by a process that never saw the lease */
+        CHECK_EQ(do_append(s, &j, 10, a.fence, page, 0), -ESTALE);
+        CHECK_EQ(do_append(s, &j, 0, a.fence, page, 10), -ESTALE);
+        CHECK_EQ(do_append(s, &k, 0, a.fence, page, 10), -ESTALE);
+        restart();
+    }
+    CHECK_EQ(do_info(s, &j, &info), -ENOENT);
+    CHECK_EQ(do_info(s, &k, &info), -ENOENT);
+    CHECK_EQ(do_info(s, &l, &info), -ENOENT);
 }
 
 static void test_lease_is_broken_by_force(void)
@@ -287,6 +312,7 @@ void test_leases(void)
     test_lease_is_granted_renewed_and_released();
     test_a_lease_says_since_when_nobody_else_had_it();
     test_append_of_nothing_compares_the_fence();
+    test_a_lease_that_is_gone_is_not_ours();
     test_lease_is_broken_by_force();
     test_lease_of_the_dead_and_the_late_is_taken_over();
     test_a_lock_ends_when_its_owner_says_so();

@@ -43,7 +43,7 @@ static void test_list_finds_everything_once(void)
         fill_header(got, 100 + i, 1, 1, 'h');
         CHECK_EQ(do_create(s, &h, got, 100 + i, 0), 0);
         CHECK_EQ(do_write(s, &l, 0, page, i + 1, 0), i + 1);
-        CHECK_EQ(do_append(s, &j, 0, 1, page, i + 1), 0);
+        CHECK_EQ(do_append(s, &j, 0, 0, page, i + 1), 0);
         CHECK_EQ(do_write(s, &e, 0, page, SECTOR, 0), SECTOR);
         if (i == 5) /* a second file of the same extent is not a second extent */
             CHECK_EQ(do_write(s, &e, UINT64_C(1) << 40, page, SECTOR, 0), SECTOR);

@@ -62,7 +62,7 @@ static void child(int fd, struct step step)
             step.nr_content++;
             tell(fd, &step);
             memset(data, (int)(step.journal_bytes / RECORD), RECORD);
-            CHECK_EQ(do_append(s, &j, step.journal_bytes, 1, data, RECORD), 0);
+            CHECK_EQ(do_append(s, &j, step.journal_bytes, 0, data, RECORD), 0);
             step.journal_bytes += RECORD;
             tell(fd, &step);
         }

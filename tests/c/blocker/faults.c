@@ -52,7 +52,7 @@ static void test_writes_tear(void)
     CHECK_EQ(do_read(s, &e, 0, got, 4096), 4096);
     CHECK(got[511] == 2 && got[512] == 0);
     plan(MEM_APPEND, torn);
-    CHECK_EQ(do_append(s, &j, 0, 1, data, 1000), -EIO);
+    CHECK_EQ(do_append(s, &j, 0, 0, data, 1000), -EIO);
     CHECK_EQ(do_info(s, &j, &info), 0);
     CHECK_EQ(info.size_bytes, 512);
     mem_fault_clear();

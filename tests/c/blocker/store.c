@@ -152,7 +152,7 @@ static void test_paths_are_those_of_the_format(void)
     CHECK_EQ(do_create(s, &h, data, 64, 0), 0);
     CHECK_EQ(do_write(s, &e, (UINT64_C(0x1f) << 40) + 4096, data, 4096, 0), 4096);
     CHECK_EQ(do_write(s, &l, 0, data, 64, 0), 64);
-    CHECK_EQ(do_append(s, &j, 0, 1, data, 64), 0);
+    CHECK_EQ(do_append(s, &j, 0, 0, data, 64), 0);
     CHECK_EQ(do_lease(s, XSEG_OP_ACQUIRE, &t, &lease, 0), 0);
     const char *const files[] = {
         "data/content/ab/ab/"
@@ -271,7 +271,7 @@ static void test_a_full_store_refuses_and_goes_on(void)
     memset(data, 1, sizeof data);
     fill_header(got, 64, 1, 1, 'a');
     CHECK_EQ(do_create(s, &h, got, 64, 0), 0);
-    CHECK_EQ(do_append(s, &j, 0, 1, data, length), 0);
+    CHECK_EQ(do_append(s, &j, 0, 0, data, length), 0);
     CHECK_EQ(do_write(s, &f, 0, data, 4096, 0), 4096);
     while ((rc = do_write(s, &e, off, data, 65536, 0)) == 65536)
         off += 65536;
@@ -286,7 +286,7 @@ static void test_a_full_store_refuses_and_goes_on(void)
     fill_header(big, sizeof big, 2, 1, 'b');
     CHECK_EQ(do_update(s, &h, 1, big, sizeof big), -ENOSPC);
     CHECK_EQ(do_read(s, &h, 0, got, 4096), 64);
-    CHECK_EQ(do_append(s, &j, length, 1, data, 65536), -ENOSPC);
+    CHECK_EQ(do_append(s, &j, length, 0, data, 65536), -ENOSPC);
     CHECK_EQ(do_info(s, &j, &info), 0);
     CHECK_EQ(info.size_bytes, length);
     CHECK_EQ(do_write(s, &f, 0, data, 4096, 0), 4096);
@@ -297,7 +297,7 @@ static void test_a_full_store_refuses_and_goes_on(void)
     CHECK_EQ(do_zero(s, &e, 0, 2u << 20), 0);
     CHECK_EQ(do_create(s, &c, data, 1u << 20, 0), 0);
     CHECK_EQ(do_update(s, &h, 1, big, sizeof big), 0);
-    CHECK_EQ(do_append(s, &j, length, 1, data, 65536), 0);
+    CHECK_EQ(do_append(s, &j, length, 0, data, 65536), 0);
     CHECK_EQ(do_read(s, &j, 0, got, 1u << 20), length + 65536);
     server_stop(s);
     CHECK_EQ(umount(small.path), 0);

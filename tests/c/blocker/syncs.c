@@ -529,7 +529,7 @@ static void test_journals_survive_each_failure(void)
         for (int i = 0; i < 3; i++) {
             if (i != 1)
                 calls_arm(i == 0 ? (unsigned)k : 1);
-            int64_t rc = do_append(s, &j, length, 1, data, 1000);
+            int64_t rc = do_append(s, &j, length, 0, data, 1000);
             bool now = i != 1 && calls_disarm();
             struck |= now && i == 0;
             CHECK(rc == 0 || (now && rc == -EIO));
@@ -541,13 +541,13 @@ static void test_journals_survive_each_failure(void)
                     continue;
                 }
                 CHECK(info_rc == -ENOENT ? length == 0 : info.size_bytes == length);
-                rc = do_append(s, &j, length, 1, data, 1000);
+                rc = do_append(s, &j, length, 0, data, 1000);
                 if (rc < 0) {
                     /* only the sync of a new journal's name is not forgiven */
                     CHECK_EQ(rc, -EIO);
                     CHECK_EQ(i, 0);
                     restart();
-                    rc = do_append(s, &j, length, 1, data, 1000);
+                    rc = do_append(s, &j, length, 0, data, 1000);
                 }
                 CHECK_EQ(rc, 0);
             }
