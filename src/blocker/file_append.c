@@ -3,7 +3,8 @@
  * APPEND to a journal: fence, length, one durable write, and the fence again.
  *
  *   1. the fence of the lease must not be above ours
- *   2. the journal's length must be the offset
+ *   2. the journal's length must be the offset.  If not, -ERANGE: an append that hung came
+ *      late, or one was torn; it says nothing about the lease
  *   3. the write, with RWF_DSYNC (for the tail of a file the same as write + fdatasync,
  *      with one submission); if it fails, the journal is cut back to its old length
  *   4. the fence once more: if it is still ours, whoever takes the volume over later
@@ -63,8 +64,10 @@ static int check(struct file_op *op)
         return file->sync_error;
     if (fstat(file->fd, &st) < 0)
         return -errno;
-    if (st.st_nlink == 0 || (uint64_t)st.st_size != io->offset)
+    if (st.st_nlink == 0)
         return -ESTALE;
+    if ((uint64_t)st.st_size != io->offset)
+        return -ERANGE;
     op->old_length = io->offset;
     return 0;
 }

@@ -300,7 +300,7 @@ static int do_append(struct mem_store *store, struct blk_io *io, uint64_t size)
         return 0;
     uint64_t length = journal ? journal->size_bytes : 0;
     if (io->offset != length)
-        return -ESTALE;
+        return journal ? -ERANGE : -ESTALE;
     int rc = find_or_create(store, &io->object, &journal);
     if (rc < 0)
         return rc;

@@ -258,8 +258,13 @@ static void append_done(struct map_io *io)
         recover_info(map, away_info);
         return;
     }
-    if (rc < 0 && rc != -ESTALE)
+    if (rc == -ERANGE) {
+        /* An append of before, which hung when this map was loaded, came after it. */
+        map->journal.torn = true;
+        rc = -EAGAIN;
+    } else if (rc < 0 && rc != -ESTALE) {
         map->journal.unsure = true;
+    }
     if (map_io_is_away(rc) && !map->m->stopping)
         rc = -EIO; /* for too long; the error itself would say that we are away */
     map->append.compared = rc == 0; /* APPEND ends with it */

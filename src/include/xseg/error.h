@@ -17,6 +17,7 @@
  *   -EROFS            a snapshot, or opened read-only
  *   -ENOSPC           the storage is full
  *   -ESTALE           an older fence, version or handle than the current one
+ *   -ERANGE           an append that does not begin where its object ends
  *   -ETIMEDOUT        the wait ended without an answer
  *   -EINVAL           the caller's mistake: range, alignment, unknown op
  *   -EOPNOTSUPP       the peer knows the op and does not offer it

@@ -30,7 +30,9 @@
  *  APPEND   JOURNAL, data, offset = its length     appended and durable; creates it at
  *           now, arg[0] = fence                    offset 0.  -ESTALE: the lease has a
  *                                                  newer fence, or there is none and
- *                                                  ours is above 0.  Size 0: only
+ *                                                  ours is above 0; or no journal at
+ *                                                  another offset.  -ERANGE: it has
+ *                                                  another length.  Size 0: only
  *                                                  the fence is compared
  *  INFO     object                                 inline struct xseg_object_info
  *  LIST     object.kind, offset = cursor (0        result = entries in data (struct

@@ -13,8 +13,9 @@ static void test_journal_grows_only_at_its_end(void)
     CHECK_EQ(do_append(s, &j, 10, 0, page, 10), -ESTALE);
     CHECK_EQ(do_info(s, &j, &info), -ENOENT);
     CHECK_EQ(do_append(s, &j, 0, 0, page, 1000), 0);
-    CHECK_EQ(do_append(s, &j, 0, 0, page, 10), -ESTALE);
-    CHECK_EQ(do_append(s, &j, 999, 0, page, 10), -ESTALE);
+    CHECK_EQ(do_append(s, &j, 0, 0, page, 10), -ERANGE);
+    CHECK_EQ(do_append(s, &j, 999, 0, page, 10), -ERANGE);
+    CHECK_EQ(do_append(s, &j, 1001, 0, page, 10), -ERANGE);
     CHECK_EQ(do_append(s, &j, 1000, 0, page + 1000, 500), 0);
     restart();
     CHECK_EQ(do_append(s, &j, 1500, 0, page + 1500, 1500), 0);
@@ -69,6 +70,8 @@ static void test_lease_is_granted_renewed_and_released(void)
     CHECK_EQ(b.fence, 2);
     /* the old fence cannot append any more, the new one can */
     CHECK_EQ(do_append(s, &j, 20, 1, page, 10), -ESTALE);
+    CHECK_EQ(do_append(s, &j, 30, 1, page, 10), -ESTALE); /* that first */
+    CHECK_EQ(do_append(s, &j, 30, 2, page, 10), -ERANGE);
     CHECK_EQ(do_append(s, &j, 20, 2, page, 10), 0);
     x = lease_of("a", LONG_NS);
     x.fence = 1;

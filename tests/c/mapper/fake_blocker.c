@@ -91,7 +91,7 @@ static int64_t serve_append(struct fake_blocker *fake, struct xseg_request *rq,
     if (rq->size == 0)
         return 0;
     if (rq->offset != (o ? o->size : 0))
-        return -ESTALE;
+        return o ? -ERANGE : -ESTALE;
     if (size)
         fake_put(fake, &rq->object, rq->offset,
                  xseg_heap_ptr(reactor_segment(fake->reactor), rq->data_off, size),

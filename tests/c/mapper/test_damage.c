@@ -38,6 +38,44 @@ static void test_a_record_torn_while_running(void)
     end();
 }
 
+/** What an append of a map that was given up stores late is no loss of the lease. */
+static void test_an_append_that_comes_late(void)
+{
+    struct journal_mark mark = {9, 1, JOURNAL_PRESENT};
+    struct xseg_journal_info info;
+    uint8_t record[64];
+    begin();
+    uint64_t h = open_map(0);
+    CHECK_EQ(rig_mark(&rig, h, 0, 1, 0, 1), 0);
+    CHECK_EQ(rig_flush(&rig, h, 1), 0);
+    size_t ours = journal()->size;
+    size_t len = journal_record_pack(record, 1, header.fence, &mark, 1);
+    fake_put(&rig.fake, &journal()->name, ours, record, len);
+    CHECK_EQ(rig_flush(&rig, h, 1), 0); /* nothing to append */
+    CHECK_EQ(rig_mark(&rig, h, 2, 1, 0, 2), 0);
+    for (int i = 0; i < 2; i++) {
+        CHECK_EQ(rig_flush(&rig, h, 2), -EAGAIN);
+        CHECK_EQ(rig_info(&rig, h).needs_checkpoint, 1);
+        CHECK_EQ(rig_info(&rig, h).dirty_marks, 1);
+        CHECK_EQ(journal()->size, ours + len);
+        CHECK_EQ(only_run(h, 2, 1).flags, XSEG_RUN_OWNED); /* the map goes on */
+    }
+    CHECK_EQ(rig_hold(&rig, h, &info), 0);
+    CHECK_EQ(info.length_bytes, ours);
+    freeze_header(&info, false);
+    CHECK_EQ(rig_update(&rig, h, &header), 0);
+    CHECK_EQ(rig_info(&rig, h).needs_checkpoint, 0);
+    CHECK_EQ(rig_flush(&rig, h, 2), 0);
+    CHECK_EQ(rig_info(&rig, h).dirty_marks, 0);
+    CHECK_EQ(journal()->size, journal_record_bytes(1));
+    rig_restart_mapper(&rig, NULL);
+    h = open_map(0);
+    CHECK_EQ(only_run(h, 0, 1).flags, XSEG_RUN_OWNED);
+    CHECK_EQ(only_run(h, 2, 1).flags, XSEG_RUN_OWNED);
+    CHECK_EQ(only_run(h, 9, 1).flags & XSEG_RUN_OWNED, 0); /* behind our length */
+    end();
+}
+
 static void test_a_torn_journal_at_open(void)
 {
     struct xseg_journal_info info;
@@ -133,6 +171,7 @@ int main(void)
 {
     check_seed();
     test_a_record_torn_while_running();
+    test_an_append_that_comes_late();
     test_a_torn_journal_at_open();
     test_damage_is_never_data();
     test_a_missing_layer();

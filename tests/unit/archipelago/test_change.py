@@ -192,6 +192,33 @@ def test_a_journal_that_tears_while_open_is_mended(
         assert again.pread(4, 9 * SECTOR) == b"more"
 
 
+@pytest.mark.parametrize("flushed", [True, False])
+def test_an_append_that_comes_late_is_not_noticed(
+    instance: Running, client: Client, flushed: bool
+) -> None:
+    client.create("v", 8 * MIB, block_size=BLOCK)
+    ctx = instance.ctx
+    with client.open("v") as volume:
+        if flushed:
+            volume.pwrite(b"flushed", 0)
+            volume.flush()
+        header = ctx.headers.get("v")
+        stored = ctx.store.stat(journal_id(header.uuid, header.journal))
+        length = 0 if stored is None else stored.size_bytes
+        assert bool(length) is flushed
+        append_garbage(instance, header, length, header.fence)
+        volume.pwrite(b"more", SECTOR)
+        volume.flush()  # it waits for another journal; the lease is still ours
+        now = ctx.headers.get("v")
+        assert (now.journal, now.epoch) == (header.journal + 1, header.epoch)
+        assert now.fence == header.fence
+        volume.pwrite(b"still", 2 * SECTOR)
+    with client.open("v") as again:
+        assert again.pread(7, 0) == (b"flushed" if flushed else bytes(7))
+        assert again.pread(4, SECTOR) == b"more"
+        assert again.pread(5, 2 * SECTOR) == b"still"
+
+
 def test_what_is_merged_shrinks_the_stack_and_spares_large_tables() -> None:
     assert choose([1] * 8, 8) == 0
     assert choose([1] * 9, 8) in range(6, 10)
