@@ -47,6 +47,8 @@ _PATIENCE = 10.0
 _CUT_OFF = {errno.EOWNERDEAD, errno.EPIPE, errno.ECANCELED}
 #: Index of the argument of an answer to OPEN that holds the fence of `open_handle`.
 _ARG_SINCE = 2
+#: Argument of CLOSE's answer with an error: 1, all is flushed.
+_ARG_FLUSHED = 0
 #: Entries of one page of a listing: they fit into the room however long the names are.
 _LIST_PAGE = 2500
 
@@ -366,7 +368,7 @@ class Client(Closing):
             self.info(name, usage=False)
             raise UsageError(f'"{name}" is not held open: there is nothing to close')
         if reply.result < 0:
-            raise from_errno(reply.result, f'cannot close "{name}"')
+            raise from_errno(reply.result, _closed_how(reply, f'"{name}"'))
 
     def lock(self, name: str) -> VolumeInfo:
         """Keep a volume for this instance, across restarts, until `unlock`.
@@ -415,10 +417,14 @@ class Client(Closing):
 
         That vlmcd does not know it is no error: then it has restarted, perhaps because
         of this, or the volume is lost.
+
+        Raises:
+            ArchipelagoError: its last flush failed; or only its lease was not given
+                back, and runs out.  The handle is closed all the same.
         """
         reply = self._opener.call(PORT_VLMCD, Op.CLOSE, handle=handle)
         if reply.result < 0 and reply.result != -errno.ESTALE:
-            raise from_errno(reply.result, "the volume was not closed well")
+            raise from_errno(reply.result, _closed_how(reply, "the volume"))
 
     def _control(
         self,
@@ -454,6 +460,16 @@ class Client(Closing):
 
 def _answer_length(rq: Request, result: int) -> int:
     return rq.arg(0)
+
+
+def _closed_how(reply: Reply, which: str) -> str:
+    """Say what is wrong with a volume that was closed with an error."""
+    if reply.args[_ARG_FLUSHED]:
+        return (
+            f"{which} is closed and flushed, nothing is lost, but it was not given "
+            "back: its lease runs out by itself"
+        )
+    return f"{which} was not closed well"
 
 
 def _json(reply: Reply) -> dict[str, Any]:

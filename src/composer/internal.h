@@ -138,13 +138,14 @@ struct volume {
     bool asking;              /* by open.c; revive.c has its turn at other times */
     uint32_t ask_op;          /* what is asked: OPEN or CLOSE */
     const char *ask_arguments;
-    char ask_again[128]; /* what revive.c asks with */
-    uint64_t ask_since;  /* when it first failed, 0: it did not */
-    int64_t close_result;
-    uint32_t users;      /* opens, internal ones too */
-    bool held;           /* by the administrator */
-    bool asked_writable; /* what CONTROL was asked last */
-    bool upgrading;      /* OPENING for write while it is open read-only: frozen */
+    char ask_again[128];  /* what revive.c asks with */
+    uint64_t ask_since;   /* when it first failed, 0: it did not */
+    int64_t close_result; /* of the last flush */
+    int64_t close_failed; /* -errno of CONTROL's part in it, or 0 */
+    uint32_t users;       /* opens, internal ones too */
+    bool held;            /* by the administrator */
+    bool asked_writable;  /* what CONTROL was asked last */
+    bool upgrading;       /* OPENING for write while it is open read-only: frozen */
 
     /* lease and map */
     uint64_t deadline_ns; /* CLOCK_BOOTTIME; 0: none */

@@ -174,8 +174,11 @@ static void volume_gone(struct volume *v, int64_t result)
     struct list opens, after;
     struct xseg_request *rq;
 
-    while ((rq = composer_dequeue(&v->closers, NULL)))
-        composer_reply(c, rq, result);
+    bool kept = result >= 0 && v->close_failed < 0;
+    while ((rq = composer_dequeue(&v->closers, NULL))) {
+        rq->arg[0] = kept;
+        composer_reply(c, rq, kept ? v->close_failed : result);
+    }
     list_take_all(&opens, &v->pending_opens);
     list_take_all(&after, &v->after);
     /* requests that waited meet a stale handle */
@@ -436,6 +439,9 @@ static void ask_close_done(void *arg, struct xseg_request *rq)
         log_line(LOG_WARNING, "vlmcd", "\"%.*s\": control could not close it: %s",
                  (int)v->info.name_len, (const char *)v->info.name,
                  strerror((int)-rq->result));
+    /* these two would say that it was not open */
+    bool unknown = rq->result == -ESTALE || rq->result == -ENOENT;
+    v->close_failed = unknown ? -EIO : rq->result;
     composer_release(v->c, rq);
     volume_gone(v, v->close_result);
 }

@@ -133,8 +133,9 @@ def test_1_8_a_release_that_fails_at_close_is_reported(
 
         with monkeypatch.context() as patched:
             patched.setattr(ctx.store, "release_extent", fail)
-            volume.close()  # what was written is safe: no error for its user
-        # the administrator finds it in the log; the lease is there until it runs out
+            with pytest.raises(archipelago.IoError, match=r"flushed.* lease runs out"):
+                volume.close()
+        # it is closed, and what was written is safe; the lease is there until it ends
         assert '"v" is closed, but not given back: the extent is not' in caplog.text
         lease = client.info("v").lease
         assert lease is not None

@@ -93,7 +93,10 @@
  *
  *  OPEN     name, [RDONLY], [HOLD]                 handle, inline struct xseg_volume_info,
  *                                                  arg[2] as in CONTROL's answer
- *  CLOSE    handle; or name and HOLD [FORCE]
+ *  CLOSE    handle; or name and HOLD [FORCE]       -ESTALE: no such handle, or it is lost.
+ *                                                  Closed also with an error; arg[0] =
+ *                                                  1: and flushed, but CONTROL did not
+ *                                                  give the lease back: it runs out
  *  READ     handle, offset, size, data             result = size
  *  WRITE    the same, [FUA]                        result = size
  *  ZERO,    handle, offset, size, [FUA]            result = size; reads zeros after

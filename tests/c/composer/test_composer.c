@@ -118,6 +118,55 @@ static void test_opens_are_counted(struct client *c)
     CHECK_EQ(call_named(c, XSEG_OP_OPEN, 0, &c->handle), 0);
 }
 
+/** Close; *flushed is what the answer says of it. */
+static int64_t close_volume(struct client *c, uint64_t *flushed)
+{
+    struct xseg_request *rq = new_request(c, XSEG_OP_CLOSE);
+    rq->arg[0] = 7;
+    int64_t result = call(c, rq);
+    *flushed = rq->arg[0];
+    xseg_request_free(c->port, rq);
+    return result;
+}
+
+/** Closed all the same; but never as if it had not been open. */
+static void test_a_close_that_control_refuses_is_reported(struct client *c)
+{
+    static const int64_t errors[][2] = {
+        {-EIO, -EIO},
+        {-ENOSPC, -ENOSPC},
+        {-ESTALE, -EIO},
+        {-ENOENT, -EIO},
+    };
+    struct fake_store *f = c->store;
+    uint64_t flushed;
+
+    for (uint32_t i = 0; i < sizeof errors / sizeof errors[0]; i++) {
+        CHECK_EQ(call_simple(c, XSEG_OP_ZERO, 0, S, 0), S);
+        f->fail_dst = XSEG_PORT_CONTROL;
+        f->fail_op[XSEG_OP_CLOSE] = errors[i][0];
+        CHECK_EQ(close_volume(c, &flushed), errors[i][1]);
+        CHECK_EQ(flushed, 1);
+        CHECK_EQ(f->fail_op[XSEG_OP_CLOSE], 0);
+        CHECK_EQ(close_volume(c, &flushed), -ESTALE);
+        CHECK_EQ(call_named(c, XSEG_OP_OPEN, XSEG_F_HOLD, &c->handle), 0);
+        f->fail_op[XSEG_OP_CLOSE] = errors[i][0];
+        CHECK_EQ(call_named(c, XSEG_OP_CLOSE, XSEG_F_HOLD, NULL), errors[i][1]);
+        CHECK_EQ(call_named(c, XSEG_OP_OPEN, 0, &c->handle), 0);
+    }
+    /* a flush that failed says more */
+    f->fail_dst = 0;
+    f->fail_op[XSEG_OP_FLUSH] = -ENOSPC;
+    f->fail_op[XSEG_OP_CLOSE] = -EIO;
+    CHECK_EQ(call_simple(c, XSEG_OP_ZERO, 0, S, 0), S);
+    CHECK_EQ(close_volume(c, &flushed), -ENOSPC);
+    CHECK_EQ(flushed, 0);
+    CHECK_EQ(call_named(c, XSEG_OP_OPEN, 0, &c->handle), 0);
+    CHECK_EQ(close_volume(c, &flushed), 0);
+    CHECK_EQ(flushed, 0);
+    CHECK_EQ(call_named(c, XSEG_OP_OPEN, 0, &c->handle), 0);
+}
+
 static void test_a_read_only_open_is_upgraded_once(struct client *c)
 {
     struct fake_store *f = c->store;
@@ -205,6 +254,7 @@ int main(void)
     test_faults_are_answered_and_forgotten(c);
     test_random_work_matches_the_model(c);
     test_opens_are_counted(c);
+    test_a_close_that_control_refuses_is_reported(c);
     test_a_read_only_open_is_upgraded_once(c);
     test_a_closed_volume_is_opened_for_a_change(c);
     test_a_tail_is_zeroed_on_open(c);
