@@ -12,13 +12,14 @@ again gets it anew, and its users of before get errors until they have closed it
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 
 from archipelago._header import Header, pack_header
-from archipelago.errors import ArchipelagoError, LeaseLost
+from archipelago.errors import ArchipelagoError, LeaseHeld, LeaseLost, VolumeNotFound
 from archipelago.volume.change import Change
-from archipelago.volume.changing import change_of, replaced
+from archipelago.volume.changing import change_of, replaced, settled_change_of
 from archipelago.volume.checkpoint import freeze, freeze_torn
 from archipelago.volume.context import Context, OpenMap, own_extent
 from archipelago.volume.departed import await_departed
@@ -64,16 +65,19 @@ def open_volume(ctx: Context, name: str, *, read_only: bool, fence: int = 0) -> 
 def close_volume(ctx: Context, name: str) -> None:
     """Close a volume; whoever asks has flushed it.  Not being open is fine.
 
+    If another control half had it open, and died over this, its lease is given back.
+
     Raises:
         ArchipelagoError: the store failed.  It is closed all the same; if its extent
             or lease could not be given back, the next to open it takes it over.
     """
     with ctx.locks.hold(name):
         opened = ctx.table.get(name)
-        if opened is None:
-            return
         try:
-            _close(ctx, opened)
+            if opened is not None:
+                _close(ctx, opened)
+            else:
+                _give_back_left(ctx, name)
         except ArchipelagoError as error:
             # Whoever used it may have gone long ago: this is for the administrator.
             log.error('"%s" is closed, but not given back: %s', name, error)
@@ -167,6 +171,20 @@ def _close(ctx: Context, opened: OpenMap) -> None:
         ctx.leases.leave(uuid)
     elif not opened.read_only:
         ctx.leases.give_back(uuid)
+
+
+def _give_back_left(ctx: Context, name: str) -> None:
+    """Give back a lease that nobody here counts on; nobody else would renew it."""
+    try:
+        header = ctx.headers.get(name)
+    except VolumeNotFound:
+        return
+    left = 0 if _is_snapshot(header) else ctx.leases.left(header.uuid)
+    if not left or left != header.fence:
+        return  # whoever takes it next takes the volume over
+    await_departed(ctx.messenger.segment)
+    with contextlib.suppress(LeaseHeld), settled_change_of(ctx, name, if_free=True):
+        log.info('the lease of "%s" was left, and is given back', name)
 
 
 def _is_snapshot(header: Header) -> bool:

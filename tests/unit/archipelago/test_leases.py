@@ -16,6 +16,7 @@ import archipelago
 from archipelago import Client
 from archipelago.ids import lease_id
 from archipelago.volume.leases import Leases
+from archipelago.volume.open import close_volume
 from archipelago.volume.store import Store
 from tests.helpers.inprocess import BLOCK, MIB, SECTOR, Running, running
 from xseg.constants import ObjectKind
@@ -281,3 +282,48 @@ def test_a_kept_lease_is_for_who_takes_it_next(pair: Pair) -> None:
     first.open("v").close()
     assert leases.left(uuid) == 0
     assert uuid not in dict(leases.all())
+
+
+def test_a_close_that_mapperd_died_over_gives_the_lease_back(pair: Pair) -> None:
+    one, two, first, second = pair
+    ctx = one.ctx
+    volume = first.open("v")
+    volume.pwrite(b"flushed", 0)
+    volume.flush()
+    before = ctx.headers.get("v")
+    # vlmcd has flushed it, and asks the next control half, which has nothing open
+    opened = ctx.table.get("v")
+    assert opened is not None
+    ctx.maps.close(opened.handle)
+    ctx.table.remove("v")
+    ctx.leases.abandon(before.uuid)
+    assert ctx.leases.left(before.uuid) == before.fence
+    close_volume(ctx, "v")
+    assert ctx.leases.left(before.uuid) == 0
+    assert first.info("v").lease is None
+    # given back, so the next one need not take it over
+    with second.open("v") as there:
+        assert there.pread(7, 0) == b"flushed"
+        assert two.ctx.headers.get("v").epoch == before.epoch
+        with contextlib.suppress(archipelago.ArchipelagoError):
+            volume.close()
+
+
+def test_a_close_of_what_is_not_open_leaves_others_alone(pair: Pair) -> None:
+    one, two, _, second = pair
+    ctx = one.ctx
+    close_volume(ctx, "v")
+    close_volume(ctx, "no such volume")
+    with second.open("v") as there:
+        there.pwrite(b"x", 0)
+        header = ctx.headers.get("v")
+        close_volume(ctx, "v")
+        there.flush()
+        assert two.ctx.leases.left(header.uuid) == header.fence
+    # a lease that the header does not name waits for who takes the volume over
+    with ctx.leases.hold(header.uuid, "v") as lease:
+        fence = lease.fence
+    ctx.leases.acquire(header.uuid, "v")
+    ctx.leases.abandon(header.uuid)
+    close_volume(ctx, "v")
+    assert ctx.leases.left(header.uuid) == fence + 1
