@@ -170,6 +170,10 @@ class Supervisor:
         Clients keep their sockets and the segment.  Returns the names of settings
         that changed and that a running supervisor cannot change; then nothing was
         done.
+
+        Raises:
+            ArchipelagoError, OSError: one does not start.  What ran before is started
+                again like a peer that died, with the roles and settings it had.
         """
         async with self._busy:
             merged = {**self._overrides, **overrides}
@@ -182,17 +186,46 @@ class Supervisor:
             if changed:
                 return changed
             ground.make_directories(fresh)
-            self.settings = fresh
-            self._overrides = merged
             chosen = [self._process_of(role)] if role else self.processes
             # Who comes next is prepared while the present one still serves.
             await asyncio.gather(*(process.renew_spare() for process in chosen))
-            for process in reversed(chosen):
-                await process.stop(keep_spare=True)
-            for process in chosen:
-                roles = process.plan.roles if role is None else process.roles
-                await process.start(_ordered({*roles, role} if role else roles))
+            before = self.settings, self._overrides
+            ran = {p: p.roles for p in chosen if p.state is not State.STOPPED}
+            self.settings, self._overrides = fresh, merged
+            try:
+                for process in reversed(chosen):
+                    await process.stop(keep_spare=True)
+                for process in chosen:
+                    roles = process.plan.roles if role is None else process.roles
+                    await process.start(_ordered({*roles, role} if role else roles))
+            except Exception as error:
+                log.error("restart: %s; what ran is brought back as it was", error)
+                self.settings, self._overrides = before
+                await self._bring_back(chosen, ran, anew=fresh != before[0])
+                raise
             return []
+
+    async def _bring_back(
+        self,
+        chosen: list[PeerProcess],
+        ran: Mapping[PeerProcess, tuple[str, ...]],
+        *,
+        anew: bool,
+    ) -> None:
+        """After a restart that failed, leave each process to its watcher as it was.
+
+        Args:
+            chosen: the processes that were to restart.
+            ran: those of them that ran, and their roles.
+            anew: what was started already has settings that are no longer in effect.
+        """
+        for process in reversed(chosen):
+            same = process in ran and process.roles == ran[process]
+            if process.state is not State.RUNNING or anew or not same:
+                await process.stop(keep_spare=process in ran)
+        for process, roles in ran.items():
+            if process.state is State.STOPPED:
+                process.revive(roles)
 
     async def _reshape(self, process: PeerProcess, roles: set[str]) -> None:
         """Start a process again with other roles; on failure, with those it had."""
@@ -200,8 +233,8 @@ class Supervisor:
         await process.stop(keep_spare=True)
         try:
             await process.start(_ordered(roles))
-        except ArchipelagoError:
-            await process.start(before)
+        except Exception:
+            process.revive(before)
             raise
 
     def _process_of(self, role: str) -> PeerProcess:

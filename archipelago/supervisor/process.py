@@ -102,6 +102,13 @@ class PeerProcess:
             raise
         self._watcher = asyncio.create_task(self._watch())
 
+    def revive(self, roles: tuple[str, ...]) -> None:
+        """Bring a stopped process back as if its child had died: until it serves."""
+        assert self.state is State.STOPPED
+        self.roles = roles
+        self.state = State.RESTARTING
+        self._watcher = asyncio.create_task(self._watch())
+
     async def stop(self, *, keep_spare: bool = False) -> None:
         """Stop the child in good order, or in any after a while; then stay stopped.
 
@@ -158,8 +165,8 @@ class PeerProcess:
         return await self._child.begin(config)
 
     async def _watch(self) -> None:
-        """Replace the child whenever it ends."""
-        failures = 0
+        """Replace the child whenever it ends; at once, if there is none."""
+        failures = 0 if self._child is not None else await self._revive(0)
         while True:
             assert self._child is not None
             status = await self._child.wait()
