@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from archipelago.errors import ArchipelagoError, NotRunning, UsageError, VolumeBusy
+from archipelago.errors import NotRunning, UsageError, VolumeBusy
 from archipelago.settings import ROLES, Settings, load_settings
 from archipelago.supervisor import ground, openvolumes, report
 from archipelago.supervisor.lock import PidLock
