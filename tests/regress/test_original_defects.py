@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Defects of the Archipelago of 2010-2015, found by reading: none of them is ours.
 
-The numbers are those of the list that the project started from.
+The numbers are those of the list that the project started from.  What only failing or
+recorded storage shows is in ``test_original_storage.py``.
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ def test_4_changes_while_io_is_in_flight_come_to_an_end(
     assert client.info("w").size == 16 * MIB + 10 * 4096
 
 
-def test_5_a_failed_remove_changes_nothing(client: archipelago.Client) -> None:
+def test_5_a_remove_that_is_refused_changes_nothing(client: archipelago.Client) -> None:
     client.create("v", size=MIB)
     fill(client, "v", b"still here")
     with client.open("v") as volume:
@@ -163,7 +164,7 @@ def test_8_a_renamed_volume_has_one_name(client: archipelago.Client) -> None:
     assert content(client, "new", 4) == b"data"
 
 
-def test_9_flush_reaches_the_store(
+def test_9_a_write_is_journaled_when_it_is_flushed(
     instance: Instance, client: archipelago.Client
 ) -> None:
     client.create("v", size=MIB)
