@@ -9,7 +9,10 @@ reading (``test_original_defects.py`` has those that need no second node).
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +23,9 @@ from tests.helpers.inprocess import running
 
 MIB = 1 << 20
 TTL = "2"
+#: How often peers are killed in the midst of something, each time this much later [s].
+DEATHS = 8
+DEATH_STEP = 0.01
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +151,9 @@ def test_1_8_a_release_that_fails_at_close_is_reported(
         assert client.info("v").lease is None
 
 
-def test_1_9_8_a_node_that_dies_in_a_rename_leaves_one_name(cluster: Cluster) -> None:
+def test_1_9_8_a_rename_elsewhere_leaves_a_paused_node_one_name(
+    cluster: Cluster,
+) -> None:
     one, two = cluster.nodes
     with in_use(one, "old-name", b"flushed"):
         one.pause()
@@ -166,6 +174,106 @@ def test_1_9_8_a_node_that_dies_in_a_rename_leaves_one_name(cluster: Cluster) ->
             found = [v.name for v in client.list() if v.name.endswith("-name")]
         assert found == ["new-name"]
     assert read(one, "new-name", 7) == b"flushed"
+
+
+def dying(node: Node, delay: float, deed: Callable[[int], object]) -> int:
+    """Do something again and again while mapperd and control are killed.
+
+    Args:
+        node: whose peers they are.
+        delay: before they are [s].
+        deed: told how often it was done before.
+
+    Returns:
+        How often it was done; the next one may have failed.
+    """
+    killer = threading.Timer(delay, os.kill, (node.peers()["mapperd"], signal.SIGKILL))
+    killer.start()
+    done = 0
+    try:
+        with contextlib.suppress(archipelago.ArchipelagoError):
+            while killer.is_alive():
+                deed(done)
+                done += 1
+    finally:
+        killer.join()
+    return done
+
+
+def test_1_9_8_peers_that_die_in_a_rename_leave_one_name(cluster: Cluster) -> None:
+    one, two = cluster.nodes
+    names = ("flip-a", "flip-b")
+    with one.instance.connect() as client, two.instance.connect() as other:
+        client.create(names[0], 8 * MIB)
+        uuid = client.info(names[0]).uuid
+        write(one, names[0], b"renamed")
+        at = 0
+        for i in range(DEATHS):
+            start = at
+            # every second one is open, and goes through vlmcd
+            user = client.open(names[at]) if i % 2 else contextlib.nullcontext()
+            with user:
+                done = dying(
+                    one,
+                    (i + 1) * DEATH_STEP,
+                    lambda n, start=start: client.rename(  # type: ignore[misc]
+                        names[(start + n) % 2], names[(start + n + 1) % 2]
+                    ),
+                )
+                seen = {
+                    v.name: v.uuid for v in client.list() if v.name.startswith("flip-")
+                }
+                # one name, the old or the new one, on every node
+                assert list(seen.values()) == [uuid]
+                (name,) = seen
+                assert [v.name for v in other.list() if v.name.startswith("flip-")] == [
+                    name
+                ]
+                assert name in (
+                    names[(start + done) % 2],
+                    names[(start + done + 1) % 2],
+                )
+                at = names.index(name)
+                assert read(one, name, 7) == b"renamed"
+
+        def free() -> bool:
+            with contextlib.suppress(archipelago.LeaseHeld):
+                write(two, names[at], b"R")
+                return True
+            return False
+
+        until(free, "the lease of the last one that died runs out")
+        assert read(one, names[at], 7) == b"Renamed"
+
+
+def test_1_9_8_peers_that_die_in_a_snapshot_leave_all_or_nothing(
+    cluster: Cluster,
+) -> None:
+    one, two = cluster.nodes
+    content: dict[str, bytes] = {}
+    with one.instance.connect() as client:
+        client.create("shots", 8 * MIB)
+        for i in range(DEATHS):
+
+            def shoot(n: int, i: int = i) -> None:
+                data = f"{i:04}-{n:04}".encode()
+                write(one, "shots", data)
+                content[f"shot-{i}-{n}"] = data
+                client.snapshot("shots", f"shot-{i}-{n}")
+
+            done = dying(one, (i + 1) * DEATH_STEP, shoot)
+            there = {v.name for v in client.list() if v.name.startswith(f"shot-{i}-")}
+            whole = {f"shot-{i}-{n}" for n in range(done)}
+            # those that were answered, and maybe the one that was not
+            assert whole <= there <= whole | {f"shot-{i}-{done}"}
+            for name in there:
+                assert read(one, name, 9) == read(two, name, 9) == content[name]
+                assert client.info(name).read_only
+        write(one, "shots", b"goes on")
+        for name in {v.name for v in client.list() if v.name.startswith("shot-")}:
+            assert read(one, name, 9) == content[name]
+            client.remove(name)
+        assert read(one, "shots", 7) == b"goes on"
 
 
 def test_1_9_10_a_snapshot_is_open_on_two_nodes_at_once(cluster: Cluster) -> None:
@@ -198,6 +306,33 @@ def test_1_9_11_only_one_of_two_gets_a_lock(cluster: Cluster) -> None:
     two.instance.vlmc("lock", "contended")
     one.instance.vlmc("unlock", "-f", "contended")
     write(one, "contended", b"x")
+
+
+def test_1_9_11_who_closes_late_leaves_the_lease_of_another_alone(
+    cluster: Cluster,
+) -> None:
+    one, two = cluster.nodes
+    with in_use(one, "taken", b"flushed") as old, two.instance.connect() as other:
+        two.instance.vlmc("unlock", "-f", "taken")
+        with other.open("taken") as volume:
+            volume.pwrite(b"F", 0)
+            volume.flush()
+            taken = other.info("taken").lease
+            assert taken is not None
+            with contextlib.suppress(archipelago.ArchipelagoError):
+                old.close()
+            # nor does closing it by hand, or what runs there in the background
+            one.instance.command("vlmc", "close", "taken")
+            now = other.info("taken").lease
+            assert now is not None
+            assert (now.owner, now.fence) == (taken.owner, taken.fence)
+            with one.instance.connect() as client:
+                with pytest.raises(archipelago.LeaseHeld):
+                    client.open("taken")
+            volume.pwrite(b"L", 1)
+            volume.flush()
+        assert other.info("taken").lease is None
+    assert read(one, "taken", 7) == b"FLushed"
 
 
 def test_1_7_a_lock_that_was_undone_does_not_outlive_its_node(cluster: Cluster) -> None:
