@@ -162,7 +162,7 @@ static void test_each_flush_of_a_journal_syncs_what_others_appended(void)
     struct xseg_object j = journal_name(500, 1), fresh = journal_name(501, 1);
     struct xseg_object_info info;
 
-    CHECK_EQ(do_append(s, &j, 0, 1, data, 64), 0);
+    CHECK_EQ(do_append(s, &j, 0, 0, data, 64), 0);
     CHECK_EQ(do_flush(s, &j), 0);
     CHECK_EQ(calls_not_durable(), 0);
     for (uint64_t i = 0; i < 3; i++) {
@@ -171,7 +171,7 @@ static void test_each_flush_of_a_journal_syncs_what_others_appended(void)
         CHECK_EQ(do_flush(s, &j), 0);
         CHECK_EQ(calls_not_durable(), 0);
         CHECK_EQ(flush_maps(), 0);
-        CHECK_EQ(do_append(s, &j, 128 * (i + 1), 1, data, 64), 0);
+        CHECK_EQ(do_append(s, &j, 128 * (i + 1), 0, data, 64), 0);
     }
     append_elsewhere(&fresh);
     CHECK_EQ(calls_not_durable(), 2); /* its name too */
@@ -186,14 +186,13 @@ static void test_a_journal_is_flushed_behind_an_append(void)
     struct xseg_object j = journal_name(502, 1);
     struct xseg_object_info info;
 
-    CHECK_EQ(do_append(s, &j, 0, 1, data, 64), 0);
+    CHECK_EQ(do_append(s, &j, 0, 0, data, 64), 0);
     CHECK_EQ(do_flush(s, &j), 0);
     for (int error = 0; error <= EIO; error += EIO) {
         calls_hold(error);
         struct xseg_request *append = ask(s, XSEG_OP_APPEND, &j);
         append->offset = 64;
         append->size = 64;
-        append->arg[0] = 1;
         send_only(s, append);
         calls_await_held();
         unsigned before = calls_syncs();
@@ -217,7 +216,7 @@ static void test_a_journal_is_flushed_behind_an_append(void)
         CHECK_EQ(info.size_bytes, error ? 64 : 128);
         if (!error) {
             j = journal_name(503, 1);
-            CHECK_EQ(do_append(s, &j, 0, 1, data, 64), 0);
+            CHECK_EQ(do_append(s, &j, 0, 0, data, 64), 0);
         }
     }
 }
