@@ -13,7 +13,10 @@ from __future__ import annotations
 
 import collections
 import errno
+import os
 import random
+import signal
+import time
 from collections.abc import Callable, Iterable, Sequence
 
 from archipelago.settings import ROLES
@@ -46,6 +49,7 @@ EVENTS = (
     *(3 * ["break_lease"]),
     "suspend",
     *(2 * ["peer_dies"]),
+    "store_away",
 )
 
 
@@ -249,6 +253,36 @@ class Rounds:
         a.work(60)
         if a.failed:
             raise Violation(f"{a} did not go on after a pause: {self._ends(a)}")
+
+    def store_away(self, a: Team, b: Team) -> None:
+        """The store is away for longer than a's lease, and a's peers die meanwhile.
+
+        Nobody takes the volume.  What was flushed is there afterwards; what was only
+        answered is there too, unless its client was told of a loss.
+        """
+        a.node.pause(("blockerb", "blockerm"))
+        until(lambda: b.hand.call("info").lease is None, "the lease expires")
+        # At any moment of giving the volume up, and after it.
+        end = time.monotonic() + self.rng.uniform(0, self._ttl / 2)
+        until(lambda: time.monotonic() > end, "the store is away a little longer")
+        dying = self.rng.choice([("vlmcd",), ROLES])
+        self._note(f"kill {', '.join(dying)} of {a}, and its store is there again")
+        peers = a.node.peers()
+        for pid in {peers[role] for role in dying}:
+            os.kill(pid, signal.SIGKILL)
+        a.node.resume()
+        a.work(60)
+        if not a.failed:
+            return
+        a.halt()
+        bad = {h.error for h in a.failed} - {*LOST, errno.ECONNRESET}
+        if bad:
+            raise Violation(f"{a} lost its store, and its users see {self._ends(a)}")
+        untold = [h for h in a.close_lost() if h.error not in LOST]
+        for history in untold:
+            history.flush_done(history.answered)
+        self._note(f"{len(a.histories) - len(untold)} lanes were told of a loss")
+        self._take(a, again=True)
 
     # ---- what must be found ----------------------------------------------------------
 
