@@ -39,7 +39,7 @@ bool again_away(int64_t result)
 static uint64_t again_until(const struct composer *c, uint64_t since)
 {
     uint64_t until = since + c->patience_ns;
-    if (c->stopping && c->stop_ns + c->stop_patience_ns < until)
+    if (c->stop_ns && c->stop_ns + c->stop_patience_ns < until)
         until = c->stop_ns + c->stop_patience_ns;
     return until;
 }

@@ -288,12 +288,20 @@ void composer_check_stopped(struct composer *c)
     }
 }
 
+static void composer_hurry(struct peer *self)
+{
+    struct composer *c = LIST_ENTRY(self, struct composer, peer);
+
+    c->stop_ns = reactor_now_ns(c->reactor);
+}
+
 static void composer_stop(struct peer *self, void (*stopped)(void *arg), void *arg)
 {
     struct composer *c = LIST_ENTRY(self, struct composer, peer);
 
     c->stopping = true;
-    c->stop_ns = reactor_now_ns(c->reactor);
+    if (!c->stop_ns)
+        c->stop_ns = reactor_now_ns(c->reactor);
     c->stopped = stopped;
     c->stopped_arg = arg;
     reactor_disarm_timer(c->reactor, &c->watch_timer);
@@ -350,6 +358,7 @@ int composer_create(struct reactor *r, const struct composer_options *options,
         return rc;
     c->peer.role = "vlmcd";
     c->peer.stop = composer_stop;
+    c->peer.hurry = composer_hurry;
     c->peer.destroy = composer_destroy;
     c->reactor = r;
     c->seg = reactor_segment(r);

@@ -89,7 +89,7 @@ struct composer {
     struct waiter relief_waiter;
 
     bool stopping;
-    uint64_t stop_ns; /* when that began */
+    uint64_t stop_ns; /* since when the process is ending; 0 if it is not */
     void (*stopped)(void *arg);
     void *stopped_arg;
 };

@@ -184,7 +184,8 @@ int mapper_create(struct reactor *r, const struct mapper_options *options,
     *why = "no memory";
     if (!m)
         return -ENOMEM;
-    m->peer = (struct peer){"mapperd", mapper_stop, mapper_destroy};
+    m->peer = (struct peer){
+        .role = "mapperd", .stop = mapper_stop, .destroy = mapper_destroy};
     m->reactor = r;
     m->seg = reactor_segment(r);
     m->retry_timer.on_fire = map_io_retry;

@@ -211,6 +211,9 @@ static int drain(struct native *n, uint32_t keep)
     if (n->nr_serving <= keep)
         return 0;
     n->keep = keep;
+    for (uint32_t i = keep; i < n->nr_serving; i++)
+        if (n->peers[i]->hurry)
+            n->peers[i]->hurry(n->peers[i]);
     stop_last(n);
     do
         rc = reactor_run(n->reactor);

@@ -149,10 +149,14 @@ void reactor_offload(struct reactor *r, struct reactor_job *job);
  * header has one `<peer>_create(struct reactor *, const struct <peer>_options *,
  * struct peer **)`; stop() begins an orderly end (drain, flush, close) and calls
  * `stopped(arg)` on the reactor's thread when nothing is left in flight.
+ *
+ * hurry(), which may be NULL, comes before the first stop() of peers that end together:
+ * who ends first may wait for the others' answers, and those no longer for the dead.
  */
 struct peer {
     const char *role;
     void (*stop)(struct peer *self, void (*stopped)(void *arg), void *arg);
+    void (*hurry)(struct peer *self);
     void (*destroy)(struct peer *self);
 };
 

@@ -437,6 +437,19 @@ static void test_stop_does_not_wait_for_the_dead(struct client *c)
     fake_store_rebirth(f);
 }
 
+/** The endpoint ends first: what it waits for must not take longer than an end may. */
+static void test_a_process_that_ends_waits_less(struct client *c)
+{
+    c->store->stay_dead = true;
+    fake_store_kill(c->store, XSEG_PORT_BLOCKERB);
+    send_async(c, 0, XSEG_OP_WRITE, 0, S);
+    client_run(c, 5);
+    c->composer->hurry(c->composer);
+    CHECK_EQ(await(c, 0), -EIO);
+    client_stop_composer(c);
+    fake_store_rebirth(c->store);
+}
+
 int main(void)
 {
     static struct fake_store store;
@@ -473,6 +486,11 @@ int main(void)
     client_start(c, &store,
                  &(struct composer_options){.queue_depth = 16, .stop_patience_ms = 50});
     test_stop_does_not_wait_for_the_dead(c);
+    client_end(c);
+
+    client_start(c, &store,
+                 &(struct composer_options){.queue_depth = 16, .stop_patience_ms = 50});
+    test_a_process_that_ends_waits_less(c);
     client_end(c);
     return 0;
 }
