@@ -8,11 +8,12 @@ inside is for people; whether one runs is decided by the lock alone.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from pathlib import Path
 
-from archipelago.errors import VolumeBusy
+from archipelago.errors import VolumeBusy, from_errno
 
 
 class AlreadyRunning(VolumeBusy):
@@ -57,9 +58,17 @@ class PidLock:
             os.close(fd)  # a supervisor that ended removed this very file
 
     def write_pid(self) -> None:
-        """Record this process as the holder."""
-        os.ftruncate(self.fd, 0)
-        os.pwrite(self.fd, b"%d\n" % os.getpid(), 0)
+        """Record this process as the holder.
+
+        Raises:
+            ArchipelagoError: it cannot be written: the disk is full, for one.
+        """
+        try:
+            os.ftruncate(self.fd, 0)
+            os.pwrite(self.fd, b"%d\n" % os.getpid(), 0)
+        except OSError as error:
+            number = error.errno or errno.EIO
+            raise from_errno(number, f"cannot write {self.path}") from error
 
     def release(self) -> None:
         """Remove the file and give up the lock; harmless when repeated."""

@@ -73,10 +73,11 @@ def is_standing(lease: Lease) -> bool:
 
 def refusal(name: str, lease: Lease) -> LeaseHeld:
     """Make the error that says who holds a lease."""
-    verb = "locked" if lease.flags & LeaseFlag.LOCK else "in use"
+    locked = bool(lease.flags & LeaseFlag.LOCK)
     return LeaseHeld(
-        f'"{name}" is {verb} by {lease.host or "an unknown host"} (instance '
-        f"{lease.owner}, pid {lease.pid}): close it there, or break the lease with "
+        f'"{name}" is {"locked" if locked else "in use"} by '
+        f"{lease.host or 'an unknown host'} (instance {lease.owner}, pid {lease.pid}): "
+        f"{'unlock' if locked else 'close'} it there, or break the lease with "
         f'"vlmc unlock -f {name}"'
     )
 

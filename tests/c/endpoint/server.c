@@ -268,18 +268,32 @@ int client_go(struct server *s, const char *name, enum client_mode mode, uint64_
     return fd;
 }
 
-void client_request(int fd, uint16_t type, uint16_t flags, uint64_t cookie,
-                    uint64_t offset, uint32_t length)
+static void pack_request(uint8_t head[NBD_REQUEST_BYTES], uint16_t type, uint16_t flags,
+                         uint64_t cookie, uint64_t offset, uint32_t length)
 {
-    uint8_t head[NBD_REQUEST_BYTES];
-
     nbd_put32(head, NBD_REQUEST_MAGIC);
     nbd_put16(head + 4, flags);
     nbd_put16(head + 6, type);
     nbd_put64(head + 8, cookie);
     nbd_put64(head + 16, offset);
     nbd_put32(head + 24, length);
+}
+
+void client_request(int fd, uint16_t type, uint16_t flags, uint64_t cookie,
+                    uint64_t offset, uint32_t length)
+{
+    uint8_t head[NBD_REQUEST_BYTES];
+
+    pack_request(head, type, flags, cookie, offset, length);
     client_send(fd, head, sizeof(head));
+}
+
+void client_request_disc(int fd)
+{
+    uint8_t head[NBD_REQUEST_BYTES];
+
+    pack_request(head, NBD_CMD_DISC, 0, 0, 0, 0);
+    (void)send(fd, head, sizeof(head), MSG_NOSIGNAL);
 }
 
 uint32_t client_simple(int fd, uint64_t *cookie)

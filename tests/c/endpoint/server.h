@@ -84,6 +84,8 @@ struct client_chunk client_chunk(int fd);
 uint32_t client_error_chunk(int fd, uint64_t cookie);
 
 /** Send DISC and read to the end. */
+/** Ask for the end, of a server that may have ended it already. */
+void client_request_disc(int fd);
 void client_disconnect(int fd);
 
 /** One whole request with a simple reply and no data; returns the error. */

@@ -206,7 +206,7 @@ static void a_failed_simple_read_is_an_error_or_the_end(void)
         int fd = client_go(&s, "disk", CLIENT_SIMPLE, NULL, NULL);
         atomic_store(&s.fake.fail_offset, (int64_t)bad);
         client_request(fd, NBD_CMD_READ, 0, 5, 0, 20 * MIB);
-        client_request(fd, NBD_CMD_DISC, 0, 0, 0, 0);
+        client_request_disc(fd);
         for (ssize_t n; (n = read(fd, got + len, sizeof(got) - len)) > 0;)
             len += (uint32_t)n;
         if (len) {

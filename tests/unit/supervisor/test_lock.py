@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
+from archipelago.errors import NoSpace
 from archipelago.supervisor.lock import AlreadyRunning, PidLock, holder
 
 
@@ -64,4 +67,15 @@ def test_garbage_in_the_file_is_no_pid(tmp_path: Path) -> None:
     path.write_text("not a number at all, and long enough to be cut off somewhere")
     lock = PidLock.acquire(path)
     assert holder(path) == 0
+    lock.release()
+
+
+def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> NoReturn:
+        raise OSError(errno.ENOSPC, "")
+
+    lock = PidLock.acquire(tmp_path / "pid")
+    monkeypatch.setattr("os.pwrite", full)
+    with pytest.raises(NoSpace, match=r"pid: no space left"):
+        lock.write_pid()
     lock.release()
