@@ -17,7 +17,8 @@ from xseg.payload import Lease
 
 NS = 1_000_000_000
 _NEVER = (1 << 64) - 1
-#: How much more than its whole life a lease may have left (``src/blocker/lease.h``).
+#: How far clocks may be apart: how much more than its whole life a lease may have left
+#: (``src/blocker/lease.h``), and how long it may still be counted on after its end.
 _MAX_SKEW_NS = 60 * NS
 
 
@@ -48,16 +49,16 @@ def renewal(ask: Lease, fence: int) -> Lease:
 
 
 def is_held(lease: Lease) -> bool:
-    """The blocker's rule, for looking only: see `may_be_held`, and not due too late."""
-    longest = lease.ttl_ns + _MAX_SKEW_NS
-    late = lease.expires_ns - time.time_ns() > longest
-    return may_be_held(lease) and (bool(lease.flags & LeaseFlag.LOCK) or not late)
+    """The blocker's rule, for looking only: not expired, nor due too late."""
+    left = lease.expires_ns - time.time_ns()
+    in_time = 0 < left <= lease.ttl_ns + _MAX_SKEW_NS
+    return is_standing(lease) and (bool(lease.flags & LeaseFlag.LOCK) or in_time)
 
 
 def may_be_held(lease: Lease) -> bool:
-    """Not free, not expired, not known dead, however wrong its holder's clock is."""
-    over = lease.expires_ns <= time.time_ns() and not lease.flags & LeaseFlag.LOCK
-    return is_standing(lease) and not over
+    """Its holder may count on it, by a clock that is another's and wrong."""
+    over = lease.expires_ns + _MAX_SKEW_NS <= time.time_ns()
+    return is_standing(lease) and (bool(lease.flags & LeaseFlag.LOCK) or not over)
 
 
 def is_standing(lease: Lease) -> bool:

@@ -333,8 +333,8 @@ class Leases:
     def others(self) -> set[str]:
         """The other instances that may be at work on the store, by uuid in hex.
 
-        One whose clock ran ahead counts until the time that it wrote: what it uses
-        must not be reclaimed, and no fence guards that.
+        What one uses must not be reclaimed, and no fence guards that: so it counts
+        until a minute after the time that it wrote, however late that is.
         """
         found = {e.object.id for e in self._store.list(ObjectKind.LEASE)}
         targets = [ObjectId(ObjectKind.LEASE, name) for name in found]

@@ -28,7 +28,11 @@ def test_a_lease_is_held_until_it_expires() -> None:
     assert is_held(due(TTL))
     assert may_be_held(due(TTL))
     assert not is_held(due(-1))
-    assert not may_be_held(due(-1))
+
+
+def test_by_a_clock_that_is_behind_it_may_be_held_a_minute_longer() -> None:
+    assert may_be_held(due(-59 * NS))
+    assert not may_be_held(due(-60 * NS))
 
 
 def test_a_lease_of_a_clock_that_ran_far_ahead_can_be_taken() -> None:
