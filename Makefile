@@ -32,7 +32,7 @@ soak: setup
 
 soak-nodes: export NODES_ROUNDS ?= 1000
 soak-nodes: TESTS = tests/nodes
-soak-crash: export CRASH_STATES ?= 500000
+soak-crash: export CRASH_STATES ?= 200000
 soak-crash: export CRASH_PER_WORKLOAD ?= 5000
 soak-crash: TESTS = tests/crash
 soak-fault: export FAULT_ALL ?= 1

@@ -20,9 +20,12 @@ __all__ = ["command"]
 def command(peer: str | None, force: bool) -> None:
     """Stop archipelago, or one PEER, which then stays stopped until it is started.
 
-    While volumes are open it refuses, unless forced; everything acknowledged and
-    flushed is kept in any case.  With placement "together" a PEER shares its process
-    with the others, which restart without it.
+    While volumes are open it refuses, unless forced.  What was acknowledged is flushed
+    first; a stop of the whole starts peers for that which were stopped before.  What
+    was flushed is kept in any case.
+
+    With placement "together" a PEER shares its process with the others, which restart
+    without it.
     """
     from archipelago.settings import load_settings
     from archipelago.supervisor.client import ask

@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from archipelago.errors import NotRunning, UsageError, VolumeBusy
+from archipelago.errors import ArchipelagoError, NotRunning, UsageError, VolumeBusy
 from archipelago.settings import ROLES, Settings, load_settings
 from archipelago.supervisor import ground, openvolumes, report
 from archipelago.supervisor.lock import PidLock
@@ -106,7 +106,19 @@ class Supervisor:
         async with self._busy:
             if not force:
                 await self._refuse_if_open("stop")
+            await self._complete()
             await self._take_down()
+
+    async def _complete(self) -> None:
+        """Start what was stopped by hand: all are needed for an end in good order.
+
+        What was answered is flushed then, and leases are given back.
+        """
+        for role in ROLES:
+            try:
+                await self._start_role(role)
+            except (ArchipelagoError, OSError) as error:
+                log.warning("%s does not start for the stop: %s", role, error)
 
     async def _take_down(self) -> None:
         if self._client_watcher is not None:
@@ -135,11 +147,14 @@ class Supervisor:
     async def start_peer(self, role: str) -> None:
         """Start a peer that was stopped; nothing happens if it runs."""
         async with self._busy:
-            process = self._process_of(role)
-            if process.state is State.STOPPED:
-                await process.start((role,))
-            elif role not in process.roles:
-                await self._reshape(process, {*process.roles, role})
+            await self._start_role(role)
+
+    async def _start_role(self, role: str) -> None:
+        process = self._process_of(role)
+        if process.state is State.STOPPED:
+            await process.start((role,))
+        elif role not in process.roles:
+            await self._reshape(process, {*process.roles, role})
 
     async def stop_peer(self, role: str, *, force: bool = False) -> None:
         """Stop one peer and leave it stopped.

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from archipelago.paths import segment_name
+from archipelago.settings import ROLES
 from tests.helpers.instance import Instance
 from tests.integration.killing import (
     ROUNDS,
@@ -21,6 +22,7 @@ from tests.integration.killing import (
     processes_of,
     same_as,
 )
+from tests.integration.nbdwire import Command, Connection
 
 pytestmark = pytest.mark.slow
 
@@ -72,3 +74,23 @@ def test_a_dead_supervisor_leaves_no_process_and_no_lease(
         assert held.get("lease") is None
         verifier.release(crashed=False)
         verifier.wait_answers(50)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_stop_is_in_good_order_without_a_peer_that_was_stopped_before(
+    instance: Instance, role: str
+) -> None:
+    """What was answered is there, flushed or not, and no lease is left."""
+    name = f"without-{role}"
+    instance.vlmc("create", name, "--size", "8M")
+    connection = Connection(str(instance.home / "run" / "nbd.sock"), name)
+    connection.send(Command.WRITE, 1, 0, 4096, b"answered".ljust(4096))
+    assert connection.receive_reply().error == 0
+    instance.archipelago("stop", "--force", role)
+    instance.archipelago("stop", "--force")
+    connection.close()
+    instance.start()
+    held = json.loads(instance.vlmc("info", name, "--json"))
+    assert held.get("lease") is None
+    with instance.connect() as client, client.open(name) as volume:
+        assert volume.pread(8, 0) == b"answered"
