@@ -92,8 +92,10 @@ def _is_special(path: str) -> bool:
 def _to_file(volume: Volume, path: str, progress: Progress | None) -> None:
     """Write beside the file's name, make it durable, then give it the name."""
     aside = f"{path}.{os.getpid()}.part"
-    fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
+        # Within: a signal may come between the file's making and the next line.
+        fd = os.open(aside, flags, 0o666)
         try:
             with contextlib.suppress(FileNotFoundError):
                 # Whoever could not read the image that was there cannot read this one.
@@ -106,7 +108,8 @@ def _to_file(volume: Volume, path: str, progress: Progress | None) -> None:
             os.close(fd)
         os.replace(aside, path)
     except BaseException:
-        os.unlink(aside)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(aside)
         raise
 
 
