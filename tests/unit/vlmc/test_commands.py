@@ -292,11 +292,12 @@ def test_an_export_that_is_ended_leaves_nothing(
             pass
         export.send_signal(number)
         _, said = export.communicate(timeout=60)
-    # It may have been faster.
-    assert export.returncode in (0, 128 + number), said
-    assert [p.name for p in tmp_path.iterdir()] == ["out"] * (export.returncode == 0)
+    # It may have been faster: then it ends well, or the interpreter was met at its end.
+    assert export.returncode in (0, 128 + number, -number), said
+    ended = export.returncode == 128 + number
+    assert [p.name for p in tmp_path.iterdir()] == ["out"] * (not ended)
     assert said.strip() == b""
-    if export.returncode:
+    if ended:
         vlmc("remove", "v")  # nothing of it is open
 
 
