@@ -136,8 +136,24 @@ class LazyGroup(click.Group):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(_BROKEN_PIPE)
         except Exception as error:
+            if (signalled := _signal_before(error)) is not None:
+                raise signalled from None
             ctx.exit(report(error, ctx.info_name))
         return result
+
+
+def _signal_before(error: BaseException) -> BaseException | None:
+    """The end by a signal on whose way out something failed, if there was one.
+
+    A request that is under way when the signal comes cannot be given back, say; whoever
+    sent the signal wants to hear nothing of it.
+    """
+    before = error.__context__
+    while before is not None:
+        if isinstance(before, SystemExit | KeyboardInterrupt):
+            return before
+        before = before.__context__
+    return None
 
 
 def run(group: click.Group, program: str) -> NoReturn:

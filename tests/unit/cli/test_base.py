@@ -349,6 +349,37 @@ def test_a_signal_ends_a_command_in_good_order(
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_what_fails_on_the_way_out_of_a_signal_is_not_told(
+    number: signal.Signals,
+) -> None:
+    script = f"""
+        import os, signal, sys, types, click
+        signal.signal({number:d}, signal.SIG_DFL)
+        from archipelago.cli.base import Entry, LazyGroup, run
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        @click.command()
+        def command():
+            try:
+                os.kill(os.getpid(), {number:d})
+            finally:
+                raise OSError("a request is in flight")
+        sys.modules["it"] = types.ModuleType("it")
+        sys.modules["it"].command = command
+        group = LazyGroup("prog", entries={{"it": Entry("it", "Do it.")}})
+        sys.argv = ["prog", "it"]
+        run(group, "prog")
+        """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 128 + number, done.stderr
+    assert done.stderr.strip() == ""  # click ends the line of a Ctrl-C
+
+
 def test_columns_are_as_wide_as_they_must_be() -> None:
     @click.command()
     def show() -> None:
