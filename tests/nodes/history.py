@@ -22,7 +22,7 @@ ZEROS = bytes(UNIT)
 
 _STAMP = struct.Struct("<8sQIIQQ24x")
 _MAGIC = b"A-STAMP\0"
-_HEAD = struct.Struct("<QQQQQQ")
+#: Words of 8 bytes: started, answered, flushed, state, error, tenure.
 _HEAD_BYTES = 4096
 _RECORD = struct.Struct("<IHH")
 
@@ -103,15 +103,18 @@ class History:
         self.lane = lane
         self.capacity = capacity
         self._memory = mmap.mmap(-1, _HEAD_BYTES + capacity * _RECORD.size)
+        # Stored in one piece: struct.pack_into clears first what it writes, and who
+        # judges may look just then.
+        self._words = memoryview(self._memory).cast("Q")
 
     # The words of the head.  Each has one writer at a time: the lane while it runs,
     # the judge while it does not.
 
     def _get(self, index: int) -> int:
-        return int(_HEAD.unpack_from(self._memory)[index])
+        return self._words[index]
 
     def _set(self, index: int, value: int) -> None:
-        struct.pack_into("<Q", self._memory, 8 * index, value)
+        self._words[index] = value
 
     @property
     def started(self) -> int:
@@ -149,7 +152,8 @@ class History:
 
     def reset(self, tenure: int) -> None:
         """Start anew."""
-        _HEAD.pack_into(self._memory, 0, 0, 0, 0, State.IDLE, 0, tenure)
+        for index, value in enumerate((0, 0, 0, State.IDLE, 0, tenure)):
+            self._set(index, value)
 
     @property
     def full(self) -> bool:
@@ -167,9 +171,8 @@ class History:
     def end(self, number: int, *, durable: bool) -> None:
         """Note that an operation was answered well."""
         if durable:
-            at = _HEAD_BYTES + number * _RECORD.size
-            first, units, kind = _RECORD.unpack_from(self._memory, at)
-            _RECORD.pack_into(self._memory, at, first, units, kind | Kind.DURABLE)
+            # The low byte of its kind.
+            self._memory[_HEAD_BYTES + number * _RECORD.size + 6] |= Kind.DURABLE
         self._set(1, number + 1)
 
     def flush_done(self, answered: int) -> None:
