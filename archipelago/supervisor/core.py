@@ -106,7 +106,8 @@ class Supervisor:
         async with self._busy:
             if not force:
                 await self._refuse_if_open("stop")
-            await self._complete()
+            if self._segment is not None:
+                await self._complete()
             await self._take_down()
 
     async def _complete(self) -> None:

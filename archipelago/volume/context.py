@@ -241,13 +241,15 @@ class Context:
         if opened.read_only:
             self.maps.close(opened.handle)
             return
-        unflushed = self._worth_keeping(opened)
-        if unflushed:
-            opened.left = True
-            with self._noted_guard:
-                self._left.add(opened.header.uuid)
+        uuid = opened.header.uuid
         try:
+            unflushed = self._worth_keeping(opened)
             self.maps.close(opened.handle, drop=not unflushed)
+            # A map that was fenced has dropped what it had.
+            if unflushed and uuid in self.maps.left():
+                opened.left = True
+                with self._noted_guard:
+                    self._left.add(uuid)
         finally:
             self._release_extent(opened)
 

@@ -310,9 +310,13 @@ class Leases:
     def keep(self, uuid: bytes, fence: int) -> None:
         """Hold a lease that is `left` for whoever takes it next, and gives it back.
 
+        Nothing is done if it is held: who holds it gives it back.
+
         Raises:
             LeaseLost: it is not ours any more.
         """
+        if self._get(uuid) is not None:
+            return
         self._acquire(uuid, uuid.hex(), replace(self.ask, fence=fence))
         with self._guard:
             self._held[uuid].kept = True

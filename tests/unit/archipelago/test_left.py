@@ -12,7 +12,7 @@ import archipelago
 from archipelago.errors import IoError, NotRunning
 from archipelago.ids import ObjectId
 from archipelago.volume import left
-from archipelago.volume.context import Context
+from archipelago.volume.context import Context, own_extent
 from archipelago.volume.create import create
 from archipelago.volume.left import Left
 from archipelago.volume.open import close_volume, open_volume
@@ -71,6 +71,32 @@ def test_if_nobody_opens_it_it_becomes_durable_and_the_lease_is_given_back(
     assert ctx.maps.left() == []
     two = store.node("two")
     assert reopened(two) == DATA
+
+
+def test_a_volume_that_is_open_again_is_given_back_by_who_closes_it(
+    ctx: Context,
+) -> None:
+    uuid = ctx.headers.get("v").uuid
+    waiting = Left(ctx)
+    close_volume(ctx, "v")
+    opened = open_volume(ctx, "v", read_only=False)
+    waiting.round()
+    ctx.store.flush(own_extent(opened.header))
+    ctx.maps.flush(opened.handle)
+    close_volume(ctx, "v")
+    assert ctx.leases.peek(uuid) is None
+
+
+def test_what_a_fenced_map_had_keeps_no_lease(ctx: Context) -> None:
+    opened = ctx.table.get("v")
+    assert opened is not None
+    ctx.leases.break_(opened.header.uuid)
+    with pytest.raises(archipelago.ArchipelagoError):
+        ctx.maps.flush(opened.handle)
+    give_up(ctx)
+    close_volume(ctx, "v")
+    assert not opened.left
+    assert not ctx.take_left()
 
 
 def test_a_stop_does_not_wait_for_that(store: Store, ctx: Context) -> None:
