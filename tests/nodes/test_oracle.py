@@ -171,6 +171,17 @@ def test_a_reader_may_miss_what_was_flushed_after_it_came(play: Play) -> None:
         play.oracle.reader_reads(old, now, play.oracle.cut(), "a reader")
 
 
+def test_a_reader_may_meet_a_write_half_way(play: Play) -> None:
+    before = play.oracle.told()
+    old = bytes(play.image)
+    play.write(0)
+    mixed = bytes(play.image[:256]) + old[256:]
+    play.oracle.reader_reads(mixed, before, play.oracle.cut(), "a reader")
+    with pytest.raises(Violation):
+        foreign = b"x" * 8 + mixed[8:]
+        play.oracle.reader_reads(foreign, before, play.oracle.cut(), "a reader")
+
+
 def test_settled_units_are_the_ground_of_the_next_tenure(play: Play) -> None:
     play.write(3)
     play.flush()
