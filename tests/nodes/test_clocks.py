@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from archipelago import LeaseLost
-from tests.helpers.cluster import running_cluster, until
+from tests.helpers.cluster import running_cluster
 from tests.helpers.preload import NEEDS_PRELOAD
 from tests.nodes.clock import build_clock, shifted
 from tests.nodes.test_rounds import begin, end
+from tests.nodes.test_told import await_loss
 
 MIB = 1 << 20
 BLOCK = 4096
@@ -96,14 +97,6 @@ def test_a_lease_that_seems_to_be_over_is_broken_all_the_same(tmp_path: Path) ->
             ours.create("v", MIB)
             volume = ours.open("v")
             b.instance.vlmc("unlock", "-f", "v")
-
-            def told() -> bool:
-                try:
-                    volume.pread(BLOCK, 0)
-                except LeaseLost:
-                    return True
-                return False
-
-            until(told, "the holder is told")
+            await_loss(volume)
             with contextlib.suppress(LeaseLost):
                 volume.close()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from archipelago import LeaseLost
+from archipelago import LeaseLost, Volume
 from tests.helpers.cluster import HANG_SECONDS, Cluster, Node, running_cluster, until
 from tests.nodes.nbd import NbdDisk
 
@@ -31,14 +31,17 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
         yield running
 
 
-@pytest.fixture
-def a(cluster: Cluster) -> Node:
-    return cluster.nodes[0]
+def await_loss(volume: Volume) -> None:
+    """Wait until reads say so: they ask the store nothing about the lease."""
 
+    def told() -> bool:
+        try:
+            volume.pread(BLOCK, 0)
+        except LeaseLost:
+            return True
+        return False
 
-@pytest.fixture
-def b(cluster: Cluster) -> Node:
-    return cluster.nodes[1]
+    until(told, "the holder is told")
 
 
 def test_a_client_of_the_segment_is_told_at_once(a: Node, b: Node) -> None:
@@ -48,16 +51,7 @@ def test_a_client_of_the_segment_is_told_at_once(a: Node, b: Node) -> None:
         volume.pwrite(b"f" * BLOCK, 0)
         volume.flush()
         b.instance.vlmc("unlock", "-f", "segment")
-
-        # A read asks the store nothing about the lease.
-        def told() -> bool:
-            try:
-                volume.pread(BLOCK, 0)
-            except LeaseLost:
-                return True
-            return False
-
-        until(told, "the holder is told")
+        await_loss(volume)
         with pytest.raises(LeaseLost):
             volume.pwrite(b"l" * BLOCK, 0)
         with contextlib.suppress(LeaseLost):

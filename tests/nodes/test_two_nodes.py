@@ -27,16 +27,6 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def a(cluster: Cluster) -> Node:
-    return cluster.nodes[0]
-
-
-@pytest.fixture
-def b(cluster: Cluster) -> Node:
-    return cluster.nodes[1]
-
-
-@pytest.fixture
 def ours(a: Node) -> Iterator[Client]:
     with a.instance.connect() as client:
         yield client
