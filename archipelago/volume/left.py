@@ -51,7 +51,7 @@ class Left:
 
     def round(self) -> None:
         """Take in what was left since the last round; settle what waited enough."""
-        for uuid in self._ctx.take_left():
+        for uuid in self._take_in():
             self._keep(uuid)
         for uuid in self._waiting:
             self._waiting[uuid] += 1
@@ -59,9 +59,14 @@ class Left:
 
     def settle(self) -> None:
         """Make durable what still waits, and give the leases back."""
-        for uuid in self._ctx.take_left():
-            self._waiting[uuid] = 0
+        self._take_in()
         self._settle(set(self._waiting))
+
+    def _take_in(self) -> set[bytes]:
+        """Note what was left since, all of it, whatever becomes of one."""
+        left = self._ctx.take_left()
+        self._waiting.update(dict.fromkeys(left, 0))
+        return left
 
     def _settle(self, due: set[bytes]) -> None:
         if not due:
