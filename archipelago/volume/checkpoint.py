@@ -7,14 +7,15 @@ Appends are held back for the time of one header update; reads and writes go on.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 from archipelago._header import Header
 from archipelago.ids import journal_id
 from archipelago.volume.change import Change, frozen
-from archipelago.volume.changing import changing
+from archipelago.volume.changing import settled_change_of
 from archipelago.volume.context import Context
-from xseg.constants import VolumeFlag
 
 log = logging.getLogger(__name__)
 
@@ -25,10 +26,8 @@ def checkpoint(ctx: Context, name: str) -> bool:
     Returns:
         False if there was nothing to freeze, or it is not open for writing any more.
     """
-    with changing(ctx, name) as change:
-        if change.opened is None or change.opened.read_only:
-            return False
-        if change.header.flags & VolumeFlag.READONLY:
+    with _changing_open(ctx, name) as change:
+        if change is None:
             return False
         done = freeze(change)
     ctx.compact_soon(change.header)
@@ -41,7 +40,7 @@ def mend(ctx: Context, name: str) -> bool:
     An append that failed half way leaves such bytes; until then flushes fail.
 
     Returns:
-        False if the journal is whole.
+        False if the journal is whole, or the volume not open for writing any more.
     """
     opened = ctx.table.get(name)
     if (
@@ -50,8 +49,24 @@ def mend(ctx: Context, name: str) -> bool:
         or not _torn(ctx, opened.header, opened.handle)
     ):
         return False
-    with changing(ctx, name) as change:
-        return change.opened is opened and freeze_torn(change)
+    with _changing_open(ctx, name) as change:
+        return change is not None and change.opened is opened and freeze_torn(change)
+
+
+@contextmanager
+def _changing_open(ctx: Context, name: str) -> Iterator[Change | None]:
+    """Change a volume that is open here for writing; yields None if it is not.
+
+    Nobody asked for this: if the volume was closed meanwhile it may be another
+    instance's, and is not taken for it.
+    """
+    with ctx.locks.hold(name):
+        opened = ctx.table.get(name)
+        if opened is None or opened.read_only:
+            yield None
+            return
+        with settled_change_of(ctx, name) as change:
+            yield change
 
 
 def freeze_torn(change: Change) -> bool:

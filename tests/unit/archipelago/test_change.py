@@ -12,12 +12,12 @@ import pytest
 import archipelago
 from archipelago import Client, Volume
 from archipelago._header import Header
-from archipelago.ids import ObjectId, journal_id
-from archipelago.volume.checkpoint import mend
+from archipelago.ids import ObjectId, journal_id, lease_id
+from archipelago.volume.checkpoint import checkpoint, mend
 from archipelago.volume.compact import choose
 from tests.helpers.inprocess import BLOCK, MIB, SECTOR, Running
 from xseg.constants import PORT_BLOCKERM, Op
-from xseg.payload import ObjectInfo
+from xseg.payload import Lease, ObjectInfo
 
 
 @pytest.fixture
@@ -166,6 +166,37 @@ def test_a_torn_journal_is_left_behind_at_open(
     with client.open("v") as volume:
         assert volume.pread(5, SECTOR) == b"again"
     assert ctx.headers.get("v").journal == header.journal + 1
+
+
+@pytest.mark.parametrize("step", ["checkpoint", "mend"])
+def test_what_was_closed_meanwhile_is_not_taken_for_the_background(
+    instance: Running,
+    client: Client,
+    volume: Volume,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+) -> None:
+    """It may be another instance's by then, whose clock is behind."""
+    ctx = instance.ctx
+    header = ctx.headers.get("v")
+
+    def closed_and_torn(*args: object) -> bool:
+        volume.close()
+        return True
+
+    def fence() -> int:
+        return Lease.unpack(
+            ctx.store.read(lease_id(header.uuid), 0, Lease.LAYOUT.size)
+        ).fence
+
+    before = fence()
+    if step == "mend":
+        monkeypatch.setattr("archipelago.volume.checkpoint._torn", closed_and_torn)
+        assert not mend(ctx, "v")
+    else:
+        volume.close()
+        assert not checkpoint(ctx, "v")
+    assert fence() == before
 
 
 def test_a_journal_that_tears_while_open_is_mended(
