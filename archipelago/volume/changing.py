@@ -81,7 +81,7 @@ def change_of(ctx: Context, name: str, *, if_free: bool = False) -> Iterator[Cha
             if header.flags & VolumeFlag.READONLY:
                 ctx.leases.settle(header.uuid)
         elif header.moved_from:
-            header = opened.header = ctx.headers.settle(header)
+            header = opened.header = ctx.headers.settle(header, durable=True)
         change = Change(ctx, header, opened, lease.fence)
         try:
             yield change

@@ -167,17 +167,25 @@ class Headers:
         """
         self._store.flush_headers()
 
-    def settle(self, header: Header) -> Header:
+    def settle(self, header: Header, *, durable: bool = False) -> Header:
         """Finish the rename that made a valid header, if it was not finished.
 
         The caller holds the volume's lease.  The fence stays as it is: whether the
         volume must be taken over is another question.
+
+        Args:
+            header: as stored.
+            durable: that rename is durable: this process was told so.
 
         Returns:
             The header as it is then.
         """
         if not header.moved_from:
             return header
+        # Who renamed it may have died before that was durable: the old name would come
+        # back beside the new one.
+        if not durable:
+            self.make_durable()
         # First this: without the old header it would be dead.
         settled = replace(header, version=header.version + 1, moved_from="")
         self.replace(settled)

@@ -65,6 +65,8 @@ def _remove_without_space(ctx: Context, name: str) -> None:
         now = ctx.headers.get(name)
         if now.uuid != header.uuid:
             raise replaced(name)
+        if now.moved_from:
+            ctx.headers.make_durable()
         ctx.headers.delete(name, now.version)
         ctx.headers.bury_source(now)
         _give_back(ctx, now)

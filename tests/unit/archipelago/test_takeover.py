@@ -33,7 +33,7 @@ from archipelago.volume.rename import rename
 from archipelago.volume.resize import resize
 from archipelago.volume.snapshot import snapshot
 from tests.helpers.inprocess import BLOCK, MIB, SECTOR
-from tests.helpers.store import Store, content, crash, names, put
+from tests.helpers.store import Crashed, Store, content, crash, die, names, put
 from xseg.constants import NR_ARGS, PORT_BLOCKERB, PORT_BLOCKERM, ObjectKind, Op
 
 
@@ -242,6 +242,47 @@ def test_a_rename_that_was_overtaken_brings_no_second_name_to_life(
     remove(two, "v")
     assert names(two) == []
     assert two.headers.find("new") is None
+
+
+def no_space(*_: Any, **__: Any) -> Any:
+    raise archipelago.NoSpace("the disk is full")
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_rename_is_durable_before_another_node_settles_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch, full: bool
+) -> None:
+    """Else a power cut could bring the old name back beside the new one."""
+    one, two = two_nodes(store)
+    with monkeypatch.context() as patch:
+        patch.setattr(one.store, "flush_headers", lambda: pytest.fail("it knows"))
+        rename(one, "v", "w")
+
+    def step(op: Op, target: ObjectId) -> None:
+        if two.headers.find("new"):
+            die(one)
+
+    one.store.stepped = step
+    with contextlib.suppress(Crashed):
+        rename(one, "w", "new")
+    assert two.headers.get("new").moved_from == "w"
+    break_lease(two, "new")
+    steps = steps_of(two)
+    flush = two.store.flush_headers
+
+    def noted() -> None:
+        assert not [op for op, kind in steps if kind is ObjectKind.HEADER]
+        steps.append((Op.FLUSH, ObjectKind.HEADER))
+        flush()
+
+    monkeypatch.setattr(two.store, "flush_headers", noted)
+    if full:
+        monkeypatch.setattr("archipelago.volume.remove.change_of", no_space)
+        remove(two, "new")
+    else:
+        opened_by(two, "new")
+    assert (Op.FLUSH, ObjectKind.HEADER) in steps
+    assert not two.headers.find("w")
 
 
 def test_a_removal_that_was_overtaken_removes_nothing(store: Store) -> None:
