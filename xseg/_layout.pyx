@@ -91,6 +91,7 @@ cdef extern from "xseg/xseg.h" nogil:
     const uint64_t XSEG_LEASE_LOCK
     const uint64_t XSEG_LEASE_IF_FREE
     const uint64_t XSEG_LEASE_UNLOCK
+    const uint64_t XSEG_LEASE_INHERIT
     const uint64_t XSEG_BUFFER_MIN_BYTES
     const uint64_t XSEG_BUFFER_MAX_BYTES
 
@@ -231,6 +232,7 @@ def c_values():
         "XSEG_LEASE_LOCK": XSEG_LEASE_LOCK,
         "XSEG_LEASE_IF_FREE": XSEG_LEASE_IF_FREE,
         "XSEG_LEASE_UNLOCK": XSEG_LEASE_UNLOCK,
+        "XSEG_LEASE_INHERIT": XSEG_LEASE_INHERIT,
         "XSEG_BUFFER_MIN_BYTES": XSEG_BUFFER_MIN_BYTES,
         "XSEG_BUFFER_MAX_BYTES": XSEG_BUFFER_MAX_BYTES,
         "sizeof xseg_ring_shared": sizeof(xseg_ring_shared),

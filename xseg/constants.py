@@ -169,6 +169,8 @@ class LeaseFlag(IntFlag):
     """Of ACQUIRE only: not from who died or was too late without giving it back."""
     UNLOCK = 4
     """Of ACQUIRE that names its fence only: the lock ends, the lease stays."""
+    INHERIT = 8
+    """Of ACQUIRE that names its fence only: that was read, and may not be durable."""
 
 
 class Role(IntFlag):

@@ -317,7 +317,9 @@ class Leases:
         """
         if self._get(uuid) is not None:
             return
-        self._acquire(uuid, uuid.hex(), replace(self.ask, fence=fence))
+        # Who was granted it may have died before it was durable.
+        ask = replace(self.ask, fence=fence, flags=LeaseFlag.INHERIT)
+        self._acquire(uuid, uuid.hex(), ask)
         with self._guard:
             self._held[uuid].kept = True
 

@@ -11,6 +11,9 @@
 
 #include "xseg/segment.h"
 
+/** Flags that are asked with and never stored. */
+#define ASK_ONLY (XSEG_LEASE_IF_FREE | XSEG_LEASE_UNLOCK | XSEG_LEASE_INHERIT)
+
 void lease_boot_id(char out[40])
 {
     memset(out, 0, 40);
@@ -59,11 +62,12 @@ int lease_acquire(struct xseg_lease *stored, const struct xseg_lease *ask,
 {
     bool locks = (ask->flags & XSEG_LEASE_LOCK) != 0;
     bool unlocks = (ask->flags & XSEG_LEASE_UNLOCK) != 0;
+    bool inherits = (ask->flags & XSEG_LEASE_INHERIT) != 0;
     bool mine = stored->expires_ns != 0 && same_owner(stored, ask);
 
-    if (ask->owner[0] == '\0' || (ask->ttl_ns == 0 && !locks) ||
-        (unlocks && (locks || ask->fence == 0)) ||
-        (ask->flags & ~(XSEG_LEASE_LOCK | XSEG_LEASE_IF_FREE | XSEG_LEASE_UNLOCK)) != 0)
+    if (ask->owner[0] == '\0' || (ask->ttl_ns == 0 && !locks) || (unlocks && locks) ||
+        ((unlocks || inherits) && ask->fence == 0) ||
+        (ask->flags & ~(XSEG_LEASE_LOCK | ASK_ONLY)) != 0)
         return -EINVAL;
     bool kept = (ask->flags & XSEG_LEASE_IF_FREE) != 0 && stored->expires_ns != 0;
     if (!mine && (kept || lease_is_held(stored, now_ns))) {
@@ -80,7 +84,7 @@ int lease_acquire(struct xseg_lease *stored, const struct xseg_lease *ask,
     next.fence = mine ? stored->fence : stored->fence + 1;
     /* Who dies, or gives it back, and takes it again has had it all the while. */
     next.since = same_owner(stored, ask) && stored->since ? stored->since : next.fence;
-    next.flags &= ~(XSEG_LEASE_IF_FREE | XSEG_LEASE_UNLOCK);
+    next.flags &= ~ASK_ONLY;
     /* An open by the instance that locked the volume must not undo the lock. */
     if (mine && !unlocks)
         next.flags |= stored->flags & XSEG_LEASE_LOCK;
@@ -91,8 +95,8 @@ int lease_acquire(struct xseg_lease *stored, const struct xseg_lease *ask,
     /* A lock must outlive a power cut as surely as a new fence.  Who asks for a lease that
      * is his already may have died before he knew of it, and the blocker before it was
      * durable: only a renewal, which names its fence, relies on an earlier answer. */
-    bool same_kind = mine && next.flags == stored->flags && ask->fence != 0;
-    *change = same_kind ? LEASE_RENEWED : LEASE_GRANTED;
+    bool renews = mine && next.flags == stored->flags && ask->fence != 0 && !inherits;
+    *change = renews ? LEASE_RENEWED : LEASE_GRANTED;
     *stored = next;
     return 0;
 }

@@ -235,6 +235,9 @@ static_assert(sizeof(struct xseg_lease) == 216, "lease");
 /** Of ACQUIRE that names its fence only, never stored: XSEG_LEASE_LOCK ends, the lease
  *  stays. */
 #define XSEG_LEASE_UNLOCK 4u
+/** Of ACQUIRE that names its fence only, never stored: make it durable like a new lease.
+ *  The asker has read that fence, and who was granted it may have died before it was. */
+#define XSEG_LEASE_INHERIT 8u
 
 /** Where the journal stands. */
 struct xseg_journal_info {
