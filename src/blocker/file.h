@@ -70,7 +70,8 @@ bool file_parse_u64(const char *text, size_t digits, uint64_t *out);
 /**
  * Directories whose entries may not be durable.  One that this process has never synced
  * counts as such when its names are relied upon, because a process before it may
- * have died between a rename and the directory's sync.
+ * have died between a rename and the directory's sync.  Another node may do that at any
+ * time: who relies on what it may have named notes a change.
  */
 struct file_dirs;
 
@@ -78,6 +79,8 @@ int file_dirs_create(int root_fd, struct file_dirs **out);
 void file_dirs_destroy(struct file_dirs *dirs);
 /** A name in `dir` was made (`changed`), or found and relied upon.  0 or -ENOMEM. */
 int file_dirs_note(struct file_dirs *dirs, const char *dir, bool changed);
+/** Neither names in `dir` nor its own are durable, whatever is known.  As above. */
+int file_dirs_doubt(struct file_dirs *dirs, const char *dir);
 /** Sync `dir` and the directories above it as far as needed.  Blocks.  0 or -errno. */
 int file_dirs_sync(struct file_dirs *dirs, const char *dir);
 /** Sync all that need it.  Blocks. */

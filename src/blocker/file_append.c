@@ -106,7 +106,7 @@ static int append_blocking(struct file_op *op)
         file_path_parent(dir);
         rc = file_sync_fd(file->fd, false);
         if (rc == 0)
-            rc = file_dirs_note(op->store->dirs, dir, false);
+            rc = file_dirs_note(op->store->dirs, dir, true);
         if (rc == 0)
             rc = file_dirs_sync(op->store->dirs, dir);
     }

@@ -10,6 +10,11 @@
  * A directory is a name itself and needs a sync of the one above, but only up to the
  * change that made it: if a later sync of that fails, which sticks, those that were
  * durable before go on.
+ *
+ * Other nodes change directories too, and may die before they sync them, also after our
+ * last sync of the same.  So a directory that is new to us is a change of the one above,
+ * and whoever relies on a name that another node may have made says so (changed), or that
+ * the directory itself may be another's (doubt).
  */
 #include "blocker/file.h"
 
@@ -108,7 +113,8 @@ static struct dir *note_locked(struct file_dirs *dirs, const char *path, bool ch
     return dir;
 }
 
-int file_dirs_note(struct file_dirs *dirs, const char *dir, bool changed)
+/** @param anew  the directory itself may have been made since we knew it */
+static int note(struct file_dirs *dirs, const char *dir, bool changed, bool anew)
 {
     char path[FILE_PATH_MAX];
     bool fresh, above_is_fresh;
@@ -116,10 +122,11 @@ int file_dirs_note(struct file_dirs *dirs, const char *dir, bool changed)
     memcpy(path, dir, strlen(dir) + 1);
     pthread_mutex_lock(&dirs->lock);
     struct dir *at = note_locked(dirs, path, changed, &fresh);
+    fresh = fresh || anew;
     /* The directory itself is a name in the one above. */
     while (at && strcmp(path, ".") != 0) {
         file_path_parent(path);
-        struct dir *above = note_locked(dirs, path, false, &above_is_fresh);
+        struct dir *above = note_locked(dirs, path, fresh, &above_is_fresh);
         if (above && fresh)
             at->name = above->changed;
         at = above;
@@ -127,6 +134,16 @@ int file_dirs_note(struct file_dirs *dirs, const char *dir, bool changed)
     }
     pthread_mutex_unlock(&dirs->lock);
     return at ? 0 : -ENOMEM;
+}
+
+int file_dirs_note(struct file_dirs *dirs, const char *dir, bool changed)
+{
+    return note(dirs, dir, changed, false);
+}
+
+int file_dirs_doubt(struct file_dirs *dirs, const char *dir)
+{
+    return note(dirs, dir, true, true);
 }
 
 static bool pending_locked(const struct dir *dir)

@@ -158,9 +158,7 @@ static int make_file(struct file_store *store, const char *path)
         return rc;
     }
     rc = file_temp_link(store, &temp, path);
-    if (rc < 0 && rc != -EEXIST)
-        return rc;
-    return file_dirs_note(store->dirs, file_kind_dir(XSEG_OBJ_LEASE), rc == 0);
+    return rc == -EEXIST ? 0 : rc;
 }
 
 /* ---- changing ----------------------------------------------------------- */
@@ -211,8 +209,9 @@ static int change(struct file_store *store, struct blk_io *io, bool acquire)
     if (rc < 0)
         goto out;
     rc = store_slot(fd, &slot, index, change == LEASE_GRANTED);
+    /* Whoever made the file may have died before its name was durable. */
     if (rc == 0 && change == LEASE_GRANTED)
-        rc = file_dirs_note(store->dirs, file_kind_dir(XSEG_OBJ_LEASE), false);
+        rc = file_dirs_note(store->dirs, file_kind_dir(XSEG_OBJ_LEASE), true);
     if (rc == 0 && change == LEASE_GRANTED)
         rc = file_dirs_sync(store->dirs, file_kind_dir(XSEG_OBJ_LEASE));
     if (rc == 0)

@@ -101,8 +101,9 @@ static int put(struct file_store *store, const struct blk_io *io)
     }
     if (rc < 0 && rc != -EEXIST)
         return rc;
-    /* Who is told that the content exists relies on it as if he had stored it. */
-    int noted = file_dirs_note(store->dirs, dir, rc == 0);
+    /* Who is told that it exists relies on it as if he had stored it; and who did may
+     * have died before its name was durable, also since we synced the directory. */
+    int noted = file_dirs_note(store->dirs, dir, true);
     if (noted == 0 && !deferred)
         noted = file_dirs_sync(store->dirs, dir);
     return noted < 0 ? noted : rc;

@@ -142,6 +142,6 @@ int file_prove_blocking(struct file_store *store, const struct xseg_object *obje
     }
     *lost = proof.lost;
     if (rc == 0)
-        rc = file_dirs_note(store->dirs, path, object->kind == XSEG_OBJ_JOURNAL);
+        rc = file_dirs_doubt(store->dirs, path);
     return rc < 0 ? rc : file_dirs_sync(store->dirs, path);
 }

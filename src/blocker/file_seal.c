@@ -177,6 +177,8 @@ static int make_mark(struct file_release *release)
         return fd;
     int rc = file_sync_fd(fd, false);
     close(fd);
+    if (rc == 0)
+        rc = file_dirs_doubt(store->dirs, dir);
     return rc < 0 ? rc : file_dirs_sync(store->dirs, dir);
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What the file backend makes durable and when; what it does when that fails is in
- * failed_syncs.c.
+ * failed_syncs.c, and what another node left in elsewhere.c.
  * After an answer that promises durability, calls.h knows no change that is not durable.
  * The threads engine, since io_uring makes no such calls.
  */
@@ -17,7 +17,7 @@
 
 static struct setup setup = {.backend = "file", .engine = "threads"};
 static struct server server, *s = &server;
-static uint8_t data[1u << 20], got[1u << 20];
+static uint8_t data[1u << 20];
 
 static void test_durable_answers_leave_nothing_behind(void)
 {
@@ -125,60 +125,6 @@ static void test_what_another_process_left_is_flushed(void)
     CHECK_EQ(calls_syncs(), before);
     CHECK_EQ(do_create(s, &c, data, 64, 0), -EEXIST);
     CHECK(calls_syncs() > before); /* the name that we now rely on */
-    before = calls_syncs();
-    CHECK_EQ(do_create(s, &c, data, 64, 0), -EEXIST);
-    CHECK_EQ(calls_syncs(), before);
-}
-
-/** A node that is late appends, and dies before the record is durable. */
-static void append_elsewhere(const struct xseg_object *j)
-{
-    char path[512], *end = path;
-
-    end += snprintf(path, sizeof path, "%s/maps/journals/", setup.path);
-    for (int i = 0; i < 16; i++)
-        end += sprintf(end, "%02x", j->id[i]);
-    end += sprintf(end, ".");
-    for (int i = 23; i >= 16; i--)
-        end += sprintf(end, "%02x", j->id[i]);
-    int fd = openat(AT_FDCWD, path, O_RDWR | O_CREAT, 0660);
-    CHECK(fd >= 0);
-    off_t length = lseek(fd, 0, SEEK_END);
-    CHECK(length >= 0);
-    CHECK_EQ(pwrite(fd, data, 64, length), 64);
-    close(fd);
-}
-
-static int64_t flush_maps(void)
-{
-    struct xseg_request *rq = ask(s, XSEG_OP_FLUSH, &whole_store);
-    CHECK_EQ(xseg_request_submit(s->port, rq, XSEG_PORT_BLOCKERM), 0);
-    int64_t rc = await(s, rq);
-    xseg_request_free(s->port, rq);
-    return rc;
-}
-
-static void test_each_flush_of_a_journal_syncs_what_others_appended(void)
-{
-    struct xseg_object j = journal_name(500, 1), fresh = journal_name(501, 1);
-    struct xseg_object_info info;
-
-    CHECK_EQ(do_append(s, &j, 0, 0, data, 64), 0);
-    CHECK_EQ(do_flush(s, &j), 0);
-    CHECK_EQ(calls_not_durable(), 0);
-    for (uint64_t i = 0; i < 3; i++) {
-        append_elsewhere(&j);
-        CHECK_EQ(calls_not_durable(), 1);
-        CHECK_EQ(do_flush(s, &j), 0);
-        CHECK_EQ(calls_not_durable(), 0);
-        CHECK_EQ(flush_maps(), 0);
-        CHECK_EQ(do_append(s, &j, 128 * (i + 1), 0, data, 64), 0);
-    }
-    append_elsewhere(&fresh);
-    CHECK_EQ(calls_not_durable(), 2); /* its name too */
-    CHECK_EQ(do_flush(s, &fresh), 0);
-    CHECK_EQ(calls_not_durable(), 0);
-    CHECK_EQ(do_info(s, &fresh, &info), 0);
 }
 
 /** An append that fails is cut off again.  A flush beside it would be told of that. */
@@ -222,55 +168,6 @@ static void test_a_journal_is_flushed_behind_an_append(void)
     }
 }
 
-/** A node that is killed before it makes durable what it does to a header. */
-static void header_elsewhere(const struct xseg_object *h, bool replaces)
-{
-    char path[512], other[512], *end = path;
-
-    end += snprintf(path, sizeof path, "%s/maps/headers/%02x/", setup.path, h->id[0]);
-    for (int i = 0; i < 32; i++)
-        end += sprintf(end, "%02x", h->id[i]);
-    if (!replaces) {
-        CHECK_EQ(unlinkat(AT_FDCWD, path, 0), 0);
-        return;
-    }
-    snprintf(other, sizeof other, "%s/maps/tmp/other", setup.path);
-    CHECK_EQ(link(path, other), 0);
-    CHECK_EQ(unlinkat(AT_FDCWD, path, 0), 0);
-    CHECK_EQ(renameat(AT_FDCWD, other, AT_FDCWD, path), 0);
-}
-
-static void test_what_others_did_to_headers_becomes_durable(void)
-{
-    struct xseg_object h = header_name(600), i = header_name(601), any = header_name(0);
-
-    fill_header(data, 64, 1, 1, 0);
-    CHECK_EQ(do_create(s, &h, data, 64, 0), 0);
-    CHECK_EQ(do_create(s, &i, data, 64, 0), 0);
-    CHECK_EQ(do_flush(s, &any), 0);
-    CHECK_EQ(calls_not_durable(), 0);
-    header_elsewhere(&h, true);
-    CHECK_EQ(do_read(s, &h, 0, got, 64), 64);
-    CHECK(calls_not_durable() > 0);
-    CHECK_EQ(do_flush(s, &any), 0);
-    CHECK_EQ(calls_not_durable(), 0);
-    header_elsewhere(&h, false);
-    CHECK_EQ(do_read(s, &h, 0, got, 64), -ENOENT);
-    CHECK(calls_not_durable() > 0);
-    CHECK_EQ(do_flush(s, &any), 0);
-    CHECK_EQ(calls_not_durable(), 0);
-    /* who is told by a DELETE that it is gone need not ask for that */
-    header_elsewhere(&i, false);
-    CHECK(calls_not_durable() > 0);
-    CHECK_EQ(do_delete(s, &i), -ENOENT);
-    CHECK_EQ(calls_not_durable(), 0);
-    /* nothing is left to do for an ordinary flush */
-    CHECK_EQ(flush_maps(), 0);
-    unsigned before = calls_syncs();
-    CHECK_EQ(flush_maps(), 0);
-    CHECK_EQ(calls_syncs(), before);
-}
-
 int main(int argc, char **argv)
 {
     (void)argc;
@@ -281,9 +178,7 @@ int main(int argc, char **argv)
     test_deferred_content_is_named_last_and_flushed_together();
     test_a_flush_with_nothing_to_do_makes_no_call();
     test_what_another_process_left_is_flushed();
-    test_each_flush_of_a_journal_syncs_what_others_appended();
     test_a_journal_is_flushed_behind_an_append();
-    test_what_others_did_to_headers_becomes_durable();
     server_stop(s);
     remove_root(setup.path);
     return 0;
