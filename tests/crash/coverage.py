@@ -19,7 +19,8 @@ def count(events: list[Event]) -> Counter[str]:
     Returns:
         By name: the marks' operations, "killed" (processes), "killed in a call",
         "refused" (changes that were answered with an error), "held" (extents that a
-        paused holder still had), "sealed", "copied", "checkpoint", "merge", "epoch",
+        paused holder still had), "moved" and "broken" (volumes given to another node,
+        or taken), "sealed", "copied", "checkpoint", "merge", "epoch",
         "reclaimed", "deep" (stacks), "deepest" (entries of one), and kinds of calls.
     """
     counts: Counter[str] = Counter()
@@ -61,6 +62,8 @@ def _count_mark(counts: Counter[str], mark: dict[str, object]) -> None:
         counts["refused"] += 1
     elif note == "rival":
         counts["held"] += int(str(mark["held"]))
+    elif note == "moved":
+        counts["broken" if mark["broken"] else "moved"] += 1
 
 
 def _count_header(

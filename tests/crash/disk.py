@@ -390,9 +390,8 @@ def _apply(data: bytearray, change: _Change) -> None:
         end = min(end, len(data))
         if start < end:
             data[start:end] = bytes(end - start)
-    else:
-        if len(data) < end:
-            data.extend(bytes(end - len(data)))
+    elif start < end:  # a process may have died before it wrote anything
+        data.extend(bytes(max(0, end - len(data))))
         data[start:end] = change.data
 
 
@@ -402,8 +401,8 @@ def _tear(data: bytearray, change: _Change, rng: random.Random) -> None:
     before = len(data)
     if change.kind is Kind.PUNCH:
         end = min(end, before)
-    elif before < end:
-        data.extend(bytes(end - before))
+    elif start < end:
+        data.extend(bytes(max(0, end - before)))
     share = rng.random()
     last = before
     for unit in range(start - start % UNIT, end, UNIT):

@@ -43,6 +43,7 @@ class Node:
         direct: whether data goes past the page cache.
         apart: whether each peer has a process of its own.
         limits: of the work in the background.
+        mortal: its processes may die at a chosen call.
     """
 
     home: Path
@@ -52,6 +53,7 @@ class Node:
     direct: bool
     apart: bool
     limits: Limits
+    mortal: bool
 
 
 class _Peer:
@@ -66,11 +68,12 @@ class _Peer:
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         instance = self._instance
+        mortal = {"CRASH_MORTAL": "1"} if instance.node.mortal else {}
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.crash.peer", *self._roles],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "CRASH_MORTAL": "1"},
+            env={**os.environ, **mortal},
             pass_fds=[instance.marks_fd, instance.nbd.fileno()],
         )
         assert process.stdin is not None and process.stdout is not None

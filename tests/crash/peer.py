@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import archipelago.control.maintenance as maintenance
+import archipelago.volume.left as left
 from archipelago.control import ControlService
 from archipelago.peers.runner import PeerConfig, PeerRunner
 from archipelago.volume.context import Limits
@@ -41,6 +42,8 @@ class _Runner(PeerRunner):
 def main() -> int:
     """Run the roles; returns the exit status."""
     maintenance._PERIOD = 0.01
+    # vlmcd needs the same time as ever to come back for what it has open.
+    left.ROUNDS = 1000
     logging.basicConfig(level=logging.WARNING, format="%(process)d %(message)s")
     line = bytearray()
     while not line.endswith(b"\n"):

@@ -25,6 +25,8 @@ class Plan:
         kills: how many processes are killed in each session, about.
         ends: how each session but the last ends: "stop" in good order, "kill" by -9
             and the same instance comes back, "lose" by -9 and another node takes over.
+        along: a second node lives from the first session to the last; volumes go to
+            and fro, and after each session it goes on alone.
     """
 
     engine: str
@@ -33,6 +35,7 @@ class Plan:
     limits: Limits = BUSY
     kills: int = 0
     ends: tuple[str, ...] = ("stop", "kill")
+    along: bool = False
 
 
 PLANS = (
@@ -42,4 +45,8 @@ PLANS = (
     Plan("threads", limits=DEEP, kills=3),
     Plan("io_uring", apart=True, kills=4, ends=("lose",)),
     Plan("threads", direct=True, apart=True, kills=4, ends=("kill",)),
+    Plan("io_uring", kills=3, ends=("lose", "lose"), along=True),
+    Plan(
+        "threads", apart=True, limits=DEEP, kills=3, ends=("lose", "stop"), along=True
+    ),
 )

@@ -36,7 +36,7 @@ from tests.helpers.scratch import scratch
 ROOT = Path(__file__).resolve().parents[2]
 STATES = int(os.environ.get("CRASH_STATES", "10000"))
 #: Each workload is new: uuids and the order of threads are different every time.
-STATES_PER_WORKLOAD = int(os.environ.get("CRASH_PER_WORKLOAD", "1700"))
+STATES_PER_WORKLOAD = int(os.environ.get("CRASH_PER_WORKLOAD", "1250"))
 STEPS = 400
 #: Recoveries of each workload that are cut again.
 RECOVERIES = 2
@@ -133,7 +133,9 @@ def expected(plan: Plan) -> list[str]:
         wanted.append("WRITE_DSYNC")  # journals: only the ring writes so
     if plan.kills:
         wanted.append("killed")
-    if "lose" in plan.ends:
+    if plan.along:
+        wanted += ["moved", "broken", "sealed"]
+    elif "lose" in plan.ends:
         wanted += ["held", "sealed", "copied"]
     return wanted
 

@@ -5,23 +5,28 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from archipelago import BackendUnavailable, NotRunning, Volume
+from archipelago import BackendUnavailable, LeaseHeld, LeaseLost, NotRunning, Volume
 from archipelago.client import Client
 from archipelago.volume.import_ import import_image
 from tests.crash.instance import BLOCK
 from tests.crash.marker import Marker
 from tests.crash.model import payload
+from tests.helpers.cluster import until
 
 SECTOR = 4096
 UNIT = 512
 MOST_BYTES = 12 * BLOCK
 VOLUMES_MOST = 5
+#: How often a step first gives its volume to another node, if there is one.
+MOVES = 0.15
+#: What a node writes that has lost the lease: nobody may ever read it.
+LATE = b"\xee" * SECTOR
 #: A death cut a change off: who asked for it must look whether it happened.
 CUT_OFF = (NotRunning, BackendUnavailable)
 
@@ -31,6 +36,7 @@ class Known:
     """A volume or snapshot of one worker.
 
     Attributes:
+        client: of the node that has it.
         doubtful: a change of it was answered with an error, and may have happened or
             still happen: left alone until the next session.
         wrote: whether something was written through `handle`.
@@ -41,6 +47,7 @@ class Known:
     name: str
     size: int
     read_only: bool
+    client: Client
     handle: Volume | None = None
     doubtful: bool = False
     wrote: bool = False
@@ -91,63 +98,65 @@ class Worker:
         self._known: list[Known] = []
         self._doubts: list[Doubt] = []
         self._flushes: list[Future[None]] = []
+        self._clients: Sequence[Client] = ()
         self._deaths: Callable[[], int] = int
 
     # ---- sessions --------------------------------------------------------------------
 
-    def begin(self, client: Client, before: str, deaths: Callable[[], int]) -> None:
+    def begin(
+        self, clients: Sequence[Client], before: str, deaths: Callable[[], int]
+    ) -> None:
         """Find out what there is: all that was answered, unless a node was lost.
 
         Args:
-            client: of the new session.
+            clients: of the nodes of the new session.
             before: how the last one ended (`plans.Plan.ends`), or "none".
             deaths: says how many processes of the new session have died.
         """
-        self._deaths = deaths
+        self._clients, self._deaths = clients, deaths
         for doubt in self._doubts:
-            happened = doubt.happened(client)
+            happened = doubt.happened(self._any_client())
             self._marker.note(settle=doubt.number, happened=happened)
             doubt.conclude(happened)
         self._doubts.clear()
         for known in self._known:
             known.doubtful = False
-            handle = self._open(client, known)
-            self._marker.note(
-                handle.pread(known.size, 0),
-                found=known.number,
-                strict=before != "lose",
-            )
+            known.client = self._any_client()
+            self._find(known, strict=before != "lose")
         if before == "none":
-            self._import(client)
+            self._import()
 
-    def close_all(self) -> None:
-        """Close what is open."""
+    def close_all(self, clients: Sequence[Client]) -> None:
+        """Close what is open on these nodes."""
         for known in self._known:
-            self._close(known)
+            if known.client in clients:
+                self._close(known)
 
     def forget_handles(self) -> None:
         """Their instance is gone."""
         for known in self._known:
             known.handle = None
 
-    def step(self, client: Client, flusher: ThreadPoolExecutor) -> None:
+    def step(self, flusher: ThreadPoolExecutor) -> None:
         """Do something."""
         rng = self._rng
         writable = [k for k in self._usable() if not k.read_only]
         if not writable:
-            self._create(client)
+            self._create()
             return
         known = rng.choice(writable)
+        if len(self._clients) > 1 and rng.random() < MOVES:
+            self._move(known)
         choice = rng.randrange(100)
         if choice < 48:
-            self._write(client, known)
+            self._write(known)
         elif choice < 58:
-            self._zero(client, known)
+            self._zero(known)
         elif choice < 74:
-            self._flush(client, known, flusher)
+            self._flush(known, flusher)
         else:
             self.settle()
-            self._change(client, known, choice)
+            self._change(known, choice)
 
     def settle(self) -> None:
         """Wait for the flushes under way."""
@@ -155,38 +164,97 @@ class Worker:
             flush.result()
         self._flushes.clear()
 
+    def _any_client(self) -> Client:
+        return self._rng.choice(self._clients)
+
     def _usable(self) -> list[Known]:
         return [known for known in self._known if not known.doubtful]
 
-    def _change(self, client: Client, known: Known, choice: int) -> None:
+    def _change(self, known: Known, choice: int) -> None:
         while choice < 84 and len(self._usable()) >= VOLUMES_MOST:
             others = [k for k in self._usable() if k is not known]
-            self._remove(client, self._rng.choice(others))
+            self._remove(self._rng.choice(others))
         if choice < 79:
-            self._snapshot(client, known)
+            self._snapshot(known)
         elif choice < 84:
-            self._clone(client)
+            self._clone()
         elif choice < 88:
-            self._rename(client, self._rng.choice(self._usable()))
+            self._rename(self._rng.choice(self._usable()))
         elif choice < 92:
-            self._resize(client, known)
+            self._resize(known)
         elif choice < 94:
-            self._remove(client, self._rng.choice(self._usable()))
+            self._remove(self._rng.choice(self._usable()))
         elif choice < 96:
-            self._import(client)
+            self._import()
         elif choice < 97:
-            self._create(client)
+            self._create()
         else:
             self._close(known)
 
     # ---- contents --------------------------------------------------------------------
 
-    def _open(self, client: Client, known: Known) -> Volume:
+    def _open(self, known: Known) -> Volume:
         if known.handle is None:
             known.deaths = self._deaths()
-            known.handle = client.open(known.name)
+            known.handle = known.client.open(known.name)
             known.wrote = False
         return known.handle
+
+    def _find(self, known: Known, strict: bool) -> None:
+        data = self._open(known).pread(known.size, 0)
+        self._marker.note(data, found=known.number, strict=strict)
+
+    def _move(self, known: Known) -> None:
+        """Let another node have a volume: it was given back, or its lease is broken.
+
+        Who had the lease until then is refused.  What vlmcd had open when it died was
+        not given back.
+        """
+        self.settle()
+        handle, known_deaths = known.handle, known.deaths
+        breaks = handle is not None and self._rng.random() < 0.5
+        if breaks:
+            known.handle = None
+        else:
+            self._close(known)
+        others = [client for client in self._clients if client is not known.client]
+        known.client = self._rng.choice(others)
+        strict = not breaks and known_deaths == self._deaths()
+        if not strict:
+            self._break(known)
+        until(lambda: self._is_free(known), f"{known.name} can be opened")
+        self._find(known, strict)
+        self._marker.note(note="moved", broken=breaks)
+        if handle is not None and breaks:
+            self._refuses(handle)
+
+    def _is_free(self, known: Known) -> bool:
+        """A change of a closed volume is answered just before it is closed again."""
+        try:
+            self._open(known)
+        except LeaseHeld:
+            return False
+        return True
+
+    def _break(self, known: Known) -> None:
+        """Repeated if a death cuts it off: that does no harm."""
+        while True:
+            try:
+                known.client.unlock(known.name, force=True)
+            except CUT_OFF:
+                if not self._killed:
+                    raise
+            else:
+                return
+
+    def _refuses(self, handle: Volume) -> None:
+        """A write may still be answered by who was not told yet; a flush is not."""
+        try:
+            handle.pwrite(LATE[: handle.size], 0)
+            handle.flush()
+        except (LeaseLost, LeaseHeld):
+            return
+        raise AssertionError(f"{handle.name} is flushed by who has lost its lease")
 
     def _close(self, known: Known) -> None:
         """The last close of a volume flushes it.
@@ -212,25 +280,25 @@ class Worker:
         offset = rng.randrange(0, size - length + 1) // grain * grain
         return offset, length
 
-    def _write(self, client: Client, known: Known) -> None:
+    def _write(self, known: Known) -> None:
         offset, length = self._range(known.size)
         fua = self._rng.random() < 0.1
         what = {"offset": offset, "length": length, "fua": fua}
         with self._marker.op("write", volume=known.number, **what) as number:
             data = payload(self._seed, number, length)
-            self._open(client, known).pwrite(data, offset, durable=fua)
+            self._open(known).pwrite(data, offset, durable=fua)
         known.wrote = True
 
-    def _zero(self, client: Client, known: Known) -> None:
+    def _zero(self, known: Known) -> None:
         offset, length = self._range(known.size)
         discards = self._rng.random() < 0.5
         with self._marker.op("zero", volume=known.number, offset=offset, length=length):
-            volume = self._open(client, known)
+            volume = self._open(known)
             (volume.discard if discards else volume.zero)(offset, length)
         known.wrote = True
 
-    def _flush(self, client: Client, known: Known, flusher: ThreadPoolExecutor) -> None:
-        volume = self._open(client, known)
+    def _flush(self, known: Known, flusher: ThreadPoolExecutor) -> None:
+        volume = self._open(known)
 
         def flush() -> None:
             with self._marker.op("flush", volume=known.number):
@@ -289,12 +357,13 @@ class Worker:
         self,
         size: int,
         read_only: bool,
-        call: Callable[[int, str], object],
+        call: Callable[[Client, int, str], object],
         others: tuple[Known, ...] = (),
         **what: Any,
     ) -> None:
-        """Make a volume: `call` gets the operation's number and the name."""
-        known = Known(next(self.numbers), self._name(), size, read_only)
+        """Make a volume: `call` gets a node, the operation's number, the name."""
+        client = others[0].client if others else self._any_client()
+        known = Known(next(self.numbers), self._name(), size, read_only, client)
         self._known.append(known)
 
         def conclude(happened: bool) -> None:
@@ -304,8 +373,8 @@ class Worker:
         self._try(
             "create",
             [known, *others],
-            lambda number: call(number, known.name),
-            lambda client: client.exists(known.name),
+            lambda number: call(client, number, known.name),
+            lambda later: later.exists(known.name),
             conclude,
             name=known.name,
             size=size,
@@ -313,23 +382,25 @@ class Worker:
             **what,
         )
 
-    def _create(self, client: Client) -> None:
+    def _create(self) -> None:
         size = self._size()
         self._make(
-            size, False, lambda _, name: client.create(name, size, block_size=BLOCK)
+            size,
+            False,
+            lambda client, _, name: client.create(name, size, block_size=BLOCK),
         )
 
-    def _snapshot(self, client: Client, source: Known) -> None:
+    def _snapshot(self, source: Known) -> None:
         self._make(
             source.size,
             True,
-            lambda _, name: client.snapshot(source.name, name),
+            lambda client, _, name: client.snapshot(source.name, name),
             (source,),
             source=source.number,
             flushes=True,
         )
 
-    def _clone(self, client: Client) -> None:
+    def _clone(self) -> None:
         snapshots = [k for k in self._usable() if k.read_only]
         if not snapshots:
             return
@@ -340,17 +411,17 @@ class Worker:
         self._make(
             size,
             False,
-            lambda _, name: client.create(name, size, snap=source.name),
+            lambda client, _, name: client.create(name, size, snap=source.name),
             source=source.number,
         )
 
-    def _import(self, client: Client) -> None:
+    def _import(self) -> None:
         size = self._size()
         volume = self._rng.random() < 0.5
         start = self._rng.randrange(size)
         length = min(size - start, 2 * BLOCK)
 
-        def call(number: int, name: str) -> None:
+        def call(client: Client, number: int, name: str) -> None:
             image = bytearray(size)
             image[start : start + length] = payload(self._seed, number + start, length)
             self._scratch.write_bytes(image)
@@ -358,7 +429,7 @@ class Worker:
 
         self._make(size, not volume, call, pieces=[(start, length)])
 
-    def _rename(self, client: Client, known: Known) -> None:
+    def _rename(self, known: Known) -> None:
         name = self._name()
 
         def conclude(happened: bool) -> None:
@@ -368,13 +439,13 @@ class Worker:
         self._try(
             "rename",
             [known],
-            lambda _: client.rename(known.name, name),
+            lambda _: known.client.rename(known.name, name),
             lambda later: later.exists(name),
             conclude,
             name=name,
         )
 
-    def _resize(self, client: Client, known: Known) -> None:
+    def _resize(self, known: Known) -> None:
         size = self._size()
 
         def conclude(happened: bool) -> None:
@@ -384,13 +455,13 @@ class Worker:
         self._try(
             "resize",
             [known],
-            lambda _: client.resize(known.name, size),
+            lambda _: known.client.resize(known.name, size),
             lambda later: later.info(known.name, usage=False).size == size,
             conclude,
             size=size,
         )
 
-    def _remove(self, client: Client, known: Known) -> None:
+    def _remove(self, known: Known) -> None:
         self._close(known)
 
         def conclude(happened: bool) -> None:
@@ -400,7 +471,7 @@ class Worker:
         self._try(
             "remove",
             [known],
-            lambda _: client.remove(known.name),
+            lambda _: known.client.remove(known.name),
             lambda later: not later.exists(known.name),
             conclude,
         )
