@@ -250,7 +250,9 @@ class Disk:
         """What a sync that begins now will have made durable when it ends."""
         numbers: Iterable[int] = ()
         if event.kind is Kind.SYNC:
-            numbers = (self._of_inode[event.inode],)
+            # Another thread may sync a file whose creation has not returned yet.
+            number = self._of_inode.get(event.inode)
+            numbers = () if number is None else (number,)
         elif event.kind is Kind.SYNCFS:
             numbers = list(self._dirty)
         changes = [
