@@ -141,7 +141,10 @@ int file_prove_blocking(struct file_store *store, const struct xseg_object *obje
         file_path_parent(path);
     }
     *lost = proof.lost;
-    if (rc == 0)
+    /* Only a volume's own directory comes and goes. */
+    if (rc == 0 && object->kind == XSEG_OBJ_EXTENT)
         rc = file_dirs_doubt(store->dirs, path);
+    else if (rc == 0)
+        rc = file_dirs_note(store->dirs, path, true);
     return rc < 0 ? rc : file_dirs_sync(store->dirs, path);
 }
