@@ -200,5 +200,6 @@ def test_fio_verifies(export: Export, block: str, depth: int) -> None:
         *("fio", "--name=verify", "--ioengine=nbd", f"--uri={export.url}"),
         *("--rw=randwrite", f"--bs={block}", f"--iodepth={depth}", "--size=32M"),
         *("--io_size=4M", "--verify=crc32c", "--verify_fatal=1", "--fsync=64"),
+        "--verify_state_save=0",  # else it leaves a file where the tests run
         "--minimal",
     )
