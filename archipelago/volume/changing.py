@@ -81,7 +81,7 @@ def change_of(ctx: Context, name: str, *, if_free: bool = False) -> Iterator[Cha
             if header.flags & VolumeFlag.READONLY:
                 ctx.leases.settle(header.uuid)
         elif header.moved_from:
-            header = opened.header = ctx.headers.settle(header, durable=True)
+            header = opened.header = ctx.headers.settle(header)
         change = Change(ctx, header, opened, lease.fence)
         try:
             yield change
@@ -123,9 +123,13 @@ def _keep_marks(change: Change) -> None:
 
 
 def _ours(ctx: Context, name: str, uuid: bytes, fence: int) -> Header:
-    """The header of a volume whose lease was taken, with nobody else behind it."""
+    """The header of a volume whose lease was taken, with nobody else behind it.
+
+    It is durable before anything is done for it: an extent that is sealed, or a name
+    that is settled, stays so whatever a power cut does to the header.
+    """
     while True:
-        header = ctx.headers.get(name)
+        header = ctx.headers.get(name, durable=True)
         if header.uuid != uuid:
             raise replaced(name)
         header = ctx.headers.settle(header)

@@ -134,7 +134,7 @@ def bury(ctx: Context, name: str) -> bool:
             return False
         if dead.moving_to:
             # The volume under its new name may need this header until it is settled.
-            moved = ctx.headers.find(dead.moving_to)
+            moved = ctx.headers.find(dead.moving_to, durable=True)
             if moved is not None and moved.moved_from == name:
                 ctx.headers.settle(moved)
         with contextlib.suppress(LeaseLost):

@@ -60,20 +60,31 @@ class Headers:
         self._store = store
         self.written: Callable[[Header], None] = lambda header: None
 
-    def peek(self, name: str) -> Header | None:
-        """Read the header stored under a name, dead or alive."""
-        header = self._load(header_id(name))
+    def peek(self, name: str, *, durable: bool = False) -> Header | None:
+        """Read the header stored under a name, dead or alive.
+
+        Args:
+            name: the name.
+            durable: whoever made, replaced or removed it may have died before that was
+                durable: it is durable once this returns.  For who acts on it.
+        """
+        header = self._load(header_id(name), durable=durable)
         if header is not None and header.name != name:
             raise MapCorrupt(f'the header of "{name}" says it is "{header.name}"')
         return header
 
-    def find(self, name: str) -> Header | None:
-        """Read the valid header of a name, or None if there is no such volume."""
+    def find(self, name: str, *, durable: bool = False) -> Header | None:
+        """Read the valid header of a name, or None if there is no such volume.
+
+        Args:
+            name: the name.
+            durable: as `peek`; also what makes it valid.
+        """
         while True:
-            header = self.peek(name)
+            header = self.peek(name, durable=durable)
             if header is None or header.moving_to:
                 return None
-            if not header.moved_from or self._came(header):
+            if not header.moved_from or self._came(header, durable=durable):
                 return header
             # The old name is not there, or not any more: only if this header has not
             # changed meanwhile does that mean that the move did not happen.
@@ -81,13 +92,17 @@ class Headers:
             if again is not None and _same(again, header):
                 return None
 
-    def get(self, name: str) -> Header:
+    def get(self, name: str, *, durable: bool = False) -> Header:
         """Read the valid header of a name.
+
+        Args:
+            name: the name.
+            durable: as `find`.
 
         Raises:
             VolumeNotFound: there is none.
         """
-        header = self.find(name)
+        header = self.find(name, durable=durable)
         if header is None:
             raise VolumeNotFound(
                 f'there is no volume or snapshot "{name}": "vlmc list" shows what '
@@ -167,25 +182,21 @@ class Headers:
         """
         self._store.flush_headers()
 
-    def settle(self, header: Header, *, durable: bool = False) -> Header:
+    def settle(self, header: Header) -> Header:
         """Finish the rename that made a valid header, if it was not finished.
 
         The caller holds the volume's lease.  The fence stays as it is: whether the
         volume must be taken over is another question.
 
         Args:
-            header: as stored.
-            durable: that rename is durable: this process was told so.
+            header: as stored, and durable: else a power cut could bring the old name
+                back beside the new one.
 
         Returns:
             The header as it is then.
         """
         if not header.moved_from:
             return header
-        # Who renamed it may have died before that was durable: the old name would come
-        # back beside the new one.
-        if not durable:
-            self.make_durable()
         # First this: without the old header it would be dead.
         settled = replace(header, version=header.version + 1, moved_from="")
         self.replace(settled)
@@ -254,15 +265,15 @@ class Headers:
         found = self.find(header.name)
         return found is not None and found.uuid == header.uuid
 
-    def _came(self, header: Header) -> bool:
-        old = self.peek(header.moved_from)
+    def _came(self, header: Header, *, durable: bool = False) -> bool:
+        old = self.peek(header.moved_from, durable=durable)
         return (
             old is not None and old.uuid == header.uuid and old.moving_to == header.name
         )
 
-    def _load(self, target: ObjectId) -> Header | None:
+    def _load(self, target: ObjectId, *, durable: bool = False) -> Header | None:
         try:
-            data = self._store.read(target, 0, HEADER_MAX_BYTES)
+            data = self._store.read(target, 0, HEADER_MAX_BYTES, durable=durable)
         except BlockNotFound:
             return None
         return _decode(target, data)

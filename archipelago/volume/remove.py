@@ -62,11 +62,9 @@ def _remove_without_space(ctx: Context, name: str) -> None:
             # this moment replaces the header first, and this version is no more.
             if ctx.store.stat(lease_id(header.uuid)) is not None:
                 raise
-        now = ctx.headers.get(name)
+        now = ctx.headers.get(name, durable=True)
         if now.uuid != header.uuid:
             raise replaced(name)
-        if now.moved_from:
-            ctx.headers.make_durable()
         ctx.headers.delete(name, now.version)
         ctx.headers.bury_source(now)
         _give_back(ctx, now)

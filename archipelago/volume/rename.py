@@ -84,7 +84,7 @@ def _withdraw(ctx: Context, header: Header) -> None:
 def _settled(ctx: Context, header: Header) -> Header:
     """Make the new header independent of the old one; it is valid all the same."""
     try:
-        return ctx.headers.settle(header, durable=True)
+        return ctx.headers.settle(header)
     except ArchipelagoError as error:
         log.warning('the rename to "%s" is finished later: %s', header.name, error)
     try:

@@ -76,8 +76,17 @@ class Store:
         self._messenger = messenger
         self.stepped: Callable[[Op, ObjectId], None] | None = None
 
-    def read(self, target: ObjectId, offset: int, size: int) -> bytes:
+    def read(
+        self, target: ObjectId, offset: int, size: int, *, durable: bool = False
+    ) -> bytes:
         """Read up to `size` bytes [bytes] at `offset`.
+
+        Args:
+            target: the object.
+            offset: where to begin [bytes].
+            size: how much [bytes].
+            durable: what a header is, or that it is not there, is durable once this
+                returns or raises, whoever did it.
 
         Raises:
             BlockNotFound: there is no such object.
@@ -90,6 +99,7 @@ class Store:
                 target,
                 offset=offset,
                 room=length,
+                flags=Flag.FUA if durable else 0,
                 take=_result,
             )
             pieces.append(reply.data)

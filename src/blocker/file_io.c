@@ -335,10 +335,10 @@ static void read_header_run(struct reactor_job *job)
     }
     /* Who named or removed it may have been killed before that was durable, and who is
      * told what there is relies on it: so each directory is synced once before its
-     * headers count. */
+     * headers count, and each time for who acts on what another node may have done. */
     int rc = call.result == -ENOENT ? 0 : call.result;
     if (rc == 0)
-        rc = file_dirs_note(store->dirs, dir, false);
+        rc = file_dirs_note(store->dirs, dir, (io->flags & XSEG_F_FUA) != 0);
     if (rc == 0)
         rc = file_dirs_sync(store->dirs, dir);
     if (rc == 0)

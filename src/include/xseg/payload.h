@@ -11,8 +11,10 @@
  *
  *  op       in                                     out
  *  READ     object, offset, size, data >= size,    result = bytes.  CONTENT and EXTENT
- *           [LIVE: an extent's epoch is current]   answer `size`, zero-filled past the
- *                                                  end; others stop at the end. -ENOENT
+ *           [LIVE: an extent's epoch is current;   answer `size`, zero-filled past the
+ *           FUA: a header as it is]                end; others stop at the end. -ENOENT.
+ *                                                  FUA: what a HEADER is, or that it is
+ *                                                  not there, is durable, whoever did it
  *  WRITE    EXTENT or LAYER, offset, size, data,   result = size.  FUA: durable.
  *           [FUA]                                  Creates the object.  -ESTALE: a
  *                                                  sealed extent

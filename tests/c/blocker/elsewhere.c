@@ -252,6 +252,17 @@ static void test_headers(void)
     CHECK(calls_not_durable() > 0);
     CHECK_EQ(do_flush(s, &any), 0);
     CHECK_EQ(calls_not_durable(), 0);
+    /* who acts on one header reads it so */
+    for (int there = 1; there >= 0; there--) {
+        if (there)
+            name_elsewhere(&i);
+        else
+            unlink_elsewhere(&i);
+        CHECK(calls_not_durable() > 0);
+        CHECK_EQ(do_read_as(s, &i, 0, got, 64, XSEG_F_FUA), there ? 64 : -ENOENT);
+        CHECK_EQ(calls_not_durable(), 0);
+    }
+    CHECK_EQ(do_create(s, &i, data, 64, 0), 0);
     /* who is told by a DELETE that it is gone need not ask for that */
     unlink_elsewhere(&i);
     CHECK(calls_not_durable() > 0);
