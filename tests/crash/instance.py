@@ -7,6 +7,7 @@ starts the peers, and starts again who dies; but it looks at the files first.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -63,6 +64,7 @@ class _Peer:
         self._instance = instance
         self._roles = roles
         self.process = self._spawn()
+        self._await_ready()
         self._watcher = threading.Thread(target=self._watch, daemon=True)
         self._watcher.start()
 
@@ -76,17 +78,20 @@ class _Peer:
             env={**os.environ, **mortal},
             pass_fds=[instance.marks_fd, instance.nbd.fileno()],
         )
-        assert process.stdin is not None and process.stdout is not None
+        assert process.stdin is not None
         told = json.dumps(instance.told(self._roles)).encode() + b"\n"
-        try:
+        with contextlib.suppress(BrokenPipeError):
             process.stdin.write(told)
             process.stdin.flush()
-            ready = process.stdout.readline() == b"ready\n"
-        except BrokenPipeError:
-            ready = False
+        return process
+
+    def _await_ready(self) -> None:
+        """It may need the others for that, which may have to be started again, too."""
+        process, instance = self.process, self._instance
+        assert process.stdout is not None
+        ready = process.stdout.readline() == b"ready\n"
         if not ready and not instance.stopping and process.wait() != -signal.SIGKILL:
             instance.fail(f"{self._roles} does not start")
-        return process
 
     def _watch(self) -> None:
         instance = self._instance
@@ -100,6 +105,7 @@ class _Peer:
                     instance.fail(f"{self._roles} ended with status {status}")
                     return
                 self.process = self._spawn()
+            self._await_ready()
 
     def join(self) -> None:
         """Wait until it has ended for good."""

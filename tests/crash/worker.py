@@ -221,7 +221,7 @@ class Worker:
         known.client = self._rng.choice(others)
         strict = not breaks and known_deaths == self._deaths()
         if not strict:
-            self._break(known)
+            until(lambda: self._break(known), f"the lease of {known.name} is broken")
         until(lambda: self._is_free(known), f"{known.name} can be opened")
         self._find(known, strict)
         self._marker.note(note="moved", broken=breaks)
@@ -236,16 +236,15 @@ class Worker:
             return False
         return True
 
-    def _break(self, known: Known) -> None:
-        """Repeated if a death cuts it off: that does no harm."""
-        while True:
-            try:
-                known.client.unlock(known.name, force=True)
-            except CUT_OFF:
-                if not self._killed:
-                    raise
-            else:
-                return
+    def _break(self, known: Known) -> bool:
+        """False if a death cut it off: it is repeated, which does no harm."""
+        try:
+            known.client.unlock(known.name, force=True)
+        except CUT_OFF:
+            if not self._killed:
+                raise
+            return False
+        return True
 
     def _refuses(self, handle: Volume) -> None:
         """A write may still be answered by who was not told yet; a flush is not."""
