@@ -105,17 +105,22 @@ class Node:
         """End the process of a role; its supervisor starts another one."""
         os.kill(self.peers()[role], signal.SIGKILL)
 
-    def pause(self, roles: Iterable[str] = (), *, supervisor: bool = False) -> None:
+    def pause(self, roles: Iterable[str] = ()) -> None:
         """Stop (SIGSTOP) the processes of some roles, or all processes without any."""
         wanted = set(roles)
-        peers = self.peers() if wanted else {}
-        chosen = {peers[role] for role in wanted}
-        if supervisor:
-            chosen.add(self.supervisor)
-        for pid in sorted(chosen or self.processes()):
+        if wanted:
+            peers = self.peers()
+            self._stop([peers[role] for role in wanted])
+        else:
+            # First: until a child that it makes has begun, it cannot stop.
+            self._stop([self.supervisor])
+            self._stop(_children(self.supervisor))
+
+    def _stop(self, pids: Sequence[int]) -> None:
+        for pid in pids:
             os.kill(pid, signal.SIGSTOP)
             self.stopped.add(pid)
-        for pid in self.stopped:
+        for pid in pids:
             until(lambda pid=pid: _state(pid) in "Tt", f"{pid} is stopped")  # type: ignore[misc]
 
     def resume(self) -> None:
