@@ -31,6 +31,7 @@ from archipelago.volume.leaserecord import (
     may_be_held,
     refusal,
 )
+from archipelago.volume.locks import NameLocks
 from archipelago.volume.store import Store
 from xseg.constants import LeaseFlag, ObjectKind
 from xseg.payload import Lease
@@ -102,6 +103,8 @@ class Leases:
         self._owner = owner
         self._guard = threading.Lock()
         self._held: dict[bytes, Held] = {}
+        #: Held while a lease is taken: two that take one at once would count as one.
+        self._taking = NameLocks()
         self.ttl_ns = int(ttl * NS)
         self.ask = asker(owner, ttl, host, pid)
 
@@ -315,13 +318,11 @@ class Leases:
         Raises:
             LeaseLost: it is not ours any more.
         """
-        if self._get(uuid) is not None:
-            return
         # Who was granted it may have died before it was durable.
         ask = replace(self.ask, fence=fence, flags=LeaseFlag.INHERIT)
-        self._acquire(uuid, uuid.hex(), ask)
-        with self._guard:
-            self._held[uuid].kept = True
+        with self._taking.hold(uuid.hex()):
+            if self._get(uuid) is None:
+                self._take(uuid, uuid.hex(), ask, kept=True)
 
     def describe(self, uuid: bytes) -> LeaseInfo | None:
         """Say who holds a volume's lease, for people."""
@@ -417,13 +418,18 @@ class Leases:
             return Lease()
 
     def _acquire(self, uuid: bytes, name: str, ask: Lease) -> Lease:
-        while (held := self._count_up(uuid, name, ask.fence)) is not None:
-            if held.gone or ask.fence not in (0, held.lease.fence):
-                raise _lost(name)
-            if held.users:
-                return held.lease
-            with held.guard:
-                pass  # it is being given back just now
+        with self._taking.hold(uuid.hex()):
+            while (held := self._count_up(uuid, name, ask.fence)) is not None:
+                if held.gone or ask.fence not in (0, held.lease.fence):
+                    raise _lost(name)
+                if held.users:
+                    return held.lease
+                with held.guard:
+                    pass  # it is being given back just now
+            return self._take(uuid, name, ask)
+
+    def _take(self, uuid: bytes, name: str, ask: Lease, *, kept: bool = False) -> Lease:
+        """Ask the store for a lease that is not held here."""
         before = self._stored(uuid)
         started = boottime_ns()
         granted, lease = self._store.acquire(lease_id(uuid), ask)
@@ -432,6 +438,7 @@ class Leases:
         locked = bool(lease.flags & LeaseFlag.LOCK)
         held = Held(name, lease, before, 1, started, locked)
         held.inherited = lease.fence == before.fence and not self.is_presence(uuid)
+        held.kept = kept
         with self._guard:
             self._held[uuid] = held
         return lease

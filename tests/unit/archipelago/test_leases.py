@@ -7,6 +7,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 
 import archipelago
 from archipelago import Client
-from archipelago.ids import lease_id
+from archipelago.ids import ObjectId, lease_id
 from archipelago.volume.leases import Leases
 from archipelago.volume.open import close_volume
 from archipelago.volume.store import Store
@@ -282,6 +283,41 @@ def test_a_kept_lease_is_for_who_takes_it_next(pair: Pair) -> None:
     first.open("v").close()
     assert leases.left(uuid) == 0
     assert uuid not in dict(leases.all())
+
+
+def test_who_opens_and_who_keeps_at_once_do_not_count_as_one(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, _, first, second = pair
+    leases = one.ctx.leases
+    uuid = one.ctx.headers.get("v").uuid
+    fence = leases.acquire(uuid, "v").fence
+    leases.abandon(uuid)
+    # Both have seen that the lease is not held here, if they can.
+    both = threading.Barrier(2)
+    store = one.ctx.store
+    acquire = store.acquire
+
+    def together(target: ObjectId, lease: Lease) -> tuple[bool, Lease]:
+        if target == lease_id(uuid):
+            with contextlib.suppress(threading.BrokenBarrierError):
+                both.wait(1.0)
+        return acquire(target, lease)
+
+    monkeypatch.setattr(store, "acquire", together)
+    keeps = threading.Thread(target=leases.keep, args=(uuid, fence))
+    keeps.start()
+    volume = first.open("v")
+    keeps.join()
+    monkeypatch.undo()
+    # A change counts up and back; the volume stays open, and its lease held.
+    first.snapshot("v", "s")
+    assert leases.left(uuid) == fence
+    with pytest.raises(archipelago.LeaseHeld):
+        second.open("v")
+    volume.pwrite(b"still", 0)
+    volume.flush()
+    volume.close()
 
 
 def test_a_close_that_mapperd_died_over_gives_the_lease_back(pair: Pair) -> None:
