@@ -22,6 +22,7 @@ from tests.integration.killing import (
     peer_descriptors,
     pids,
     same_as,
+    until,
 )
 
 pytestmark = pytest.mark.slow
@@ -56,6 +57,8 @@ def test_one_peer_killed(apart: Instance, rng: random.Random, victim: str) -> No
     with load(apart, victim, rng) as verifier:
         for _ in range(ROUNDS):
             verifier.wait_answers(rng.randrange(300))
+            # A death need not have kept any answer back: wait for the next process.
+            until(lambda: victim in pids(apart), lambda: f"{victim} runs")
             kill({pids(apart)[victim]}, rng)
             verifier.wait_answers(1)
         verifier.wait_answers(100)
