@@ -321,6 +321,16 @@ def test_without_a_command_the_help_is_shown(tmp_path: Path, program: str) -> No
     assert "\n  --version" in done.stderr
 
 
+def ended(script: str) -> subprocess.CompletedProcess[str]:
+    """Run an indented script to its end."""
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("ignored", [False, True])
 def test_a_signal_ends_a_command_in_good_order(
@@ -338,12 +348,7 @@ def test_a_signal_ends_a_command_in_good_order(
                 click.echo("cleaned up")
         run(command, "prog")
         """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = ended(script)
     assert done.returncode == (0 if ignored else 128 + number)
     assert done.stdout == "cleaned up\n"
     assert done.stderr == ""
@@ -370,12 +375,7 @@ def test_what_fails_on_the_way_out_of_a_signal_is_not_told(
         sys.argv = ["prog", "it"]
         run(group, "prog")
         """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = ended(script)
     assert done.returncode == 128 + number, done.stderr
     assert done.stderr.strip() == ""  # click ends the line of a Ctrl-C
 
