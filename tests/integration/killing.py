@@ -43,6 +43,12 @@ def pids(instance: Instance) -> dict[str, int]:
     return {p["name"]: p["pid"] for p in status["peers"] if p["state"] == "running"}
 
 
+def survivors(instance: Instance) -> dict[str, int]:
+    """Process numbers of the peers that run, by name, as soon as one does."""
+    until(lambda: bool(pids(instance)), lambda: "a peer runs")
+    return pids(instance)
+
+
 def all_run(instance: Instance) -> None:
     """Wait until all peers run."""
     until(lambda: len(pids(instance)) == 4, lambda: f"all run: {pids(instance)}")

@@ -23,7 +23,7 @@ from tests.integration.killing import (
     all_run,
     kill,
     new_volume,
-    pids,
+    survivors,
     until,
 )
 
@@ -111,7 +111,7 @@ def test_verify_while_peers_are_killed(
     instance: Instance, rng: random.Random, tmp_path: Path, work: str
 ) -> None:
     def strike() -> None:
-        living = pids(instance)
+        living = survivors(instance)
         chosen = rng.sample(sorted(living), rng.randrange(1, len(living) + 1))
         print("kill", chosen)
         kill({living[name] for name in chosen}, rng)

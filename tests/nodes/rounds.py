@@ -19,6 +19,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
 
+from archipelago.errors import LeaseHeld
 from archipelago.settings import ROLES
 from tests.helpers.cluster import Cluster, NeverHappened, until
 from tests.nodes.history import UNIT, ZEROS, Stamp
@@ -537,7 +538,7 @@ class Rounds:
                 hand.call("resize", SIZE + self._tail * BLOCK_BYTES)
             else:
                 hand.call("snapshot", "passing")
-                hand.call("remove", "passing")
+                self._remove(self.holder, "passing")
         except Refused as error:
             if not self.holder.failed:
                 raise Violation(f"the holder cannot change it: {error}") from error
@@ -551,7 +552,22 @@ class Rounds:
         for name in ("fresh", "fresh-clone"):
             if other.hand.call("read_once", name, SIZE) != self._image:
                 raise Violation(f'"{name}" on {other} is not what {holder} has')
-        other.hand.call("remove", "fresh-clone", "fresh")
+        for name in ("fresh-clone", "fresh"):
+            self._remove(other, name)
+
+    def _remove(self, team: Team, name: str) -> None:
+        """Remove what no client has, once no node merges its tables any more."""
+
+        def removed() -> bool:
+            try:
+                team.hand.call("remove", name)
+            except Refused as error:
+                if error.kind != LeaseHeld.__name__:
+                    raise
+                return False
+            return True
+
+        until(removed, f'"{name}" is removed on {team}')
 
     def _look_at_what_is_kept(self) -> None:
         """The snapshot that is open everywhere stays what it was."""
