@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -175,10 +176,6 @@ class Instance:
         """Remember why the workload is worth nothing."""
         self.failure = self.failure or why
 
-    def pids(self) -> list[int]:
-        """The processes that run."""
-        return [peer.process.pid for peer in self._peers]
-
     def bury(self, pid: int, status: int) -> None:
         """A process has ended: put into the log what it was doing."""
         if status == -signal.SIGKILL:
@@ -187,11 +184,10 @@ class Instance:
             self._recorder.mark(json.dumps({"note": "death", "calls": calls}))
         self.segment.reap()
 
-    def kill(self, pid: int) -> None:
-        """Kill one process; it is started again."""
+    def kill(self, rng: random.Random) -> None:
+        """Kill a process, unless it has just ended; it is started again."""
         with self.mourning:
-            if pid in self.pids():
-                os.kill(pid, signal.SIGKILL)
+            rng.choice(self._peers).process.kill()
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         """End all of it, in good order or by SIGKILL; `marks_fd` stays open."""

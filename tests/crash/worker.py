@@ -81,12 +81,19 @@ class Worker:
         marker: of the log.
         scratch: directory for images.
         killed: peers are killed meanwhile, so changes may be cut off.
+        depth: of a stack that is there from the start on [entries].
     """
 
     numbers = itertools.count(1)
 
     def __init__(
-        self, index: int, seed: int, marker: Marker, scratch: Path, killed: bool
+        self,
+        index: int,
+        seed: int,
+        marker: Marker,
+        scratch: Path,
+        killed: bool,
+        depth: int,
     ) -> None:
         self._seed = seed
         self._rng = random.Random(f"{seed}/{index}")
@@ -94,6 +101,7 @@ class Worker:
         self._prefix = f"w{index}-"
         self._scratch = scratch / f"image{index}"
         self._killed = killed
+        self._depth = depth
         self._serial = 0
         self._known: list[Known] = []
         self._doubts: list[Doubt] = []
@@ -125,6 +133,7 @@ class Worker:
             self._find(known, strict=before != "lose")
         if before == "none":
             self._import()
+            self._pile_up()
 
     def close_all(self, clients: Sequence[Client]) -> None:
         """Close what is open on these nodes."""
@@ -140,7 +149,7 @@ class Worker:
     def step(self, flusher: ThreadPoolExecutor) -> None:
         """Do something."""
         rng = self._rng
-        writable = [k for k in self._usable() if not k.read_only]
+        writable = self._writable()
         if not writable:
             self._create()
             return
@@ -164,11 +173,19 @@ class Worker:
             flush.result()
         self._flushes.clear()
 
+    def leave_open(self) -> None:
+        """Let the end of the session find a write that was not flushed."""
+        if writable := self._writable():
+            self._write(self._rng.choice(writable))
+
     def _any_client(self) -> Client:
         return self._rng.choice(self._clients)
 
     def _usable(self) -> list[Known]:
         return [known for known in self._known if not known.doubtful]
+
+    def _writable(self) -> list[Known]:
+        return [known for known in self._usable() if not known.read_only]
 
     def _change(self, known: Known, choice: int) -> None:
         while choice < 84 and len(self._usable()) >= VOLUMES_MOST:
@@ -398,6 +415,16 @@ class Worker:
             source=source.number,
             flushes=True,
         )
+
+    def _pile_up(self) -> None:
+        """Make a volume of many snapshots, each of which adds to its stack."""
+        if not self._depth:
+            return
+        self._create()
+        volume = self._known[-1]
+        for _ in range(self._depth):
+            self._write(volume)
+            self._snapshot(volume)
 
     def _clone(self) -> None:
         snapshots = [k for k in self._usable() if k.read_only]

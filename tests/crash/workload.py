@@ -25,10 +25,11 @@ from pathlib import Path
 
 import archipelago.volume_handle as volume_handle
 from archipelago.client import Client
+from tests.crash.coverage import DEEP_ENTRIES
 from tests.crash.instance import Instance, Node
 from tests.crash.journal import DATA, NAMES, SYNCS, Recorder
 from tests.crash.marker import Marker
-from tests.crash.plans import PLANS, Plan
+from tests.crash.plans import DEEP, PLANS, Plan
 from tests.crash.rival import Rival
 from tests.crash.worker import Worker
 
@@ -58,8 +59,9 @@ class Workload:
         self._marker = Marker(self._recorder)
         self._scratch = store.parent / "scratch"
         self._scratch.mkdir()
+        depth = DEEP_ENTRIES if plan.limits is DEEP else 0
         self._workers = [
-            Worker(i, seed, self._marker, self._scratch, plan.kills > 0)
+            Worker(i, seed, self._marker, self._scratch, plan.kills > 0, depth)
             for i in range(WORKERS)
         ]
         self._node = 0
@@ -123,6 +125,8 @@ class Workload:
                     rival.go_on()
                 self._all(pool, lambda w: self._work(w, instance, steps))
                 self._recorder.kill_in(0, frozenset())
+                if end == "lose":
+                    self._all(pool, lambda w: w.leave_open())
                 left = clients if end == "stop" else clients[1:]
                 self._all(pool, lambda w: w.close_all(left))
             finally:
@@ -171,7 +175,7 @@ class Workload:
         elif how == 1:
             self._recorder.kill_in(rng.randint(1, 60), DATA | NAMES | SYNCS)
         else:
-            instance.kill(rng.choice(instance.pids()))
+            instance.kill(rng)
 
 
 def _connect(instance: Instance) -> Client:
