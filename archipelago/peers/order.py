@@ -3,21 +3,31 @@
 
 A supervisor stops vlmcd first, whose volumes are flushed and closed through the others,
 and the blockers last.  When it dies all its peers notice at the same moment; each then
-waits for those that need it.
+waits for those that need it.  If one that it needs has died as well, nobody starts that
+one again: there is no good order any more, and to wait for it would only keep the next
+supervisor waiting.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 from collections.abc import Iterable
 
 from xseg import Segment
-from xseg.constants import PORT_CONTROL, PORT_ENDPOINT, PORT_MAPPERD, PORT_VLMCD
+from xseg.constants import (
+    PORT_BLOCKERB,
+    PORT_BLOCKERM,
+    PORT_CONTROL,
+    PORT_ENDPOINT,
+    PORT_MAPPERD,
+    PORT_VLMCD,
+)
 from xseg.errors import XsegError
 
-__all__ = ["await_dependents"]
+__all__ = ["await_dependents", "end_when_deserted"]
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +37,12 @@ _PATIENCE = 10.0
 #: Time between two looks [s].
 _PAUSE = 0.01
 
+_PORTS = {
+    "blockerb": PORT_BLOCKERB,
+    "blockerm": PORT_BLOCKERM,
+    "mapperd": PORT_MAPPERD,
+    "vlmcd": PORT_VLMCD,
+}
 _VLMCD = {PORT_VLMCD, PORT_ENDPOINT}
 _DEPENDENTS = {
     "blockerb": {PORT_MAPPERD, PORT_CONTROL} | _VLMCD,
@@ -51,6 +67,31 @@ def await_dependents(segment_name: str, roles: Iterable[str]) -> None:
                 time.sleep(_PAUSE)
     except XsegError as error:
         log.warning("cannot see who needs this peer: %s", error)
+
+
+def end_when_deserted(segment_name: str, roles: Iterable[str]) -> None:
+    """From now on end this process once a peer is gone that `roles` need to end well.
+
+    Nothing can be flushed or given back without that one: it is as if we were killed.
+    """
+    own = {_PORTS[role] for role in roles}
+    needed = {_PORTS[role] for role, by in _DEPENDENTS.items() if by & own} - own
+    if needed:
+        name = "archipelago-deserted"
+        args = (segment_name, needed)
+        threading.Thread(target=_watch, args=args, name=name, daemon=True).start()
+
+
+def _watch(segment_name: str, needed: set[int]) -> None:
+    try:
+        with Segment.attach(segment_name) as segment:
+            while all(_served(segment, {port}) for port in needed):
+                time.sleep(_PAUSE)
+    except XsegError as error:
+        log.warning("cannot see whom this peer needs: %s", error)
+        return
+    log.warning("a peer that this one needs is gone: ending as it is")
+    os._exit(1)
 
 
 def _served(segment: Segment, ports: set[int]) -> bool:

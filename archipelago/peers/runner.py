@@ -20,7 +20,7 @@ from typing import Any
 
 from archipelago.control import ControlService
 from archipelago.peers.control import ControlHalf
-from archipelago.peers.order import await_dependents
+from archipelago.peers.order import await_dependents, end_when_deserted
 from xseg._native import Native, default_engine
 from xseg.constants import Role
 
@@ -111,6 +111,7 @@ class PeerRunner:
             ready({"engine": self._engine()})
             if supervisor_fd in _wait_any(wake_fd, supervisor_fd, self._ended_fd):
                 log.warning("the supervisor is gone: stopping")
+                end_when_deserted(self._config.segment, self._config.roles)
                 await_dependents(self._config.segment, self._config.roles)
         finally:
             self._stop()

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,26 @@ def test_everything_killed(instance: Instance, rng: random.Random) -> None:
             verifier.release(crashed=True)
             verifier.wait_answers(50)
     same_as(instance, before)
+
+
+@pytest.mark.parametrize("victim", ["blockerb", "blockerm", "mapperd"])
+def test_nobody_waits_for_a_peer_that_died_with_its_supervisor(
+    apart: Instance, rng: random.Random, victim: str
+) -> None:
+    """There is nobody left to start it again."""
+    with load(apart, victim, rng) as verifier:
+        verifier.wait_answers(50)
+        verifier.hold()
+        started = processes_of(apart)
+        supervisor = apart.status()["pid"]
+        victims = {pids(apart)[victim], supervisor}
+        os.kill(supervisor, signal.SIGSTOP)  # it starts no successor
+        kill(victims, rng)
+        apart.start()
+        verifier.release(crashed=True)
+        verifier.wait_answers(50)
+    assert not started & processes_of(apart)
+    assert "does not end" not in apart.logs()
 
 
 def test_a_dead_supervisor_leaves_no_process_and_no_lease(
