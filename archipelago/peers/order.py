@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import threading
 import time
 from collections.abc import Iterable
@@ -69,20 +70,31 @@ def await_dependents(segment_name: str, roles: Iterable[str]) -> None:
         log.warning("cannot see who needs this peer: %s", error)
 
 
-def end_when_deserted(segment_name: str, roles: Iterable[str]) -> None:
-    """From now on end this process once a peer is gone that `roles` need to end well.
+def end_when_deserted(
+    segment_name: str, roles: Iterable[str], supervisor_fd: int
+) -> None:
+    """End this process when neither the supervisor is there nor a peer that it needs.
 
-    Nothing can be flushed or given back without that one: it is as if we were killed.
+    Nothing can be started, flushed or given back without that one: it is as if we were
+    killed.
+
+    Args:
+        segment_name: of the instance.
+        roles: of this process.
+        supervisor_fd: readable (at its end) when the supervisor is gone.
     """
     own = {_PORTS[role] for role in roles}
     needed = {_PORTS[role] for role, by in _DEPENDENTS.items() if by & own} - own
     if needed:
         name = "archipelago-deserted"
-        args = (segment_name, needed)
+        args = (segment_name, needed, supervisor_fd)
         threading.Thread(target=_watch, args=args, name=name, daemon=True).start()
 
 
-def _watch(segment_name: str, needed: set[int]) -> None:
+def _watch(segment_name: str, needed: set[int], supervisor_fd: int) -> None:
+    poller = select.poll()
+    poller.register(supervisor_fd, select.POLLIN)
+    poller.poll()
     try:
         with Segment.attach(segment_name) as segment:
             while all(_served(segment, {port}) for port in needed):

@@ -96,6 +96,7 @@ class PeerRunner:
             ArchipelagoError, OSError: it could not start.
         """
         wake_fd = _catch_signals()
+        end_when_deserted(self._config.segment, self._config.roles, supervisor_fd)
         self._reactor.start()
         self._created.wait()
         failure = self._error
@@ -111,7 +112,6 @@ class PeerRunner:
             ready({"engine": self._engine()})
             if supervisor_fd in _wait_any(wake_fd, supervisor_fd, self._ended_fd):
                 log.warning("the supervisor is gone: stopping")
-                end_when_deserted(self._config.segment, self._config.roles)
                 await_dependents(self._config.segment, self._config.roles)
         finally:
             self._stop()
