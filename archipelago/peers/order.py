@@ -12,23 +12,15 @@ from __future__ import annotations
 
 import logging
 import os
-import select
-import threading
 import time
 from collections.abc import Iterable
 
+from archipelago.peers.ports import PORTS
 from xseg import Segment
-from xseg.constants import (
-    PORT_BLOCKERB,
-    PORT_BLOCKERM,
-    PORT_CONTROL,
-    PORT_ENDPOINT,
-    PORT_MAPPERD,
-    PORT_VLMCD,
-)
+from xseg.constants import PORT_CONTROL, PORT_ENDPOINT, PORT_MAPPERD, PORT_VLMCD
 from xseg.errors import XsegError
 
-__all__ = ["await_dependents", "end_when_deserted"]
+__all__ = ["await_dependents", "await_desertion"]
 
 log = logging.getLogger(__name__)
 
@@ -38,12 +30,6 @@ _PATIENCE = 10.0
 #: Time between two looks [s].
 _PAUSE = 0.01
 
-_PORTS = {
-    "blockerb": PORT_BLOCKERB,
-    "blockerm": PORT_BLOCKERM,
-    "mapperd": PORT_MAPPERD,
-    "vlmcd": PORT_VLMCD,
-}
 _VLMCD = {PORT_VLMCD, PORT_ENDPOINT}
 _DEPENDENTS = {
     "blockerb": {PORT_MAPPERD, PORT_CONTROL} | _VLMCD,
@@ -70,40 +56,20 @@ def await_dependents(segment_name: str, roles: Iterable[str]) -> None:
         log.warning("cannot see who needs this peer: %s", error)
 
 
-def end_when_deserted(
-    segment_name: str, roles: Iterable[str], supervisor_fd: int
-) -> None:
-    """End this process when neither the supervisor is there nor a peer that it needs.
-
-    Nothing can be started, flushed or given back without that one: it is as if we were
-    killed.
-
-    Args:
-        segment_name: of the instance.
-        roles: of this process.
-        supervisor_fd: readable (at its end) when the supervisor is gone.
-    """
-    own = {_PORTS[role] for role in roles}
-    needed = {_PORTS[role] for role, by in _DEPENDENTS.items() if by & own} - own
-    if needed:
-        name = "archipelago-deserted"
-        args = (segment_name, needed, supervisor_fd)
-        threading.Thread(target=_watch, args=args, name=name, daemon=True).start()
-
-
-def _watch(segment_name: str, needed: set[int], supervisor_fd: int) -> None:
-    poller = select.poll()
-    poller.register(supervisor_fd, select.POLLIN)
-    poller.poll()
+def await_desertion(segment_name: str, roles: Iterable[str]) -> bool:
+    """Wait until a peer that `roles` need has ended; false if that cannot be."""
+    own = {PORTS[role] for role in roles}
+    needed = {PORTS[role] for role, by in _DEPENDENTS.items() if by & own} - own
+    if not needed:
+        return False
     try:
         with Segment.attach(segment_name) as segment:
             while all(_served(segment, {port}) for port in needed):
                 time.sleep(_PAUSE)
     except XsegError as error:
         log.warning("cannot see whom this peer needs: %s", error)
-        return
-    log.warning("a peer that this one needs is gone: ending as it is")
-    os._exit(1)
+        return False
+    return True
 
 
 def _served(segment: Segment, ports: set[int]) -> bool:

@@ -20,7 +20,7 @@ from typing import Any
 
 from archipelago.control import ControlService
 from archipelago.peers.control import ControlHalf
-from archipelago.peers.order import await_dependents, end_when_deserted
+from archipelago.peers.order import await_dependents, await_desertion
 from xseg._native import Native, default_engine
 from xseg.constants import Role
 
@@ -96,7 +96,9 @@ class PeerRunner:
             ArchipelagoError, OSError: it could not start.
         """
         wake_fd = _catch_signals()
-        end_when_deserted(self._config.segment, self._config.roles, supervisor_fd)
+        threading.Thread(
+            target=self._end_when_deserted, args=(supervisor_fd,), daemon=True
+        ).start()
         self._reactor.start()
         self._created.wait()
         failure = self._error
@@ -119,6 +121,17 @@ class PeerRunner:
         if failure is not None:
             log.error("the reactor failed: %s", failure)
         return 0 if failure is None else 1
+
+    def _end_when_deserted(self, supervisor_fd: int) -> None:
+        """End when neither the supervisor is there nor a peer that this one needs.
+
+        Nothing can be started, flushed or given back without that one: it is as if we
+        were killed.
+        """
+        _wait_any(supervisor_fd)
+        if await_desertion(self._config.segment, self._config.roles):
+            log.warning("a peer that this one needs is gone: ending as it is")
+            os._exit(1)
 
     def _engine(self) -> str:
         chosen = self._config.engine

@@ -6,21 +6,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from archipelago.peers.ports import PORTS
 from archipelago.settings import ROLES, Settings
-from xseg.constants import PORT_BLOCKERB, PORT_BLOCKERM, PORT_MAPPERD, PORT_VLMCD
 
 if TYPE_CHECKING:
     from archipelago.supervisor.process import PeerProcess
     from xseg.statistics import PortStatistics
 
 __all__ = ["running", "stopped"]
-
-_PORTS = {
-    "blockerb": PORT_BLOCKERB,
-    "blockerm": PORT_BLOCKERM,
-    "mapperd": PORT_MAPPERD,
-    "vlmcd": PORT_VLMCD,
-}
 
 
 def stopped(settings: Settings) -> dict[str, Any]:
@@ -55,7 +48,7 @@ def running(
         peer["pid"] = process.pid
         peer["uptime"] = round(process.uptime, 3)
         peer["restarts"] = process.restarts
-        port = by_id.get(_PORTS[role])
+        port = by_id.get(PORTS[role])
         if port is not None:
             peer["ops"] = port.completed
             peer["errors"] = port.errors

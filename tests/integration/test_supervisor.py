@@ -27,6 +27,7 @@ from tests.integration.killing import (
     until,
 )
 from tests.integration.nbdwire import Command, Connection
+from tests.integration.verifier import Verifier
 from xseg import Segment
 from xseg.constants import PORT_MAPPERD
 
@@ -62,6 +63,23 @@ def test_everything_killed(instance: Instance, rng: random.Random) -> None:
     same_as(instance, before)
 
 
+def die_together(
+    instance: Instance,
+    verifier: Verifier,
+    rng: random.Random,
+    supervisor: int,
+    peer: int,
+) -> None:
+    """Kill a peer and the supervisor, then start again; nothing of before is left."""
+    started = processes_of(instance)
+    os.kill(supervisor, signal.SIGSTOP)  # it starts no successor
+    kill({supervisor, peer}, rng)
+    instance.start()
+    verifier.release(crashed=True)
+    verifier.wait_answers(50)
+    assert not started & processes_of(instance)
+
+
 @pytest.mark.parametrize("victim", ["blockerb", "blockerm", "mapperd"])
 def test_nobody_waits_for_a_peer_that_died_with_its_supervisor(
     apart: Instance, rng: random.Random, victim: str
@@ -70,15 +88,7 @@ def test_nobody_waits_for_a_peer_that_died_with_its_supervisor(
     with load(apart, victim, rng) as verifier:
         verifier.wait_answers(50)
         verifier.hold()
-        started = processes_of(apart)
-        supervisor = apart.status()["pid"]
-        victims = {pids(apart)[victim], supervisor}
-        os.kill(supervisor, signal.SIGSTOP)  # it starts no successor
-        kill(victims, rng)
-        apart.start()
-        verifier.release(crashed=True)
-        verifier.wait_answers(50)
-    assert not started & processes_of(apart)
+        die_together(apart, verifier, rng, apart.status()["pid"], pids(apart)[victim])
     assert not re.search("do(es)? not end", apart.logs())
 
 
@@ -102,13 +112,7 @@ def test_a_peer_that_starts_waits_for_nobody_who_died_with_the_supervisor(
                 ),
                 lambda: "the next mapperd starts",
             )
-        started = processes_of(apart)
-        os.kill(supervisor, signal.SIGSTOP)
-        kill({living["blockerm"], supervisor}, rng)
-        apart.start()
-        verifier.release(crashed=True)
-        verifier.wait_answers(50)
-    assert not started & processes_of(apart)
+        die_together(apart, verifier, rng, supervisor, living["blockerm"])
     # That is what it says when it has waited.
     assert "no volume can be opened or changed for now" not in apart.logs()
 

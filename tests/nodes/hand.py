@@ -43,7 +43,8 @@ class Hand:
         # It may have run out if the store was slow, and is renewed by the next round.
         until(lambda: self.info().lease is not None, "who opened it has a lease")
         lease = self.info().lease
-        return 0 if lease is None else lease.fence
+        assert lease is not None, "open without a lease"
+        return lease.fence
 
     def read(self, size: int) -> bytes:
         """Read the start of the open volume."""

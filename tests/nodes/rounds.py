@@ -19,7 +19,6 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-from archipelago.errors import LeaseHeld
 from archipelago.settings import ROLES
 from tests.helpers.cluster import Cluster, NeverHappened, until
 from tests.nodes.history import UNIT, ZEROS, Stamp
@@ -562,7 +561,7 @@ class Rounds:
             try:
                 team.hand.call("remove", name)
             except Refused as error:
-                if error.kind != LeaseHeld.__name__:
+                if error.kind != "LeaseHeld":
                     raise
                 return False
             return True
