@@ -23,7 +23,7 @@ def command(name: str, file: str) -> None:
     Its holes are left out.  The file is replaced when the export is whole; a block
     device is written in place.
     """
-    from archipelago.volume.export import export_volume
+    from archipelago.images.export import export_volume
 
     with connect() as client, progress_bar(f"export {name}") as progress:
         export_volume(client, name, file, progress=progress)

@@ -26,7 +26,7 @@ def command(file: str, name: str, volume: bool, block_size: int | None) -> None:
     are stored once.  Holes of a raw file are skipped; other formats are read by
     qemu-img.
     """
-    from archipelago.volume.import_ import import_image
+    from archipelago.images.import_ import import_image
 
     with connect() as client, progress_bar(f"import {name}") as progress:
         info = import_image(

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What can be done with volumes, one capability per module.
 
-All but `import_` and `export` run in the control half of mapperd (see
+They run in the control half of mapperd (see
 `archipelago.control`), over `Store` (stored objects), `Headers` (names), `Maps` (the
 native half) and `Leases`.
 """

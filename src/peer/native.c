@@ -21,7 +21,7 @@
 #include "blocker/blocker.h"
 #include "common/log.h"
 #include "composer/composer.h"
-#include "endpoint/nbd.h"
+#include "endpoint/nbd/nbd.h"
 #include "mapper/mapper.h"
 #include "peer/options.h"
 #include "reactor/reactor.h"

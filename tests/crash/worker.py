@@ -13,7 +13,7 @@ from typing import Any
 
 from archipelago import BackendUnavailable, LeaseHeld, LeaseLost, NotRunning, Volume
 from archipelago.client import Client
-from archipelago.volume.import_ import import_image
+from archipelago.images.import_ import import_image
 from tests.crash.instance import BLOCK
 from tests.crash.marker import Marker
 from tests.crash.model import payload

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from archipelago import Client, Volume
 from archipelago.errors import ArchipelagoError, LeaseLost
-from archipelago.volume.import_ import import_image
+from archipelago.images.import_ import import_image
 from tests.fault.model import UNIT, Expected, WrongData, filled
 from tests.fault.plan import Counts
 

@@ -12,7 +12,7 @@
 
 #include "blocker/calls.h"
 #include "blocker/client.h"
-#include "blocker/file.h"
+#include "blocker/file/file.h"
 
 static struct setup setup = {.backend = "file", .engine = "threads"};
 static struct server server, *s = &server;

@@ -3,7 +3,7 @@
 #include <errno.h>
 
 #include "blocker/client.h"
-#include "blocker/mem.h"
+#include "blocker/mem/mem.h"
 
 static struct server server, *s = &server;
 static uint8_t data[8192], got[8192];

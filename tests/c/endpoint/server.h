@@ -8,8 +8,8 @@
 #include <pthread.h>
 
 #include "check.h"
-#include "endpoint/nbd.h"
-#include "endpoint/nbd_proto.h"
+#include "endpoint/nbd/nbd.h"
+#include "endpoint/nbd/proto.h"
 #include "fake_vlmcd.h"
 
 struct server {

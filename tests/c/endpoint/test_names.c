@@ -4,7 +4,7 @@
 #include <stdbool.h>
 
 #include "check.h"
-#include "endpoint/nbd_names.h"
+#include "endpoint/nbd/names.h"
 
 static char found[4096];
 static int stop_with;

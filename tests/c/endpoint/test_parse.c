@@ -3,8 +3,8 @@
 #include <errno.h>
 
 #include "check.h"
-#include "endpoint/nbd_parse.h"
-#include "endpoint/nbd_proto.h"
+#include "endpoint/nbd/parse.h"
+#include "endpoint/nbd/proto.h"
 
 /** An exact copy on the heap, so that a read past the end is found by the sanitizer. */
 static uint8_t *exact(const uint8_t *data, uint32_t len)

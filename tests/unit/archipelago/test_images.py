@@ -13,8 +13,8 @@ import pytest
 
 import archipelago
 from archipelago import Client
-from archipelago.volume.export import export_volume
-from archipelago.volume.import_ import import_image
+from archipelago.images.export import export_volume
+from archipelago.images.import_ import import_image
 from tests.helpers.inprocess import BLOCK, MIB, Running
 from xseg.constants import ObjectKind, Reference
 
