@@ -53,11 +53,11 @@ def rounds(
 
 
 def _throughput(
-    work: str, mine: fio.Sample, name: str, his: fio.Sample, goal: float
+    work: str, mine: fio.Sample, name: str, theirs: fio.Sample, goal: float
 ) -> Row:
     unit = "mib" if "MiB" in work else "iops"
     label = "MiB/s" if unit == "mib" else "IOPS"
-    a, b = getattr(mine, unit), getattr(his, unit)
+    a, b = getattr(mine, unit), getattr(theirs, unit)
     return Row(work, f"{a:,.0f} {label}", f"{name} {b:,.0f}", a / b, goal)
 
 

@@ -2,7 +2,7 @@
 """The main job, end to end: one image, a thousand clones, two of them used over NBD.
 
 Everything happens under ``build/demo`` with an instance of its own, and nothing is left
-running.  Each check is made by somebody else's tool: ``e2fsck``, ``qemu-img compare``.
+running.  Each check is made by an independent tool: ``e2fsck``, ``qemu-img compare``.
 """
 
 from __future__ import annotations

@@ -36,7 +36,9 @@ class Checker:
         for number, volume in model.volumes.items():
             if name in volume.names:
                 return number
-        raise BrokenStore(f"there is a volume {name}, which nobody made or was removed")
+        raise BrokenStore(
+            f"there is a volume {name}, which was never made, or was removed"
+        )
 
     def _check_volume(self, name: str, expected: Expected, volume: Found) -> None:
         good = self._good.get(name)

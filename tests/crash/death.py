@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What came of the calls in which a killed process was.
 
-Its calls that had begun and not returned were done, or not, or in part.  Nobody but it
-writes to its files, so once it is known dead, and before its successor starts, the
-files tell; that goes into the log.
-"""
+Its calls that had begun and not returned were done, or not, or in part. Only that
+process writes to its files, so once it is known dead, and before its successor starts,
+the files tell; that goes into the log. """
 
 from __future__ import annotations
 

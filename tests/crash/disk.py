@@ -14,7 +14,7 @@ Rules (docs/design/0002-crash-replay.md has the reasons):
 * a write or punch is torn at 512 bytes; a rename is atomic
 * a write with RWF_DSYNC that has returned is there, what else is pending or not
 * what a call of a killed process did is what was found after its death: from then on
-  it is pending like any other, and the next sync of whoever covers it
+  it is pending like any other, and the next sync that covers it
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 """The instance of a workload: real peers in processes that may be killed at any time.
 
 Stands where the supervisor stands: it makes the segment and the memory for marks,
-starts the peers, and starts again who dies; but it looks at the files first.
+starts the peers, and starts a dead peer again; but it looks at the files first.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ BLOCK = 64 << 10
 
 @dataclass(frozen=True)
 class Node:
-    """Who an instance is, and how it runs.
+    """The identity of an instance, and how it runs.
 
     Attributes:
         home: holds its uuid.
@@ -126,7 +126,7 @@ class Instance:
     def __init__(self, node: Node, recorder: Recorder, marks_fd: int = -1) -> None:
         self.node = node
         self.marks_fd = marks_fd if marks_fd >= 0 else make_mark_log()
-        # Nobody connects: vlmcd wants one.
+        # No client connects, but vlmcd wants a socket.
         self.nbd = socket.socket(socket.AF_UNIX)
         self.nbd.bind(b"\0" + unique_name("crash").encode())
         self.nbd.listen()

@@ -197,7 +197,7 @@ class Model:
     # ---- volumes ---------------------------------------------------------------------
 
     def _settle(self, mark: Mark, happened: bool) -> None:
-        """A change was answered with an error; now somebody has looked.
+        """A change was answered with an error; now the worker has looked.
 
         If it happened, what there was before may come back until it is made durable.
         """

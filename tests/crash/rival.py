@@ -3,7 +3,7 @@
 
 It holds what a blocker holds: an open descriptor of an extent's first file and a
 shared lock on it.  After the take-over it writes, as a thread does that slept between
-its last check and its system call.  Nobody may ever read what it writes.
+its last check and its system call.  What it writes may never be read.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ SECTOR = 4096
 
 
 def _current(store: Path) -> Iterator[Path]:
-    """The first files of extents that somebody may write to who is gone.
+    """The first files of extents to which a process that is gone may still write.
 
-    Who gave the lease of a volume back has given up its extent before.
+    A holder gives up the extent of a volume before it gives back the lease.
     """
     for path in (store / "maps" / "headers").glob("*/*"):
         header = unpack_header(path.read_bytes())

@@ -25,9 +25,9 @@ MOST_BYTES = 12 * BLOCK
 VOLUMES_MOST = 5
 #: How often a step first gives its volume to another node, if there is one.
 MOVES = 0.15
-#: What a node writes that has lost the lease: nobody may ever read it.
+#: What a node writes after it lost the lease: it may never be read.
 LATE = b"\xee" * SECTOR
-#: A death cut a change off: who asked for it must look whether it happened.
+#: A death cut a change off: the worker must look whether it happened.
 CUT_OFF = (NotRunning, BackendUnavailable)
 
 
@@ -72,8 +72,8 @@ class Doubt:
 class Worker:
     """One thread of work.
 
-    Who reads, writes, flushes, opens or closes does not see a death.  A change may be
-    cut off: then whoever asked for it has to look.
+    Reads, writes, flushes, opens and closes do not see a death.  A change may be cut
+    off: then the worker has to look.
 
     Args:
         index: which one.
@@ -224,7 +224,7 @@ class Worker:
     def _move(self, known: Known) -> None:
         """Let another node have a volume: it was given back, or its lease is broken.
 
-        Who had the lease until then is refused.  What vlmcd had open when it died was
+        The holder until then is refused.  What vlmcd had open when it died was
         not given back.
         """
         self.settle()
@@ -264,13 +264,15 @@ class Worker:
         return True
 
     def _refuses(self, handle: Volume) -> None:
-        """A write may still be answered by who was not told yet; a flush is not."""
+        """A node that was not told yet may still answer a write, but no flush."""
         try:
             handle.pwrite(LATE[: handle.size], 0)
             handle.flush()
         except (LeaseLost, LeaseHeld):
             return
-        raise AssertionError(f"{handle.name} is flushed by who has lost its lease")
+        raise AssertionError(
+            f"{handle.name} is flushed by a node that has lost its lease"
+        )
 
     def _close(self, known: Known) -> None:
         """The last close of a volume flushes it.
@@ -340,7 +342,7 @@ class Worker:
 
         Args:
             op: how the model calls it.
-            known: what must be left alone if nobody says whether it happened.
+            known: what must be left alone if no answer says whether it happened.
             call: does it, given the number of the operation.
             happened: finds out later.
             conclude: told whether it happened, now or later.

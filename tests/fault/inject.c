@@ -8,7 +8,7 @@
  * them (a write becomes a no-op with the wanted result, or a shorter write).
  *
  *   FAULT_ROOT     the directory
- *   FAULT_CONTROL  a file of struct control, shared with whoever decides (plan.py)
+ *   FAULT_CONTROL  a file of struct control, shared with the test (plan.py)
  *
  * A call that fails does nothing; a short one does its first half.  Any thread.
  */

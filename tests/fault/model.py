@@ -15,7 +15,7 @@ _UNIT = struct.Struct("<64Q")
 
 
 class WrongData(AssertionError):
-    """Bytes that nobody wrote, or that were flushed and are not there."""
+    """Bytes that were never written, or that were flushed and are not there."""
 
 
 def filled(number: int, size: int) -> bytes:

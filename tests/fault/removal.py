@@ -38,7 +38,7 @@ OPERATIONS: dict[str, Callable[[Context], object]] = {
     "snapshot": lambda ctx: snapshot(ctx, "v", "s"),
     "shrink": lambda ctx: resize(ctx, "v", BLOCK),
 }
-#: Who removes: the node whose process died, or another one.
+#: The node that removes: the one whose process died, or another one.
 COMES_BACK = ("itself", "another")
 _NEEDS_SPACE = (Kind.WRITE, Kind.CREATE, Kind.MKDIR, Kind.RENAME, Kind.LINK)
 
@@ -68,7 +68,7 @@ def every_crash(
     create(first, "keeps", 8 * BLOCK, BLOCK)
     put(first, "keeps", b"k" * SECTOR, 0)
     for stop_at in range(1, MOST_STEPS):
-        # Who held the volume before is gone, too: it is to be taken over.
+        # The holder is gone, too: the volume is to be taken over.
         holder, dies = store.node("first"), store.node("dies")
         create(holder, "v", 8 * BLOCK, BLOCK)
         put(holder, "v", b"a" * SECTOR, 0)

@@ -119,7 +119,7 @@ class Sweep:
             world.run()
             counts = self._plan.counts()
             self._plan.clear()
-            # A volume is stopped when nobody knows whether a change of it is durable.
+            # A volume is stopped when its change may be durable or not.
             stopped = (LeaseLost,) if sticks else ()
             world.check_errors((*_TOLD[self._error], *stopped))
             if not sticks:

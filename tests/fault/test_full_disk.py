@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A disk that is really full: who writes is told, all else goes on, then he does too.
+"""A really full disk: the writer is told, all else goes on, then the writer too.
 
 The store of a running instance lies on a small filesystem.  Nothing is restarted until
 the end, when all flushed data must be there once more.

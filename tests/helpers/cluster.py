@@ -154,7 +154,7 @@ class Cluster:
         return self.folder / "maps"
 
     def held_leases(self) -> list[str]:
-        """The volumes (uuid in hex) whose lease somebody has not given back."""
+        """The volumes (uuid in hex) whose lease was not given back."""
         return sorted(
             path.name for path in (self.maps / "leases").iterdir() if _is_held(path)
         )
@@ -172,7 +172,7 @@ def running_cluster(
 
     Args:
         nodes: how many.
-        folder: where homes and store go, for who wants to keep them.
+        folder: where homes and store go, for a test that keeps them.
         variables: of the environment, for each of the first nodes.
         settings: of all nodes, see `archipelago.settings`.
     """

@@ -67,7 +67,7 @@ class Store(Closing):
 
 
 def die(ctx: Context) -> NoReturn:
-    """End a node: from now on it asks nobody for anything.
+    """End a node: from now on it asks for nothing.
 
     Raises:
         Crashed: now, and whenever it would send something.

@@ -72,7 +72,7 @@ class Connection:
 
     Raises:
         Lost: the connection ended during the handshake.
-        OSError: nobody listens there.
+        OSError: no server listens there.
         Violation: the export was refused, or the protocol broken.
     """
 

@@ -57,7 +57,7 @@ def note_outcome(names: Names, name: str, kind: str, done: bool) -> None:
 
 
 def check_names(instance: Instance, volume: str, names: Names) -> None:
-    """All that was promised exists, and nothing that nobody asked for."""
+    """All that was promised exists, and nothing else."""
     listed = json.loads(instance.vlmc("list", "--json"))["volumes"]
     ours = {entry["name"]: entry for entry in listed if entry["name"].endswith(volume)}
     assert ours.pop(volume)["size"] in names.sizes

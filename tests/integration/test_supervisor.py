@@ -84,7 +84,7 @@ def die_together(
 def test_nobody_waits_for_a_peer_that_died_with_its_supervisor(
     apart: Instance, rng: random.Random, victim: str
 ) -> None:
-    """There is nobody left to start it again."""
+    """No process is left that could start it again."""
     with load(apart, victim, rng) as verifier:
         verifier.wait_answers(50)
         verifier.hold()

@@ -118,7 +118,7 @@ class Worker(threading.Thread):
     """One connection and its region.
 
     Args:
-        owner: who is told of progress.
+        owner: the object that is told of progress.
         region: its part of the volume.
         seed: of what it does.
     """
@@ -380,7 +380,7 @@ class Verifier:
         self._raise_failure()
 
     def hold(self) -> None:
-        """From now on nobody who loses the connection reconnects."""
+        """From now on a client that loses its connection stays away."""
         self.may_reconnect.clear()
 
     def release(self, *, crashed: bool) -> None:

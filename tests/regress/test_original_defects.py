@@ -175,7 +175,7 @@ def test_9_a_write_is_journaled_when_it_is_flushed(
     with client.open("v") as volume:
         empty = journal()
         volume.pwrite(b"x" * 4096, 0)
-        assert journal() == empty  # written, but nobody asked for more
+        assert journal() == empty  # written, and no flush was asked for
         volume.flush()
         flushed = journal()
         assert flushed > empty

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Dependencies run one way: who may include or import whom."""
+"""Dependencies run one way: which part may include or import which."""
 
 from __future__ import annotations
 

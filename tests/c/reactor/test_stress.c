@@ -174,7 +174,7 @@ int main(void)
     station_open(&away, far, PORT_FAR, 0, check_next(&seed));
     CHECK_EQ(pthread_create(&thread, NULL, far_main, &away), 0);
 
-    /* a port of its own, so that the load does not starve those who pass on */
+    /* a port of its own, so that the load does not starve the peers that pass on */
     pinger = (struct pinger){.r = near, .dst = PORT_FRONT, .stop_at_end = true};
     pinger.port = fixture_port(near, 4, NULL, NULL);
     pinger_start(&pinger, NR_REQUESTS, DEPTH);

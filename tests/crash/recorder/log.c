@@ -2,7 +2,7 @@
 /*
  * Writing the log (log.h), and dying at a record of it.
  *
- * Whoever runs the processes may ask that one dies after so many more records of some
+ * The test may ask that a process dies after so many more records of some
  * kinds (crash_kill_in): before or after exactly one system call, which no timer hits.
  * Any thread; one lock for each process.
  */
@@ -131,7 +131,7 @@ void log_end(enum kind kind, uint64_t id, int64_t result, uint64_t inode)
         put(&r, kind, NULL, NULL, NULL, 0);
 }
 
-/* ---- for who runs the processes ------------------------------------------ */
+/* ---- for the test ------------------------------------------ */
 
 /** Put a remark into the log. */
 EXPORT void crash_mark(const char *text, const void *data, size_t bytes)

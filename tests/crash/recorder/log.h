@@ -12,9 +12,9 @@
  *   CRASH_MORTAL  this process may be killed at one of its records
  *
  * Several processes: each record takes the next number from a page that all map, so
- * sorting by number gives one order that respects who could know of what.  A record
- * that a killed process wrote in part is the last of its file: an operation that was
- * not begun, or whose end nobody acted on.
+ * sorting by number gives one order: no record comes before one that it could know of.
+ * A record that a killed process wrote in part is the last of its file: an operation
+ * that was not begun, or whose end no process acted on.
  *
  * Files are named by inode number; the end of a CREATE says which path got it.
  */
