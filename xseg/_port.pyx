@@ -51,8 +51,8 @@ from xseg.c.request cimport (
     xseg_request_free,
     xseg_request_submit,
 )
+from xseg.c.process cimport xseg_process_alive
 from xseg.c.segment cimport (
-    xseg_process_alive,
     xseg_reap,
     xseg_reap_result,
     xseg_segment_port,

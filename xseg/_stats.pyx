@@ -22,8 +22,8 @@ from xseg.c.request cimport (
     xseg_request,
     xseg_request_state_name,
 )
+from xseg.c.process cimport xseg_process_alive
 from xseg.c.segment cimport (
-    xseg_process_alive,
     xseg_segment,
     xseg_segment_header,
     xseg_segment_port,

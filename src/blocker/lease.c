@@ -9,7 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "xseg/segment.h"
+#include "xseg/process.h"
 
 /** Flags that are asked with and never stored. */
 #define ASK_ONLY (XSEG_LEASE_IF_FREE | XSEG_LEASE_UNLOCK | XSEG_LEASE_INHERIT)

@@ -14,7 +14,7 @@
 #include "xseg/atomics.h"
 #include "xseg/buffer.h"
 #include "xseg/internal.h"
-#include "xseg/process.h"
+#include "xseg/owner.h"
 
 /*
  * Shares of the heap in 1/64, 4 KiB first.  Half for whole blocks; 1 MiB, 256 KiB and

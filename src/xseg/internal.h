@@ -16,6 +16,7 @@
 #include "xseg/atomics.h"
 #include "xseg/heap.h"
 #include "xseg/layout.h"
+#include "xseg/owner.h"
 #include "xseg/process.h"
 #include "xseg/request.h"
 #include "xseg/ring.h"

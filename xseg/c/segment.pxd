@@ -34,5 +34,3 @@ cdef extern from "xseg/segment.h" nogil:
     const xseg_port_shared *xseg_segment_port(const xseg_segment *seg, uint32_t id)
     const xseg_request *xseg_segment_request(const xseg_segment *seg, uint32_t index)
     int xseg_reap(xseg_segment *seg, xseg_reap_result *result)
-    bint xseg_process_alive(uint32_t pid, uint64_t start)
-    uint64_t xseg_process_start(uint32_t pid)

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "blocker/lease.h"
+#include "xseg/process.h"
 
 #define DEFAULT_QUEUE_DEPTH 256u
 #define MAX_QUEUE_DEPTH     4096u

@@ -19,6 +19,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "xseg/process.h"
+
 /** A temporary file of another machine or boot that old is nobody's any more [s].  Who was
  *  paused for so long meets -ENOENT when it names the file, and nothing is harmed. */
 #define FOREIGN_LIFE_S (24 * 60 * 60)

@@ -93,10 +93,4 @@ struct xseg_reap_result {
  */
 int xseg_reap(struct xseg_segment *seg, struct xseg_reap_result *result);
 
-/** True if the process with this pid and start time is alive. */
-bool xseg_process_alive(uint32_t pid, uint64_t start);
-
-/** Start time of a process [clock ticks since boot], 0 if it is gone (proc(5), stat 22). */
-uint64_t xseg_process_start(uint32_t pid);
-
 #endif

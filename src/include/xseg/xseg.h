@@ -35,6 +35,7 @@
 #include "xseg/layout.h"
 #include "xseg/payload.h"
 #include "xseg/port.h"
+#include "xseg/process.h"
 #include "xseg/request.h"
 #include "xseg/segment.h"
 

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Who a process is: pid and start time, packed into one word that can be swapped at
- * once.
+ * The process that owns something in the segment: pid and start time, packed into one
+ * word that can be swapped at once.
  */
-#ifndef XSEG_PROCESS_H
-#define XSEG_PROCESS_H
+#ifndef XSEG_OWNER_H
+#define XSEG_OWNER_H
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -18,7 +18,7 @@ static inline uint64_t process_pack(uint32_t pid, uint64_t start)
            (start & ((UINT64_C(1) << PROCESS_START_BITS) - 1));
 }
 
-/** True if the packed process lives.  0 is nobody, and nobody is dead. */
+/** True unless the packed process is proven dead.  0 names no process: dead. */
 bool process_packed_alive(uint64_t packed);
 
 /** Answers remembered during one sweep, so that /proc is read once for each process. */
