@@ -3,7 +3,7 @@
 
 Its calls that had begun and not returned were done, or not, or in part. Only that
 process writes to its files, so once it is known dead, and before its successor starts,
-the files tell; that goes into the log. """
+the files tell; that goes into the log."""
 
 from __future__ import annotations
 
