@@ -63,6 +63,13 @@ struct blk_options {
     mode_t file_mode;     /* 0 means 0660 */
 };
 
+/** The receiver of changes of leases. */
+struct blk_lease_watch {
+    /** Called on the reactor's thread.  @param lease  the changed one; NULL: any may be.
+     */
+    void (*changed)(struct blk_lease_watch *self, const struct xseg_object *lease);
+};
+
 struct blk_backend_ops {
     size_t struct_size;   /* sizeof(struct blk_backend_ops); fields only get appended */
     uint32_t api_version; /* BLK_API_VERSION */
@@ -89,9 +96,14 @@ struct blk_backend_ops {
     void (*lease_acquire)(struct blk_backend *be, struct blk_io *io); /* and renew */
     void (*lease_release)(struct blk_backend *be, struct blk_io *io); /* FORCE: break */
     void (*extent_release)(struct blk_backend *be, struct blk_io *io); /* FORCE: seal */
-    /** An inotify descriptor, the caller's, with events for leases that others change,
-     *  named by their uuid in hex; -errno.  NULL: nobody else can change them. */
-    int (*watch_leases)(struct blk_backend *be);
+    /**
+     * Tell `watch` from now on of leases that other processes may have changed; NULL
+     * ends that.  One watch at a time.  A change may be told late, twice, or, where the
+     * store cannot see what other machines do, not at all.
+     * Returns 0, or -errno: nothing will be told.  The callback may be NULL: no other
+     * process can change a lease of this backend.
+     */
+    int (*watch_leases)(struct blk_backend *be, struct blk_lease_watch *watch);
 };
 
 /** A live backend: implementations embed it first. */

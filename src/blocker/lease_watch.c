@@ -18,9 +18,6 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
-#include <sys/inotify.h>
-#include <unistd.h>
 
 #include "blocker/object.h"
 #include "common/hashtab.h"
@@ -48,7 +45,8 @@ struct lease_watch {
     struct list ops; /* struct lease_watch_op, under way */
     struct xseg_request *waiting;
     struct reactor_timer timer;
-    struct reactor_fd changes; /* inotify, -1: none */
+    struct blk_lease_watch changes; /* what the backend tells, while a NOTIFY waits */
+    bool watching;
     struct entry *reading;
     bool looking; /* look() runs */
     struct blk_io read;
@@ -167,11 +165,9 @@ static void on_read(struct blk_io *io)
 static void stop_watching(struct lease_watch *w)
 {
     reactor_disarm_timer(w->reactor, &w->timer);
-    if (w->changes.fd < 0)
-        return;
-    reactor_del_fd(w->reactor, &w->changes);
-    close(w->changes.fd);
-    w->changes.fd = -1;
+    if (w->watching)
+        (void)w->backend->ops->watch_leases(w->backend, NULL);
+    w->watching = false;
 }
 
 static void answer(struct lease_watch *w, int result)
@@ -234,44 +230,25 @@ static void on_timer(struct reactor_timer *timer)
     look(w);
 }
 
-static void on_change(struct reactor_fd *fd, uint32_t events)
+static void on_change(struct blk_lease_watch *self, const struct xseg_object *lease)
 {
-    struct lease_watch *w = LIST_ENTRY(fd, struct lease_watch, changes);
-    _Alignas(struct inotify_event) char buf[16 * (sizeof(struct inotify_event) + 64)];
-    struct xseg_object object = {.kind = XSEG_OBJ_LEASE};
-    ssize_t got;
+    struct lease_watch *w = LIST_ENTRY(self, struct lease_watch, changes);
 
-    (void)events;
-    while ((got = read(fd->fd, buf, sizeof buf)) > 0) {
-        const struct inotify_event *event;
-        for (char *at = buf; at < buf + got; at += sizeof *event + event->len) {
-            event = (const struct inotify_event *)(void *)at;
-            if (event->len > 0 && strlen(event->name) == 32 &&
-                blk_parse_hex(event->name, object.id, 16))
-                suspect_object(w, &object);
-            else if (event->mask & IN_Q_OVERFLOW)
-                suspect_all(w);
-        }
-    }
+    if (lease)
+        suspect_object(w, lease);
+    else
+        suspect_all(w);
     look(w);
 }
 
 static void start_watching(struct lease_watch *w)
 {
-    int (*watch)(struct blk_backend * be) = w->backend->ops->watch_leases;
+    const struct blk_backend_ops *ops = w->backend->ops;
 
     reactor_arm_timer(w->reactor, &w->timer, LOOK_AGAIN_NS);
-    w->changes.fd = watch ? watch(w->backend) : -1;
-    if (w->changes.fd < 0) {
-        w->changes.fd = -1; /* the timer will do */
-        return;
-    }
-    w->changes.events = EPOLLIN;
-    w->changes.on_ready = on_change;
-    if (reactor_add_fd(w->reactor, &w->changes) < 0) {
-        close(w->changes.fd);
-        w->changes.fd = -1;
-    }
+    w->changes.changed = on_change;
+    /* If the backend tells nothing, the timer finds it. */
+    w->watching = ops->watch_leases && ops->watch_leases(w->backend, &w->changes) == 0;
 }
 
 /* ---- what the blocker calls --------------------------------------------- */
@@ -364,7 +341,6 @@ int lease_watch_create(struct reactor *r, struct blk_backend *backend,
     w->backend = backend;
     w->port = port;
     w->timer.on_fire = on_timer;
-    w->changes.fd = -1;
     list_init(&w->granted);
     list_init(&w->suspects);
     list_init(&w->lost);

@@ -2,8 +2,8 @@
 /*
  * The reactor's loop (see reactor.h).
  *
- * A turn: deferred tasks, requests that could not be sent, ports, pollers, timers,
- * finished jobs.  While turns make progress no system call is made, except that file
+ * A turn: deferred and posted tasks, requests that could not be sent, ports, pollers,
+ * timers, finished jobs.  While turns make progress no system call is made, except that file
  * descriptors are looked at once in a while.  A turn without progress is followed by a
  * sleep in epoll_wait, and that one call is also how sockets are read at low load: so a
  * request over a socket costs one epoll_wait.  After the sleep there is always a full
@@ -24,6 +24,7 @@
 #include "reactor/jobs.h"
 #include "reactor/pending.h"
 #include "reactor/ports.h"
+#include "reactor/posts.h"
 #include "reactor/timers.h"
 #include "reactor/wake.h"
 
@@ -48,6 +49,7 @@ struct reactor {
     struct reactor_ports ports;
     struct reactor_timers timers;
     struct reactor_jobs jobs;
+    struct reactor_posts posts;
     struct reactor_wake wake;
     struct reactor_fd wake_fd;
 
@@ -93,6 +95,7 @@ int reactor_create(struct xseg_segment *seg, const struct reactor_options *optio
     rc = reactor_wake_init(&r->wake);
     if (rc)
         goto fail_pending;
+    reactor_posts_init(&r->posts, &r->wake);
     r->wake_fd = (struct reactor_fd){r->wake.fd, EPOLLIN, on_wake};
     rc = reactor_fds_add(&r->fds, &r->wake_fd);
     if (rc)
@@ -206,6 +209,7 @@ static unsigned run_turn(struct reactor *r)
     r->now_ns = 0;
     r->statistics.turns++;
     nr += run_tasks(r);
+    nr += reactor_posts_run(&r->posts);
     nr += reactor_pending_run_failed(&r->pending);
     nr += reactor_ports_visit(&r->ports);
     nr += run_pollers(r);
@@ -233,7 +237,7 @@ static bool work_waiting(struct reactor *r)
 {
     return r->tasks_first || r->pending.failed_first || r->error ||
            atomic_load(&r->stop) || reactor_jobs_any_finished(&r->jobs) ||
-           reactor_ports_waiting(&r->ports);
+           reactor_posts_any(&r->posts) || reactor_ports_waiting(&r->ports);
 }
 
 /**
@@ -414,6 +418,11 @@ void reactor_defer(struct reactor *r, struct reactor_task *t)
     else
         r->tasks_first = t;
     r->tasks_last = t;
+}
+
+void reactor_post(struct reactor *r, struct reactor_task *t)
+{
+    reactor_posts_push(&r->posts, t);
 }
 
 void reactor_offload(struct reactor *r, struct reactor_job *job)

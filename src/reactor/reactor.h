@@ -133,6 +133,14 @@ struct reactor_task {
 };
 void reactor_defer(struct reactor *r, struct reactor_task *t);
 
+/**
+ * Run `fn(self)` on the reactor's thread, soon.  From any thread, also one that the
+ * reactor does not know (a client library's).  The task is the caller's memory until fn
+ * runs, and waits only once at a time: so posting never fails.  Tasks run in the order
+ * in which they were posted; those that wait when the reactor is destroyed never run.
+ */
+void reactor_post(struct reactor *r, struct reactor_task *t);
+
 /* ---- blocking jobs -------------------------------------------------------------- */
 
 struct reactor_job {

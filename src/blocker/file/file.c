@@ -249,6 +249,7 @@ static void free_store(struct file_store *store)
     if (store->engine)
         store->engine->destroy(store->engine);
     reactor_disarm_timer(store->base.reactor, &store->retry_timer);
+    (void)file_watch_leases(&store->base, NULL);
     file_fds_fini(store);
     file_proven_fini(store);
     file_ops_fini(store);
@@ -360,5 +361,5 @@ const struct blk_backend_ops blk_file_ops = {
     .lease_acquire = file_lease_acquire,
     .lease_release = file_lease_release,
     .extent_release = file_extent_release,
-    .watch_leases = file_lease_watch,
+    .watch_leases = file_watch_leases,
 };

@@ -22,6 +22,7 @@
  *   list.c    LIST
  *   lease.c   ACQUIRE, RELEASE
  *   retry.c   ios that wait for a lock
+ *   watch.c   changes of leases by others
  *   engine.h  io_uring or threads
  *
  * Threads: the reactor's thread owns everything but what a job's run() touches: the
@@ -139,6 +140,10 @@ struct file_store {
     /* retry.c: ios that wait for a lock, by their scratch */
     struct list retry_waiting;
     struct reactor_timer retry_timer;
+
+    /* watch.c */
+    struct blk_lease_watch *watch;
+    struct reactor_fd changes; /* inotify; used while there is a watch */
 };
 
 static inline struct file_store *file_store_of(struct blk_backend *be)
@@ -421,13 +426,16 @@ void file_extent_release(struct blk_backend *be, struct blk_io *io);
 
 /* ---- lease.c: for INFO, READ, DELETE and APPEND -------------------- */
 
-/** An inotify descriptor that tells the names of changed leases; -errno. */
-int file_lease_watch(struct blk_backend *be);
 /** Stored lease; -ENOENT if there is none.  Takes no lock.  Blocks. */
 int file_lease_read(struct file_store *store, const struct xseg_object *object,
                     struct xseg_lease *out);
 /** The record behind an open lease file.  -ESTALE if it was deleted. */
 int file_lease_load_fd(int fd, struct xseg_lease *out);
+
+/* ---- watch.c ------------------------------------------------------- */
+
+/** Tell `watch` of changed leases, NULL: no more.  0 or -errno. */
+int file_watch_leases(struct blk_backend *be, struct blk_lease_watch *watch);
 
 /* ---- fence.c ------------------------------------------------------- */
 

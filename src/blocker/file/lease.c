@@ -20,7 +20,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/inotify.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -257,22 +256,6 @@ int file_lease_read(struct file_store *store, const struct xseg_object *object,
     int rc = file_lease_load_fd(fd, out);
     if (rc == -ESTALE)
         rc = -ENOENT;
-    close(fd);
-    return rc;
-}
-
-int file_lease_watch(struct blk_backend *be)
-{
-    char path[64];
-
-    int fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
-    if (fd < 0)
-        return -errno;
-    snprintf(path, sizeof path, "/proc/self/fd/%d/%s", file_store_of(be)->root_fd,
-             file_kind_dir(XSEG_OBJ_LEASE));
-    if (inotify_add_watch(fd, path, IN_MODIFY | IN_DELETE | IN_MOVED_TO) >= 0)
-        return fd;
-    int rc = -errno;
     close(fd);
     return rc;
 }

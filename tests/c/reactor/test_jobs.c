@@ -110,6 +110,56 @@ static void test_tasks_run_in_order_and_new_ones_on_the_next_turn(void)
         CHECK_EQ(notes[i], i);
 }
 
+/* ---- tasks of foreign threads --------------------------------------------------- */
+
+#define NR_POSTERS 4u
+#define NR_POSTS   500u
+
+struct post {
+    struct reactor_task task; /* first: callbacks cast */
+    unsigned poster, nr;
+};
+
+static struct post posts[NR_POSTERS][NR_POSTS];
+static unsigned nr_posted[NR_POSTERS];
+
+static void post_run(struct reactor_task *task)
+{
+    struct post *post = (struct post *)(void *)task;
+
+    CHECK(pthread_equal(pthread_self(), loop_thread));
+    CHECK_EQ(post->nr, nr_posted[post->poster]); /* in order */
+    nr_posted[post->poster]++;
+    if (++nr_done == NR_POSTERS * NR_POSTS)
+        reactor_stop(loop);
+}
+
+static void *post_all(void *arg)
+{
+    unsigned poster = (unsigned)(uintptr_t)arg;
+
+    for (unsigned i = 0; i < NR_POSTS; i++) {
+        posts[poster][i] =
+            (struct post){.task = {.fn = post_run}, .poster = poster, .nr = i};
+        reactor_post(loop, &posts[poster][i].task);
+    }
+    return NULL;
+}
+
+static void test_foreign_threads_hand_tasks_over_in_order(void)
+{
+    pthread_t threads[NR_POSTERS];
+
+    nr_done = 0;
+    for (uintptr_t i = 0; i < NR_POSTERS; i++)
+        CHECK_EQ(pthread_create(&threads[i], NULL, post_all, (void *)i), 0);
+    CHECK_EQ(reactor_run(loop), 0);
+    for (unsigned i = 0; i < NR_POSTERS; i++) {
+        CHECK_EQ(pthread_join(threads[i], NULL), 0);
+        CHECK_EQ(nr_posted[i], NR_POSTS);
+    }
+}
+
 /* ---- pollers ------------------------------------------------------------------- */
 
 struct source {
@@ -206,6 +256,7 @@ int main(void)
     test_jobs_run_elsewhere_and_finish_here();
     test_a_sleeping_loop_is_woken_by_each_job();
     test_tasks_run_in_order_and_new_ones_on_the_next_turn();
+    test_foreign_threads_hand_tasks_over_in_order();
     test_pollers_are_visited_each_turn_and_may_remove_others();
     test_a_signal_handler_stops_the_loop();
     test_another_thread_stops_the_loop();
