@@ -17,7 +17,7 @@ from typing import Any
 
 from archipelago.errors import ArchipelagoError, NotRunning, UsageError, VolumeBusy
 from archipelago.settings import ROLES, Settings, load_settings
-from archipelago.supervisor import ground, openvolumes, report
+from archipelago.supervisor import ground, openvolumes, report, store
 from archipelago.supervisor.lock import PidLock
 from archipelago.supervisor.plan import plan_processes, process_config
 from archipelago.supervisor.process import PeerProcess, State
@@ -78,6 +78,7 @@ class Supervisor:
         """
         async with self._busy:
             try:
+                store.establish(self.settings)
                 self._segment = ground.create_segment(self.settings)
                 self._sockets = ground.listen(self.settings)
                 self._marks_fd = ground.make_mark_log()

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from archipelago.errors import ArchipelagoError, ConfigError
 from archipelago.settings import Settings
+from archipelago.supervisor import store
 from xseg import Segment
 from xseg.constants import PORT_DYNAMIC
 from xseg.errors import AlreadyExists, NotFound, XsegError
@@ -54,10 +55,10 @@ def make_directories(settings: Settings) -> None:
     """
     shared = settings.gid is not None
     private = 0o750 if shared else 0o700
-    store = 0o2770 if shared else 0o700
+    half = 0o2770 if shared else 0o700
     wanted = [("run_dir", private), ("log_dir", private), ("state_dir", private)]
     if settings.backend == "file":
-        wanted += [("data_path", store), ("maps_path", store)]
+        wanted += [("data_path", half), ("maps_path", half)]
     if settings.locations.home is not None:
         _make(settings.locations.home, private, settings, "home")
     for key, mode in wanted:
@@ -107,7 +108,17 @@ def _check_private(path: Path) -> None:
 
 
 def prepare(settings: Settings) -> None:
-    """Set the umask and make the directories.
+    """Set the umask, check the store and make the directories.
+
+    Raises:
+        ConfigError: what is wrong and how to mend it.
+    """
+    store.check(settings)  # first: a start that is refused makes nothing
+    prepare_new(settings)
+
+
+def prepare_new(settings: Settings) -> None:
+    """Set the umask and make the directories, whatever the store was before.
 
     Raises:
         ConfigError: what is wrong and how to mend it.
