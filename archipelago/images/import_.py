@@ -32,9 +32,9 @@ from archipelago.ids import (
     new_uuid,
 )
 from archipelago.images.source import Source, open_source
-from archipelago.volume.create import check_block_size
-from archipelago.volume.layerfile import LayerFile
-from archipelago.volume.store import Store
+from archipelago.layerfile import LayerFile
+from archipelago.objects import Store
+from archipelago.units import check_block_size
 from xseg import Buffer, block_id, stripped_bytes
 from xseg.constants import PORT_BLOCKERB, Flag, ObjectKind, Op
 from xseg.errors import PortUnbound, SegmentFull

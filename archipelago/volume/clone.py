@@ -18,11 +18,12 @@ from archipelago.errors import (
     VolumeNotFound,
 )
 from archipelago.ids import check_name
+from archipelago.units import check_size
 from archipelago.volume.change import shared
 from archipelago.volume.changing import change_of
 from archipelago.volume.compact import compact_to
 from archipelago.volume.context import Context
-from archipelago.volume.create import check_size, fresh, put
+from archipelago.volume.create import fresh, put
 from xseg.constants import ObjectKind, VolumeFlag
 
 

@@ -24,10 +24,10 @@ from archipelago._layer_write import LayerWriter
 from archipelago._merge import merge
 from archipelago.errors import ArchipelagoError, MapCorrupt
 from archipelago.ids import layer_id, new_uuid
+from archipelago.layerfile import LayerFile
 from archipelago.volume.change import Change, entry_object
 from archipelago.volume.changing import settled_change_of
 from archipelago.volume.context import Context
-from archipelago.volume.layerfile import LayerFile
 from xseg.constants import VolumeFlag
 
 log = logging.getLogger(__name__)

@@ -19,13 +19,13 @@ from archipelago.errors import (
 )
 from archipelago.ids import ObjectId, extent_id, journal_id, lease_id
 from archipelago.messenger import Messenger
+from archipelago.objects import Store
 from archipelago.volume.headers import Headers
 from archipelago.volume.leases import Leases
 from archipelago.volume.locks import NameLocks
 from archipelago.volume.maps import Maps
 from archipelago.volume.reclaim import Reclaimer
 from archipelago.volume.renewer import Renewer
-from archipelago.volume.store import Store
 from xseg.constants import BLOCK_MAX_BYTES, PORT_VLMCD, Op
 
 log = logging.getLogger(__name__)

@@ -17,13 +17,10 @@ from archipelago.errors import (
     VolumeExists,
 )
 from archipelago.ids import check_name, layer_id, new_uuid, uuid_text
+from archipelago.units import check_block_size, check_size
 from archipelago.volume.context import Context
 from archipelago.volume.headers import first_version, taken
-from xseg.constants import BLOCK_MAX_BYTES, BLOCK_MIN_BYTES, VolumeFlag
-from xseg.units import format_size
-
-#: Largest volume [bytes]: 64 PiB.
-SIZE_MAX_BYTES = 64 << 50
+from xseg.constants import BLOCK_MAX_BYTES, VolumeFlag
 
 
 def create(
@@ -146,33 +143,6 @@ def refuse_existing(ctx: Context, name: str) -> None:
     """Raise `VolumeExists` if a name is taken; clear it if a dead header is there."""
     if not bury(ctx, name):
         raise taken(name)
-
-
-def check_size(size: object) -> int:
-    """Accept a volume's size [bytes]."""
-    if not isinstance(size, int) or isinstance(size, bool):
-        raise UsageError(f"a size is a whole number of bytes, not {size!r}")
-    if not 0 < size <= SIZE_MAX_BYTES:
-        raise UsageError(
-            f"a volume cannot have {size} bytes: choose from 1 byte to "
-            f"{format_size(SIZE_MAX_BYTES)}"
-        )
-    return size
-
-
-def check_block_size(block_size: object) -> int:
-    """Accept a block size [bytes]."""
-    if (
-        not isinstance(block_size, int)
-        or isinstance(block_size, bool)
-        or not BLOCK_MIN_BYTES <= block_size <= BLOCK_MAX_BYTES
-        or block_size & (block_size - 1)
-    ):
-        raise UsageError(
-            f"a block cannot have {block_size!r} bytes: choose a power of two from "
-            f"{format_size(BLOCK_MIN_BYTES)} to {format_size(BLOCK_MAX_BYTES)}"
-        )
-    return block_size
 
 
 def _layer_entry(ctx: Context, uuid: bytes, block_size: int) -> StackEntry:

@@ -34,7 +34,7 @@ from archipelago.errors import (
     VolumeNotFound,
 )
 from archipelago.ids import ObjectId, header_id
-from archipelago.volume.store import Store
+from archipelago.objects import Store
 from xseg.constants import ObjectKind
 
 log = logging.getLogger(__name__)

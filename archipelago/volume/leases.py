@@ -22,6 +22,7 @@ from dataclasses import dataclass, field, replace
 from archipelago.errors import ArchipelagoError, BlockNotFound, LeaseLost
 from archipelago.ids import ObjectId, lease_id
 from archipelago.info import LeaseInfo
+from archipelago.objects import Store
 from archipelago.volume.leaserecord import (
     NS,
     asker,
@@ -32,7 +33,6 @@ from archipelago.volume.leaserecord import (
     refusal,
 )
 from archipelago.volume.locks import NameLocks
-from archipelago.volume.store import Store
 from xseg.constants import LeaseFlag, ObjectKind
 from xseg.payload import Lease
 

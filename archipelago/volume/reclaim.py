@@ -32,9 +32,9 @@ from archipelago._header import JOURNAL, Header, StackEntry
 from archipelago._layer import layer_extents
 from archipelago.errors import ArchipelagoError, MapCorrupt
 from archipelago.ids import ObjectId, extent_id, journal_id, layer_id
+from archipelago.objects import Store
 from archipelago.volume.headers import Headers
 from archipelago.volume.leases import Leases
-from archipelago.volume.store import Store
 from xseg.constants import ObjectKind
 
 #: Time between two looks whether other instances have gone [s].

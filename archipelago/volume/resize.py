@@ -15,11 +15,11 @@ from dataclasses import replace
 from archipelago._header import Header
 from archipelago.errors import ArchipelagoError
 from archipelago.ids import ObjectId, extent_id, journal_id
+from archipelago.units import check_size
 from archipelago.volume.change import Change, frozen, refuse_snapshot
 from archipelago.volume.changing import changing
 from archipelago.volume.compact import compact_to
 from archipelago.volume.context import Context
-from archipelago.volume.create import check_size
 from xseg.constants import SECTOR_BYTES, ObjectKind, Reference, VolumeFlag
 
 log = logging.getLogger(__name__)

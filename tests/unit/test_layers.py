@@ -60,15 +60,49 @@ def test_c_folders_include_leftwards_only(folder: str) -> None:
 def test_python_packages_import_leftwards_only(package: str) -> None:
     wrong = []
     for path in (ROOT / package).rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            names: list[str] = []
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                names = [node.module]
-            for name in names:
-                top = name.split(".")[0]
-                allowed = PY_LAYERS[package] | {package}
-                if top in PY_LAYERS and top not in allowed:
-                    wrong.append(f"{path.relative_to(ROOT)} imports {name}")
+        for name in _imported(path):
+            top = name.split(".")[0]
+            allowed = PY_LAYERS[package] | {package}
+            if top in PY_LAYERS and top not in allowed:
+                wrong.append(f"{path.relative_to(ROOT)} imports {name}")
+    assert not wrong
+
+
+def _imported(path: Path) -> list[str]:
+    """All modules that a file imports, at its top or anywhere else."""
+    names: list[str] = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.append(node.module)
+    return names
+
+
+#: Parts of `archipelago` that run inside the server; a client's parts use none of them.
+SERVER_SIDE = ("archipelago.volume", "archipelago.control", "archipelago.peers")
+CLIENT_SIDE = (
+    "images",
+    "client.py",
+    "info.py",
+    "layerfile.py",
+    "messenger.py",
+    "objects.py",
+    "units.py",
+    "volume_handle.py",
+    "volume_queue.py",
+)
+
+
+@pytest.mark.parametrize("part", CLIENT_SIDE)
+def test_what_clients_run_imports_nothing_of_the_server(part: str) -> None:
+    where = ROOT / "archipelago" / part
+    files = [where] if where.is_file() else sorted(where.rglob("*.py"))
+    assert files
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in files
+        for name in _imported(path)
+        if any(f"{name}.".startswith(f"{server}.") for server in SERVER_SIDE)
+    ]
     assert not wrong

@@ -16,9 +16,9 @@ import pytest
 import archipelago
 from archipelago import Client
 from archipelago.ids import ObjectId, lease_id
+from archipelago.objects import Store
 from archipelago.volume.leases import Leases
 from archipelago.volume.open import close_volume
-from archipelago.volume.store import Store
 from tests.helpers.inprocess import BLOCK, MIB, SECTOR, Running, running
 from xseg.constants import ObjectKind
 from xseg.payload import Lease
@@ -165,7 +165,7 @@ def test_the_lease_of_a_dead_process_is_taken_over(pair: Pair) -> None:
         "import sys, os\n"
         "from pathlib import Path\n"
         "from archipelago.messenger import Messenger\n"
-        "from archipelago.volume.store import Store\n"
+        "from archipelago.objects import Store\n"
         "from archipelago.volume.leases import Leases\n"
         "from xseg import Segment\n"
         "messenger = Messenger(Segment.attach(sys.argv[1]), 'test')\n"

@@ -13,10 +13,10 @@ import pytest
 
 from archipelago.ids import lease_id
 from archipelago.messenger import Messenger
+from archipelago.objects import Store
 from archipelago.volume.leaserecord import NS
 from archipelago.volume.leases import Leases, boottime_ns
 from archipelago.volume.renewer import Renewer
-from archipelago.volume.store import Store
 from xseg import Request, Segment
 from xseg.constants import PORT_BLOCKERM, PORT_VLMCD, Op
 from xseg.payload import Lease

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from archipelago.ids import ObjectId
-from archipelago.volume.store import Store
+from archipelago.objects import Store
 
 _GATHER_BYTES = 1 << 20
 
