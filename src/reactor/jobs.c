@@ -1,29 +1,38 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Worker threads of one reactor (see jobs.h). */
+/* Worker threads of one reactor, by lane (see jobs.h). */
 #include "reactor/jobs.h"
 
 #include <errno.h>
 #include <signal.h>
-#include <stdlib.h>
 
-static struct reactor_job *wait_for_job(struct reactor_jobs *jobs)
+/** Threads of a lane at most.  A blocked thread costs memory and no time, and one that
+ *  waits for a disk lets others share its flush. */
+static const uint32_t lane_workers[REACTOR_NR_LANES] = {
+    [REACTOR_LANE_BULK] = 4, [REACTOR_LANE_SYNC] = 8,  [REACTOR_LANE_DATA] = 4,
+    [REACTOR_LANE_MAP] = 8,  [REACTOR_LANE_VITAL] = 2,
+};
+
+static struct reactor_job *lane_take(struct reactor_lane_queue *lane)
 {
     struct reactor_job *job;
 
-    pthread_mutex_lock(&jobs->lock);
-    while (!jobs->queue_first && !jobs->ending)
-        pthread_cond_wait(&jobs->work, &jobs->lock);
-    job = jobs->queue_first;
+    pthread_mutex_lock(&lane->lock);
+    lane->nr_idle++;
+    while (!lane->first && !lane->ending)
+        pthread_cond_wait(&lane->work, &lane->lock);
+    lane->nr_idle--;
+    job = lane->first;
     if (job) {
-        jobs->queue_first = job->next;
-        if (!jobs->queue_first)
-            jobs->queue_last = NULL;
+        lane->first = job->next;
+        lane->nr_queued--;
+        if (!lane->first)
+            lane->last = NULL;
     }
-    pthread_mutex_unlock(&jobs->lock);
+    pthread_mutex_unlock(&lane->lock);
     return job;
 }
 
-static void give_back(struct reactor_jobs *jobs, struct reactor_job *job)
+static void job_give_back(struct reactor_jobs *jobs, struct reactor_job *job)
 {
     struct reactor_job *head =
         atomic_load_explicit(&jobs->finished, memory_order_relaxed);
@@ -38,76 +47,96 @@ static void give_back(struct reactor_jobs *jobs, struct reactor_job *job)
 
 static void *worker_main(void *arg)
 {
-    struct reactor_jobs *jobs = arg;
+    struct reactor_lane_queue *lane = arg;
     struct reactor_job *job;
 
-    while ((job = wait_for_job(jobs))) {
+    while ((job = lane_take(lane))) {
         job->run(job);
-        give_back(jobs, job);
+        job_give_back(lane->jobs, job);
     }
     return NULL;
 }
 
-/** Start the threads with all signals blocked: handlers run on the caller's threads. */
-static int start_workers(struct reactor_jobs *jobs, uint32_t nr_workers)
+/** Start a thread with all signals blocked: handlers run on the caller's threads. */
+static int lane_start_worker_locked(struct reactor_lane_queue *lane)
 {
     sigset_t all, before;
-    int rc = 0;
 
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    while (!rc && jobs->nr_workers < nr_workers) {
-        rc = -pthread_create(&jobs->workers[jobs->nr_workers], NULL, worker_main, jobs);
-        if (!rc)
-            pthread_setname_np(jobs->workers[jobs->nr_workers++], "reactor-job");
-    }
+    int rc = -pthread_create(&lane->workers[lane->nr_workers], NULL, worker_main, lane);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (rc == 0)
+        pthread_setname_np(lane->workers[lane->nr_workers++], "reactor-job");
     return rc;
 }
 
-int reactor_jobs_init(struct reactor_jobs *jobs, uint32_t nr_workers,
+static int lane_init(struct reactor_lane_queue *lane, struct reactor_jobs *jobs,
+                     uint32_t max_workers)
+{
+    *lane = (struct reactor_lane_queue){.jobs = jobs, .max_workers = max_workers};
+    pthread_mutex_init(&lane->lock, NULL);
+    pthread_cond_init(&lane->work, NULL);
+    pthread_mutex_lock(&lane->lock);
+    int rc = lane_start_worker_locked(lane);
+    pthread_mutex_unlock(&lane->lock);
+    return rc;
+}
+
+static void lane_fini(struct reactor_lane_queue *lane)
+{
+    pthread_mutex_lock(&lane->lock);
+    lane->ending = true;
+    pthread_cond_broadcast(&lane->work);
+    pthread_mutex_unlock(&lane->lock);
+    for (uint32_t i = 0; i < lane->nr_workers; i++)
+        pthread_join(lane->workers[i], NULL);
+    pthread_cond_destroy(&lane->work);
+    pthread_mutex_destroy(&lane->lock);
+}
+
+int reactor_jobs_init(struct reactor_jobs *jobs, uint32_t max_workers,
                       struct reactor_wake *wake)
 {
-    int rc;
-
-    *jobs = (struct reactor_jobs){.wake = wake};
+    jobs->wake = wake;
     atomic_init(&jobs->finished, NULL);
-    jobs->workers = calloc(nr_workers, sizeof *jobs->workers);
-    if (!jobs->workers)
-        return -ENOMEM;
-    pthread_mutex_init(&jobs->lock, NULL);
-    pthread_cond_init(&jobs->work, NULL);
-    rc = start_workers(jobs, nr_workers);
-    if (rc)
-        reactor_jobs_fini(jobs);
-    return rc;
+    for (uint32_t i = 0; i < REACTOR_NR_LANES; i++) {
+        uint32_t max = lane_workers[i];
+        if (max_workers && max_workers < REACTOR_LANE_WORKERS_MAX)
+            max = max_workers;
+        int rc = lane_init(&jobs->lanes[i], jobs, max);
+        if (rc == 0)
+            continue;
+        for (uint32_t begun = 0; begun <= i; begun++)
+            lane_fini(&jobs->lanes[begun]);
+        return rc;
+    }
+    return 0;
 }
 
 void reactor_jobs_fini(struct reactor_jobs *jobs)
 {
-    pthread_mutex_lock(&jobs->lock);
-    jobs->ending = true;
-    pthread_cond_broadcast(&jobs->work);
-    pthread_mutex_unlock(&jobs->lock);
-    for (uint32_t i = 0; i < jobs->nr_workers; i++)
-        pthread_join(jobs->workers[i], NULL);
-    pthread_cond_destroy(&jobs->work);
-    pthread_mutex_destroy(&jobs->lock);
-    free(jobs->workers);
-    jobs->workers = NULL;
+    for (uint32_t i = 0; i < REACTOR_NR_LANES; i++)
+        lane_fini(&jobs->lanes[i]);
 }
 
 void reactor_jobs_push(struct reactor_jobs *jobs, struct reactor_job *job)
 {
+    struct reactor_lane_queue *lane = &jobs->lanes[job->lane];
+
     job->next = NULL;
-    pthread_mutex_lock(&jobs->lock);
-    if (jobs->queue_last)
-        jobs->queue_last->next = job;
+    pthread_mutex_lock(&lane->lock);
+    if (lane->last)
+        lane->last->next = job;
     else
-        jobs->queue_first = job;
-    jobs->queue_last = job;
-    pthread_cond_signal(&jobs->work);
-    pthread_mutex_unlock(&jobs->lock);
+        lane->first = job;
+    lane->last = job;
+    lane->nr_queued++;
+    /* If no thread can be had, the ones that are there do it later. */
+    if (lane->nr_idle < lane->nr_queued && lane->nr_workers < lane->max_workers)
+        (void)lane_start_worker_locked(lane);
+    pthread_cond_signal(&lane->work);
+    pthread_mutex_unlock(&lane->lock);
 }
 
 unsigned reactor_jobs_run_finished(struct reactor_jobs *jobs)
@@ -117,7 +146,7 @@ unsigned reactor_jobs_run_finished(struct reactor_jobs *jobs)
 
     if (!atomic_load_explicit(&jobs->finished, memory_order_relaxed))
         return 0;
-    /* Acquires what the workers' run() wrote; partner: give_back. */
+    /* Acquires what the workers' run() wrote; partner: job_give_back. */
     newest = atomic_exchange_explicit(&jobs->finished, NULL, memory_order_acquire);
     while (newest) {
         struct reactor_job *job = newest;

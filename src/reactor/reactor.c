@@ -28,7 +28,6 @@
 #include "reactor/timers.h"
 #include "reactor/wake.h"
 
-#define DEFAULT_WORKERS 4u
 /** Busy turns between two looks at the file descriptors. */
 #define TURNS_PER_POLL 8u
 /** Longest look at the rings before a sleep [rounds; one takes some ten ns]. */
@@ -74,8 +73,7 @@ static void on_wake(struct reactor_fd *self, uint32_t events)
 int reactor_create(struct xseg_segment *seg, const struct reactor_options *options,
                    struct reactor **out)
 {
-    uint32_t nr_workers =
-        options && options->nr_workers ? options->nr_workers : DEFAULT_WORKERS;
+    uint32_t nr_workers = options ? options->nr_workers : 0;
     struct reactor *r = calloc(1, sizeof *r);
     int rc;
 

@@ -20,7 +20,7 @@
 struct reactor;
 
 struct reactor_options {
-    uint32_t nr_workers; /* threads for blocking jobs; 0 means 4 */
+    uint32_t nr_workers; /* threads of each lane of jobs; 0: as the lanes need */
 };
 
 /**
@@ -143,11 +143,23 @@ void reactor_post(struct reactor *r, struct reactor_task *t);
 
 /* ---- blocking jobs -------------------------------------------------------------- */
 
+/** Jobs of one lane never wait for jobs of another. */
+enum reactor_lane {
+    REACTOR_LANE_BULK,  /* may take long: content, copies, seals, listings, removals */
+    REACTOR_LANE_SYNC,  /* flushes of data */
+    REACTOR_LANE_DATA,  /* reads and writes of data */
+    REACTOR_LANE_MAP,   /* short: headers, journals, leases, opening of files */
+    REACTOR_LANE_VITAL, /* an instance's heartbeat, and nothing else */
+    REACTOR_NR_LANES,
+};
+
 struct reactor_job {
     void (*run)(struct reactor_job *self);  /* on a worker thread; may block */
     void (*done)(struct reactor_job *self); /* on the reactor's thread */
-    struct reactor_job *next;               /* private */
+    enum reactor_lane lane;
+    struct reactor_job *next; /* private */
 };
+/** In one lane, jobs start in the order of their offloading; several run at once. */
 void reactor_offload(struct reactor *r, struct reactor_job *job);
 
 /* ---- peers -------------------------------------------------------------------- */

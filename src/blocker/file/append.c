@@ -5,8 +5,7 @@
  *   1. the fence of the lease must not be above ours
  *   2. the journal's length must be the offset.  If not, -ERANGE: an append that hung came
  *      late, or one was torn; it says nothing about the lease
- *   3. the write, with RWF_DSYNC (for the tail of a file the same as write + fdatasync,
- *      with one submission); if it fails, the journal is cut back to its old length
+ *   3. the write and its sync; if they fail, the journal is cut back to its old length
  *   4. the fence once more: if it is still ours, whoever takes the volume over later
  *      reads the journal later and finds the record.  If not, -ESTALE: the record may be
  *      there, behind the length that the new holder's header freezes
@@ -144,6 +143,7 @@ static void offload(struct file_op *op, void (*run)(struct reactor_job *job))
 {
     op->job.run = run;
     op->job.done = append_done;
+    op->job.lane = REACTOR_LANE_MAP;
     reactor_offload(op->store->base.reactor, &op->job);
 }
 
@@ -179,7 +179,8 @@ static void start(struct file_op *op)
         finish(op, rc);
         return;
     }
-    op->store->engine->submit(op->store->engine, &op->call);
+    /* Not by the engine: there it could wait behind the flushes of data. */
+    file_call_offload(op->store->base.reactor, &op->call, REACTOR_LANE_MAP);
 }
 
 static void start_next(struct file_fd *file)

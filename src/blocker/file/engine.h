@@ -85,7 +85,17 @@ void file_call_run(struct file_call *call);
 /** fsync, or fdatasync if `data_only`.  Blocks.  0 or -errno. */
 int file_sync_fd(int fd, bool data_only);
 
-/** Do it in a job of the reactor's threads, then done(call). */
-void file_call_offload(struct reactor *r, struct file_call *call);
+/** The lane of a call of data. */
+static inline enum reactor_lane file_call_lane(const struct file_call *call)
+{
+    bool syncs = call->verb == FILE_DATASYNC || call->verb == FILE_SYNC ||
+                 call->verb == FILE_WRITE_DSYNC;
+    return syncs ? REACTOR_LANE_SYNC : REACTOR_LANE_DATA;
+}
+
+/** Do it, or what is left of it after `moved`, in a job of the reactor's threads, then
+ *  done(call). */
+void file_call_offload(struct reactor *r, struct file_call *call,
+                       enum reactor_lane lane);
 
 #endif

@@ -346,6 +346,7 @@ static void start_open(struct file_fd *file)
     file->opening = true;
     file->job.run = open_run;
     file->job.done = open_done;
+    file->job.lane = REACTOR_LANE_MAP;
     reactor_offload(file->store->base.reactor, &file->job);
 }
 

@@ -52,6 +52,7 @@ static void opened(struct file_fd_wait *wait, struct file_fd *file, int rc)
         file_fd_detach(op->store, &file->object, NULL);
         op->job.run = read_run;
         op->job.done = read_done;
+        op->job.lane = REACTOR_LANE_MAP;
         reactor_offload(op->store->base.reactor, &op->job);
     }
     file_fd_put(file);

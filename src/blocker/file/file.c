@@ -35,12 +35,13 @@ static int fail(const char **why, int rc, const char *what, const char *path)
 }
 
 void file_io_offload(struct file_store *store, struct blk_io *io,
-                     void (*run)(struct reactor_job *job),
+                     enum reactor_lane lane, void (*run)(struct reactor_job *job),
                      void (*done)(struct reactor_job *job))
 {
     io->backend = &store->base;
     io->job.run = run;
     io->job.done = done;
+    io->job.lane = lane;
     reactor_offload(store->base.reactor, &io->job);
 }
 

@@ -158,9 +158,9 @@ static inline void file_answer(struct blk_io *io, int64_t result)
     io->done(io);
 }
 
-/** Run `run` on a worker with the io, then answer it with io->result. */
+/** Run `run` on a worker of `lane` with the io, then `done`. */
 void file_io_offload(struct file_store *store, struct blk_io *io,
-                     void (*run)(struct reactor_job *job),
+                     enum reactor_lane lane, void (*run)(struct reactor_job *job),
                      void (*done)(struct reactor_job *job));
 static inline struct blk_io *file_io_of(struct reactor_job *job)
 {

@@ -153,13 +153,27 @@ static void flush_job_done(struct reactor_job *job)
     file_join_end(store, io, (int)io->result);
 }
 
+/** A flush of everything may take long; that of a journal is part of opening a volume. */
+static enum reactor_lane flush_lane(const struct blk_io *io)
+{
+    switch (io->object.kind) {
+    case XSEG_OBJ_JOURNAL:
+        return REACTOR_LANE_MAP;
+    case XSEG_OBJ_EXTENT:
+    case XSEG_OBJ_LAYER:
+        return REACTOR_LANE_SYNC;
+    default:
+        return REACTOR_LANE_BULK;
+    }
+}
+
 static void start_flush_job(struct file_store *store, struct blk_io *io, bool proven)
 {
     file_join_of(io)->nr_pending++;
     file_join_of(io)->proven = proven;
     if (!proven)
         list_push_back(&store->proofs, &file_join_of(io)->link);
-    file_io_offload(store, io, flush_run, flush_job_done);
+    file_io_offload(store, io, flush_lane(io), flush_run, flush_job_done);
 }
 
 void file_flush_go_on(struct file_fd *file)

@@ -104,6 +104,7 @@ static void start(struct file_fd *file)
 {
     file->job.run = hold_run;
     file->job.done = hold_done;
+    file->job.lane = REACTOR_LANE_MAP;
     reactor_offload(file->store->base.reactor, &file->job);
 }
 

@@ -267,6 +267,7 @@ static void use_absent(struct file_op *op)
     }
     op->job.run = use_absent_run;
     op->job.done = use_absent_done;
+    op->job.lane = REACTOR_LANE_MAP;
     reactor_offload(op->store->base.reactor, &op->job);
 }
 
@@ -367,9 +368,11 @@ void file_read(struct blk_backend *be, struct blk_io *io)
 
     /* A header is replaced by rename, so an open file of it would be yesterday's. */
     if (io->object.kind == XSEG_OBJ_HEADER) {
-        file_io_offload(store, io, read_header_run, file_io_answer_job);
+        file_io_offload(store, io, REACTOR_LANE_MAP, read_header_run,
+                        file_io_answer_job);
     } else if (io->object.kind == XSEG_OBJ_LEASE) {
-        file_io_offload(store, io, read_lease_run, file_io_answer_job);
+        file_io_offload(store, io, REACTOR_LANE_MAP, read_lease_run,
+                        file_io_answer_job);
     } else {
         file_join_begin(io, (int64_t)io->size);
         start_pieces(store, io, FILE_READ);

@@ -234,12 +234,18 @@ static void release_run(struct reactor_job *job)
 
 void file_lease_acquire(struct blk_backend *be, struct blk_io *io)
 {
-    file_io_offload(file_store_of(be), io, acquire_run, file_io_answer_or_retry);
+    /* A renewal writes one page and syncs nothing; a new lease syncs three times. */
+    bool renews = io->lease.fence != 0 &&
+                  !(io->lease.flags & (XSEG_LEASE_UNLOCK | XSEG_LEASE_INHERIT));
+    file_io_offload(file_store_of(be), io,
+                    renews ? REACTOR_LANE_VITAL : REACTOR_LANE_MAP, acquire_run,
+                    file_io_answer_or_retry);
 }
 
 void file_lease_release(struct blk_backend *be, struct blk_io *io)
 {
-    file_io_offload(file_store_of(be), io, release_run, file_io_answer_or_retry);
+    file_io_offload(file_store_of(be), io, REACTOR_LANE_MAP, release_run,
+                    file_io_answer_or_retry);
 }
 
 /* ---- reading ------------------------------------------------------------ */

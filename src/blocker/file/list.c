@@ -216,5 +216,6 @@ static void list_run(struct reactor_job *job)
 
 void file_list(struct blk_backend *be, struct blk_io *io)
 {
-    file_io_offload(file_store_of(be), io, list_run, file_io_answer_job);
+    file_io_offload(file_store_of(be), io, REACTOR_LANE_BULK, list_run,
+                    file_io_answer_job);
 }

@@ -70,6 +70,13 @@ static void split(char path[FILE_PATH_MAX], char dir[FILE_PATH_MAX],
     file_path_parent(dir);
 }
 
+/** Headers are small and commands wait for them; content, layers and what is swept away
+ *  come in numbers. */
+static enum reactor_lane lane_of(const struct blk_io *io)
+{
+    return io->object.kind == XSEG_OBJ_HEADER ? REACTOR_LANE_MAP : REACTOR_LANE_BULK;
+}
+
 /* ---- CREATE ------------------------------------------------------------- */
 
 static int put(struct file_store *store, const struct blk_io *io)
@@ -117,7 +124,7 @@ static void put_run(struct reactor_job *job)
 
 void file_put_if_absent(struct blk_backend *be, struct blk_io *io)
 {
-    file_io_offload(file_store_of(be), io, put_run, file_io_answer_job);
+    file_io_offload(file_store_of(be), io, lane_of(io), put_run, file_io_answer_job);
 }
 
 /* ---- UPDATE ------------------------------------------------------------- */
@@ -230,7 +237,8 @@ static void replace_run(struct reactor_job *job)
 void file_replace_if(struct blk_backend *be, struct blk_io *io)
 {
     update_of(io)->temp = NULL;
-    file_io_offload(file_store_of(be), io, replace_run, file_io_answer_or_retry);
+    file_io_offload(file_store_of(be), io, REACTOR_LANE_MAP, replace_run,
+                    file_io_answer_or_retry);
 }
 
 /* ---- INFO --------------------------------------------------------------- */
@@ -354,7 +362,9 @@ static void stat_run(struct reactor_job *job)
 
 void file_stat(struct blk_backend *be, struct blk_io *io)
 {
-    file_io_offload(file_store_of(be), io, stat_run, file_io_answer_job);
+    bool wide = io->object.kind == XSEG_OBJ_EXTENT;
+    file_io_offload(file_store_of(be), io, wide ? REACTOR_LANE_BULK : REACTOR_LANE_MAP,
+                    stat_run, file_io_answer_job);
 }
 
 /* ---- DELETE ------------------------------------------------------------- */
@@ -466,5 +476,5 @@ void file_remove(struct blk_backend *be, struct blk_io *io)
 
     list_init(closing_of(io));
     file_fd_detach(store, &io->object, closing_of(io));
-    file_io_offload(store, io, remove_run, remove_done);
+    file_io_offload(store, io, lane_of(io), remove_run, remove_done);
 }

@@ -72,6 +72,7 @@ static void offload(struct file_release *release, void (*run)(struct reactor_job
 {
     release->job.run = run;
     release->job.done = done;
+    release->job.lane = REACTOR_LANE_BULK;
     reactor_offload(release->store->base.reactor, &release->job);
 }
 

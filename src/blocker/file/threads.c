@@ -142,10 +142,12 @@ static void job_done(struct reactor_job *job)
     call->done(call);
 }
 
-void file_call_offload(struct reactor *r, struct file_call *call)
+void file_call_offload(struct reactor *r, struct file_call *call,
+                       enum reactor_lane lane)
 {
     call->job.run = job_run;
     call->job.done = job_done;
+    call->job.lane = lane;
     reactor_offload(r, &call->job);
 }
 
@@ -153,7 +155,7 @@ static void threads_submit(struct file_engine *engine, struct file_call *call)
 {
     call->engine = engine;
     call->moved = 0;
-    file_call_offload(engine->reactor, call);
+    file_call_offload(engine->reactor, call, file_call_lane(call));
 }
 
 static void threads_destroy(struct file_engine *engine)

@@ -10,7 +10,12 @@
  * them on a worker thread of its own anyway, and here they can be cut without a round
  * trip for each piece.  What the kernel refuses to do here (-EAGAIN, -EOPNOTSUPP) runs
  * as a blocking job, so that both engines behave alike.  Calls beyond the ring's depth
- * wait in `waiting`. Everything on the reactor's thread.
+ * wait in `waiting`.
+ *
+ * The kernel does syncs, and writes that it cannot do at once, on worker threads of its
+ * own, which all rings of this thread share.  So that slow syncs leave workers for the
+ * writes, only so many syncs are with the kernel at once; the others wait in
+ * `waiting_syncs`.  Everything on the reactor's thread.
  */
 #include "blocker/file/engine.h"
 
@@ -45,6 +50,13 @@ const char *blk_default_engine(void)
 /** One transfer's longest length: the kernel counts in 32 bits. */
 #define MAX_TRANSFER_BYTES (UINT64_C(1) << 30)
 
+/** Worker threads of the kernel for one reactor, and how many of them may sync for one
+ *  ring; without the right to set the first (Linux before 5.15) there may be as few as
+ *  four. */
+#define KERNEL_WORKERS     64u
+#define SYNCS_MAX          16u
+#define SYNCS_MAX_OLD      2u
+
 /** So many reads in one turn make batches worth while. */
 #define MANY_READS         4u
 
@@ -58,12 +70,14 @@ struct uring_engine {
     uint32_t depth;
     uint32_t nr_in_flight; /* entries filled and not completed: never above depth */
     uint32_t nr_unsubmitted;
-    struct list waiting; /* calls that found no entry */
+    struct list waiting;          /* calls that found no entry */
+    uint32_t nr_syncs, max_syncs; /* with the kernel, at most */
+    struct list waiting_syncs;
     struct reactor_poller poller;
     struct reactor_fd ready;
 };
 
-static void fill(struct io_uring_sqe *sqe, struct file_call *call)
+static void uring_fill(struct io_uring_sqe *sqe, struct file_call *call)
 {
     uint64_t left = call->size - call->moved;
     unsigned part = (unsigned)(left < MAX_TRANSFER_BYTES ? left : MAX_TRANSFER_BYTES);
@@ -95,20 +109,46 @@ static void fill(struct io_uring_sqe *sqe, struct file_call *call)
     io_uring_sqe_set_data(sqe, call);
 }
 
-static void start(struct uring_engine *e, struct file_call *call)
+static bool uring_is_sync(const struct file_call *call)
 {
+    return file_call_lane(call) == REACTOR_LANE_SYNC;
+}
+
+static void uring_start(struct uring_engine *e, struct file_call *call)
+{
+    if (uring_is_sync(call) && e->nr_syncs >= e->max_syncs) {
+        list_push_back(&e->waiting_syncs, &call->link);
+        return;
+    }
     struct io_uring_sqe *sqe =
         e->nr_in_flight < e->depth ? io_uring_get_sqe(&e->ring) : NULL;
     if (!sqe) {
         list_push_back(&e->waiting, &call->link);
         return;
     }
-    fill(sqe, call);
+    uring_fill(sqe, call);
     e->nr_in_flight++;
     e->nr_unsubmitted++;
+    e->nr_syncs += uring_is_sync(call);
 }
 
-static bool is_long_write(const struct file_call *call)
+/** Start what waited, as far as there is room. */
+static void uring_start_waiting(struct uring_engine *e)
+{
+    struct list *link;
+
+    for (uint32_t nr = e->nr_syncs; nr < e->max_syncs; nr++)
+        if ((link = list_pop_front(&e->waiting_syncs)) != NULL)
+            list_push_back(&e->waiting, link);
+    while (e->nr_in_flight < e->depth && (link = list_pop_front(&e->waiting)) != NULL) {
+        uring_start(e, LIST_ENTRY(link, struct file_call, link));
+        /* The submission queue itself is full: push it before more goes in. */
+        if (io_uring_sq_space_left(&e->ring) == 0)
+            break;
+    }
+}
+
+static bool uring_is_long_write(const struct file_call *call)
 {
     return (call->verb == FILE_WRITE || call->verb == FILE_WRITE_DSYNC) &&
            !call->direct && call->size > FILE_PIECE_BYTES;
@@ -119,14 +159,14 @@ static void uring_submit(struct file_engine *engine, struct file_call *call)
     call->engine = engine;
     call->moved = 0;
     call->result = 0;
-    if (is_long_write(call)) {
-        file_call_offload(engine->reactor, call);
+    if (uring_is_long_write(call)) {
+        file_call_offload(engine->reactor, call, file_call_lane(call));
         return;
     }
-    start((struct uring_engine *)engine, call);
+    uring_start((struct uring_engine *)engine, call);
 }
 
-static void push(struct uring_engine *e)
+static void uring_push(struct uring_engine *e)
 {
     if (e->nr_unsubmitted == 0)
         return;
@@ -137,23 +177,23 @@ static void push(struct uring_engine *e)
             (uint32_t)rc < e->nr_unsubmitted ? (uint32_t)rc : e->nr_unsubmitted;
 }
 
-static void complete(struct uring_engine *e, struct file_call *call, int res)
+static void uring_complete(struct uring_engine *e, struct file_call *call, int res)
 {
     bool moves = call->verb == FILE_READ || call->verb == FILE_WRITE ||
                  call->verb == FILE_WRITE_DSYNC;
 
     if (res == -EINTR) {
-        start(e, call);
+        uring_start(e, call);
         return;
     }
     if (res == -EAGAIN || res == -EOPNOTSUPP) {
-        file_call_offload(e->base.reactor, call);
+        file_call_offload(e->base.reactor, call, file_call_lane(call));
         return;
     }
     if (res > 0 && moves)
         call->moved += (uint64_t)res;
     if (res > 0 && moves && file_call_may_go_on(call)) {
-        start(e, call);
+        uring_start(e, call);
         return;
     }
     call->result = res < 0 ? res : 0;
@@ -162,7 +202,7 @@ static void complete(struct uring_engine *e, struct file_call *call, int res)
     call->done(call);
 }
 
-static int reap(struct uring_engine *e)
+static int uring_reap(struct uring_engine *e)
 {
     struct io_uring_cqe *cqes[REAP_BATCH];
     struct reaped {
@@ -178,16 +218,12 @@ static int reap(struct uring_engine *e)
         io_uring_cq_advance(&e->ring, nr_ready);
         e->nr_in_flight -= nr_ready;
         for (unsigned i = 0; i < nr_ready; i++)
-            complete(e, reaped[i].call, reaped[i].res);
+            e->nr_syncs -= uring_is_sync(reaped[i].call);
+        for (unsigned i = 0; i < nr_ready; i++)
+            uring_complete(e, reaped[i].call, reaped[i].res);
         nr += (int)nr_ready;
     }
-    while (e->nr_in_flight < e->depth && !list_empty(&e->waiting)) {
-        struct list *link = list_pop_front(&e->waiting);
-        start(e, LIST_ENTRY(link, struct file_call, link));
-        /* The submission queue itself is full: push it before more goes in. */
-        if (io_uring_sq_space_left(&e->ring) == 0)
-            break;
-    }
+    uring_start_waiting(e);
     return nr;
 }
 
@@ -203,9 +239,9 @@ static int uring_poll(struct reactor_poller *self)
     if (e->nr_in_flight == 0)
         return 0;
     nr += (int)e->nr_unsubmitted;
-    push(e);
-    nr += reap(e);
-    push(e);
+    uring_push(e);
+    nr += uring_reap(e);
+    uring_push(e);
     return nr;
 }
 
@@ -213,7 +249,7 @@ static void uring_ready(struct reactor_fd *self, uint32_t events)
 {
     struct uring_engine *e = LIST_ENTRY(self, struct uring_engine, ready);
     (void)events;
-    reap(e);
+    uring_reap(e);
 }
 
 static void uring_destroy(struct file_engine *engine)
@@ -241,6 +277,11 @@ int file_uring_create(struct reactor *r, uint32_t depth, struct file_engine **ou
     e->base.destroy = uring_destroy;
     e->depth = depth;
     list_init(&e->waiting);
+    list_init(&e->waiting_syncs);
+    unsigned workers[2] = {KERNEL_WORKERS, 0}; /* 0: as it is */
+    e->max_syncs = io_uring_register_iowq_max_workers(&e->ring, workers) < 0
+                       ? SYNCS_MAX_OLD
+                       : SYNCS_MAX;
     e->poller.poll = uring_poll;
     /* A duplicate: liburing closes the ring's own descriptor behind the back of whoever
      * watches descriptors (thread sanitizers take its number's next use for a race). */
