@@ -21,7 +21,7 @@
 #include "blocker/blocker.h"
 #include "common/log.h"
 #include "composer/composer.h"
-#include "endpoint/nbd/nbd.h"
+#include "endpoint/endpoint.h"
 #include "mapper/mapper.h"
 #include "peer/options.h"
 #include "reactor/reactor.h"
@@ -87,12 +87,15 @@ static int create_vlmcd(struct reactor *r, const struct native_options *options,
 static int create_nbd(struct reactor *r, const struct native_options *options,
                       struct peer **out, const char **why)
 {
-    const struct nbd_options nbd = {
+    const struct endpoint_options nbd = {
         .listen_fds = options->listen_fds,
         .nr_listen_fds = options->nr_listen_fds,
     };
+    struct endpoint *endpoint;
+    int rc = endpoint_kind("nbd")->create(r, &nbd, &endpoint, why);
 
-    return nbd_create(r, &nbd, out, why);
+    *out = rc ? NULL : &endpoint->peer;
+    return rc;
 }
 
 /** In the order in which they start: each needs only those above it. */

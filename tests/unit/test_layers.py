@@ -20,7 +20,8 @@ C_LAYERS = {
     "blocker": {"include", "common", "reactor"},
     "mapper": {"include", "common", "reactor"},
     "composer": {"include", "common", "reactor"},
-    "endpoint": {"include", "common", "reactor"},
+    "client": {"include", "common", "reactor"},
+    "endpoint": {"include", "common", "reactor", "client"},
     "peer": {
         "include",
         "common",

@@ -2,7 +2,7 @@
 /*
  * Commands: issuing their pieces, collecting what comes back, answering.
  *
- * Called by transmit.c, and by the reactor with vlmcd's replies.
+ * Called by transmit.c, and by the client library with vlmcd's answers.
  * Invariant: refs = 1 until answered + nr_pieces; in_flight <= nr_pieces.
  */
 #include "endpoint/nbd/command.h"
@@ -55,18 +55,11 @@ struct nbd_command *nbd_command_new(struct nbd_conn *conn, const uint8_t *head)
     list_init(&cmd->out.link);
     list_push_back(&conn->commands, &cmd->link);
     conn->nr_commands++;
-    xseg_port_stats(conn->peer->port)->accepted++;
+    xseg_port_stats(conn->peer->client.port)->accepted++;
     return cmd;
 }
 
-/** Something was given back: who waits for it tries again. */
-static void wake_stalled(struct nbd_peer *peer)
-{
-    if (!list_empty(&peer->stalled))
-        nbd_peer_arm(peer);
-}
-
-static void put(struct nbd_command *cmd)
+static void command_put(struct nbd_command *cmd)
 {
     struct nbd_conn *conn = cmd->conn;
 
@@ -76,7 +69,7 @@ static void put(struct nbd_command *cmd)
     list_remove(&cmd->wait_link);
     conn->nr_commands--;
     nbd_pool_put_command(&conn->peer->pool, cmd);
-    wake_stalled(conn->peer);
+    client_wake(&conn->peer->client);
     if (conn->state == NBD_CONN_DRAINING && !conn->nr_commands)
         nbd_conn_dirty(conn); /* closes it */
     nbd_conn_settle(conn);
@@ -84,7 +77,7 @@ static void put(struct nbd_command *cmd)
 
 void nbd_command_answered(struct nbd_command *cmd)
 {
-    struct xseg_port_stats *stats = xseg_port_stats(cmd->conn->peer->port);
+    struct xseg_port_stats *stats = xseg_port_stats(cmd->conn->peer->client.port);
 
     if (cmd->answered)
         return;
@@ -96,7 +89,7 @@ void nbd_command_answered(struct nbd_command *cmd)
         stats->read_bytes += cmd->length;
     else if (cmd->type == NBD_CMD_WRITE)
         stats->write_bytes += cmd->length;
-    put(cmd);
+    command_put(cmd);
 }
 
 void nbd_command_fail(struct nbd_command *cmd, uint32_t error, const char *message)
@@ -184,12 +177,11 @@ void nbd_command_drop_piece(struct nbd_piece *piece)
     list_remove(&piece->link);
     nbd_pool_put_piece(&peer->pool, piece);
     cmd->nr_pieces--;
-    wake_stalled(peer);
-    put(cmd);
+    command_put(cmd);
 }
 
 /** Nothing is in flight and nothing will be. */
-static void finish(struct nbd_command *cmd)
+static void command_finish(struct nbd_command *cmd)
 {
     if (cmd->abandoned)
         nbd_command_answered(cmd);
@@ -203,56 +195,54 @@ void nbd_command_issued(struct nbd_command *cmd)
 {
     cmd->issued_all = true;
     if (!cmd->in_flight)
-        finish(cmd);
+        command_finish(cmd);
 }
 
-static void returned(void *arg, struct xseg_request *rq)
+/** vlmcd did not come back in time: the client has to connect again. */
+static void command_give_up(struct nbd_command *cmd, int64_t result)
 {
-    struct nbd_piece *piece = arg;
-    struct nbd_command *cmd = piece->cmd;
-    int64_t result = rq->result;
-    bool whole = cmd->type != NBD_CMD_FLUSH && cmd->type != NBD_CMD_BLOCK_STATUS;
-    bool failed = result < 0 || (whole && result != (int64_t)piece->length);
+    log_line(LOG_WARNING, "nbd", "closing a connection: vlmcd is away: %s",
+             strerror((int)-result));
+    nbd_conn_close(cmd->conn);
+}
 
-    nbd_pool_put_request(&cmd->conn->peer->pool, piece);
+static void piece_answered(struct client_io *io, int64_t result)
+{
+    struct nbd_piece *piece = LIST_ENTRY(io, struct nbd_piece, io);
+    struct nbd_command *cmd = piece->cmd;
+
     cmd->in_flight--;
-    if (failed)
-        nbd_command_fail(cmd, result < 0 ? nbd_error_from(result) : NBD_EIO, NULL);
+    if (result < 0)
+        nbd_command_fail(cmd, nbd_error_from(result), NULL);
 
     cmd->refs++; /* what follows may let go of the rest */
-    if (nbd_is_gone(result) && cmd->conn->state != NBD_CONN_CLOSED) {
-        log_line(LOG_INFO, "nbd", "closing a connection to be made again: %s",
-                 strerror((int)-result));
-        nbd_conn_close(cmd->conn);
-    }
+    if (client_is_away(result) && cmd->conn->state != NBD_CONN_CLOSED)
+        command_give_up(cmd, result);
     if (cmd->abandoned)
         nbd_command_drop_piece(piece);
     else if (cmd->type == NBD_CMD_READ)
-        nbd_read_arrived(piece, failed);
+        nbd_read_arrived(piece, result < 0);
     else if (cmd->type == NBD_CMD_BLOCK_STATUS)
         nbd_status_arrived(piece, result);
     else
         nbd_command_drop_piece(piece);
     if (cmd->issued_all && !cmd->in_flight)
-        finish(cmd);
-    put(cmd);
+        command_finish(cmd);
+    command_put(cmd);
 }
 
 void nbd_piece_submit(struct nbd_piece *piece, uint32_t op, uint32_t flags,
                       uint64_t data_off, uint64_t data_len)
 {
-    struct nbd_peer *peer = piece->conn->peer;
-    struct xseg_request *rq = piece->rq;
+    struct client_io *io = &piece->io;
 
-    rq->op = op;
-    rq->flags = flags;
-    rq->handle = piece->conn->handle;
-    rq->offset = piece->offset;
-    rq->size = piece->length;
-    rq->data_off = data_off;
-    rq->data_len = data_len;
+    io->offset = piece->offset;
+    io->length = piece->length;
+    io->data_off = data_off;
+    io->data_len = data_len;
+    io->done = piece_answered;
     piece->cmd->in_flight++;
-    reactor_submit(peer->reactor, peer->port, rq, XSEG_PORT_VLMCD, returned, piece);
+    client_io_submit(io, op, flags);
 }
 
 void nbd_command_abandon(struct nbd_command *cmd)
@@ -273,7 +263,7 @@ void nbd_command_abandon(struct nbd_command *cmd)
     }
     if (!cmd->in_flight)
         nbd_command_answered(cmd);
-    put(cmd);
+    command_put(cmd);
 }
 
 /* ---- commands without data ---------------------------------------------------------
@@ -292,10 +282,10 @@ static bool issue_zeros(struct nbd_command *cmd)
     bool allocate =
         cmd->type == NBD_CMD_WRITE_ZEROES && cmd->flags & NBD_CMD_FLAG_NO_HOLE;
     uint32_t op = cmd->type == NBD_CMD_TRIM ? XSEG_OP_DISCARD : XSEG_OP_ZERO;
-    uint32_t most = allocate ? NBD_PIECE_BYTES : ZERO_PIECE_BYTES;
+    uint32_t most = allocate ? CLIENT_PIECE_BYTES : ZERO_PIECE_BYTES;
     uint64_t zeros = 0;
 
-    if (allocate && !(zeros = nbd_pool_zeros(&cmd->conn->peer->pool)))
+    if (allocate && !(zeros = client_zeros(&cmd->conn->peer->client)))
         return false;
     while (cmd->issued < cmd->length && !cmd->error) {
         uint64_t offset = cmd->offset + cmd->issued;

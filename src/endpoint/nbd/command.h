@@ -2,7 +2,7 @@
 /*
  * One NBD request being served, and the pieces it is cut into.
  *
- * A command is issued in pieces of at most NBD_PIECE_BYTES, each one request to
+ * A command is issued in pieces of at most CLIENT_PIECE_BYTES, each one request to
  * vlmcd.  Life: nbd_command_start -> pieces issued -> pieces come back -> the reply (or
  * the last chunk of it) is sent -> freed.  It holds one reference until its last reply
  * is sent or dropped, and one for each piece.
@@ -28,15 +28,12 @@ struct nbd_piece {
     struct nbd_piece *next_free;
     struct nbd_command *cmd;
     struct nbd_conn *conn;
-    struct xseg_request *rq; /* NULL once it is answered */
-    uint64_t buffer_off;     /* 0: none */
-    uint8_t *buffer;
-    uint32_t capacity; /* [bytes] of the buffer */
-    uint32_t filled;   /* WRITE: [bytes] received */
-    uint64_t offset;   /* [bytes] in the volume */
-    uint32_t length;   /* [bytes] */
-    bool done;         /* ordered reads: its data is there */
-    bool last;         /* the command is answered when this is sent */
+    struct client_io io;
+    uint32_t filled; /* WRITE: [bytes] received */
+    uint64_t offset; /* [bytes] in the volume */
+    uint32_t length; /* [bytes] */
+    bool done;       /* ordered reads: its data is there */
+    bool last;       /* the command is answered when this is sent */
 };
 
 struct nbd_command {
@@ -56,7 +53,7 @@ struct nbd_command {
     uint32_t nr_pieces; /* alive: in flight, waiting or being sent */
     bool issued_all;
     bool answered;             /* its last reply is sent or dropped */
-    bool abandoned;            /* nobody waits for its reply */
+    bool abandoned;            /* its client has gone: there will be no reply */
     bool last_queued;          /* a read: its last chunk is queued */
     bool ordered;              /* its data leaves as a stream */
     bool head_queued;          /* ordered: the reply's head is queued */

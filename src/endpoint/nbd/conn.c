@@ -9,8 +9,8 @@
  *   accepted -> CLIENT_FLAGS -> OPTION ... -> REQUEST ... -> DRAINING -> CLOSED ->
  * freed
  *                                  `------------ any error ---------------^
- * Invariant: a CLOSED connection is freed when it has no command, no volume request on
- * its way and no open volume.
+ * Invariant: a CLOSED connection is freed when it has no command and its volume is
+ * closed.
  */
 #include "endpoint/nbd/conn.h"
 
@@ -109,7 +109,7 @@ static int read_once(struct nbd_conn *conn)
     compact(conn);
     if (piece && nbd_conn_buffered(conn) == 0) {
         direct = piece->length - piece->filled;
-        iov[n++] = (struct iovec){piece->buffer + piece->filled, direct};
+        iov[n++] = (struct iovec){piece->io.buffer + piece->filled, direct};
     }
     room = sizeof(conn->in) - conn->in_len;
     iov[n++] = (struct iovec){conn->in + conn->in_len, room};
@@ -182,9 +182,7 @@ static void on_ready(struct reactor_fd *self, uint32_t events)
 
 void nbd_conn_resume(struct nbd_conn *conn)
 {
-    list_remove(&conn->stall_link);
-    if (conn->volume_step != NBD_VOLUME_NONE && !conn->volume_asked)
-        nbd_volume_ask(conn);
+    client_wait_cancel(&conn->stall);
     run(conn);
     if (!conn->waiting)
         set_interest(conn, true);
@@ -192,11 +190,12 @@ void nbd_conn_resume(struct nbd_conn *conn)
 
 void nbd_conn_stall(struct nbd_conn *conn)
 {
-    if (list_empty(&conn->stall_link))
-        list_push_back(&conn->peer->stalled, &conn->stall_link);
-    /* Our own memory coming back wakes it at once; that of others is looked for. */
-    if (!conn->peer->retry.armed)
-        reactor_arm_timer(conn->peer->reactor, &conn->peer->retry, NBD_RETRY_NS);
+    client_wait(&conn->peer->client, &conn->stall);
+}
+
+static void on_memory(struct client_waiter *self)
+{
+    nbd_conn_resume(LIST_ENTRY(self, struct nbd_conn, stall));
 }
 
 /* ---- output -----------------------------------------------------------------------
@@ -212,7 +211,7 @@ void nbd_conn_dirty(struct nbd_conn *conn)
 /** Nothing is left to answer. */
 static bool idle(const struct nbd_conn *conn)
 {
-    return list_empty(&conn->out) && !conn->nr_commands && !conn->volume_asked;
+    return list_empty(&conn->out) && !conn->nr_commands;
 }
 
 void nbd_conn_flush(struct nbd_conn *conn)
@@ -247,8 +246,15 @@ static void on_timeout(struct reactor_timer *self)
 {
     struct nbd_conn *conn = LIST_ENTRY(self, struct nbd_conn, timer);
 
-    if (in_handshake(conn))
+    if (conn->state == NBD_CONN_OPTION_WAIT) {
+        /* It waits for us, not we for it. */
+        reactor_arm_timer(conn->peer->reactor, self, conn->peer->handshake_ns);
+        return;
+    }
+    if (in_handshake(conn)) {
+        conn->peer->counted.timed_out++;
         log_line(LOG_INFO, "nbd", "a client did not finish its handshake in time");
+    }
     nbd_conn_close(conn);
 }
 
@@ -276,8 +282,11 @@ int nbd_conn_create(struct nbd_peer *peer, int fd)
     conn->io = (struct reactor_fd){.fd = fd, .events = EPOLLIN, .on_ready = on_ready};
     conn->timer.on_fire = on_timeout;
     list_init(&conn->link);
+    list_init(&conn->handshake_link);
     list_init(&conn->dirty_link);
-    list_init(&conn->stall_link);
+    list_init(&conn->stall.link);
+    conn->stall.resume = on_memory;
+    nbd_volume_init(conn);
     list_init(&conn->commands);
     list_init(&conn->streams_waiting);
     list_init(&conn->out);
@@ -287,7 +296,10 @@ int nbd_conn_create(struct nbd_peer *peer, int fd)
     if (rc)
         goto fail_conn;
     list_push_back(&peer->conns, &conn->link);
+    list_push_back(&peer->handshakes, &conn->handshake_link);
     peer->nr_conns++;
+    peer->nr_sockets++;
+    peer->counted.handshakes++;
     reactor_arm_timer(peer->reactor, &conn->timer, peer->handshake_ns);
     if (nbd_handshake_greet(conn))
         nbd_conn_close(conn);
@@ -300,6 +312,14 @@ fail_fd:
     return rc;
 }
 
+void nbd_conn_leave_handshake(struct nbd_conn *conn)
+{
+    if (list_empty(&conn->handshake_link))
+        return;
+    list_remove(&conn->handshake_link);
+    conn->peer->counted.handshakes--;
+}
+
 void nbd_conn_drain(struct nbd_conn *conn)
 {
     struct nbd_command *cmd = conn->incoming;
@@ -308,6 +328,7 @@ void nbd_conn_drain(struct nbd_conn *conn)
     if (cmd)
         nbd_command_abandon(cmd);
     conn->state = NBD_CONN_DRAINING;
+    nbd_conn_leave_handshake(conn);
     conn->waiting = true;
     set_interest(conn, false);
     if (conn->state == NBD_CONN_CLOSED)
@@ -321,23 +342,23 @@ void nbd_conn_close(struct nbd_conn *conn)
     if (conn->state == NBD_CONN_CLOSED)
         return;
     conn->state = NBD_CONN_CLOSED;
+    nbd_conn_leave_handshake(conn);
+    conn->peer->nr_sockets--;
     conn->waiting = true;
     reactor_disarm_timer(conn->peer->reactor, &conn->timer);
-    reactor_disarm_timer(conn->peer->reactor, &conn->volume_timer);
     reactor_del_fd(conn->peer->reactor, &conn->io);
     close(conn->io.fd);
     conn->io.fd = -1;
     list_remove(&conn->dirty_link);
-    list_remove(&conn->stall_link);
-    if (conn->sharing)
-        conn->peer->pool.nr_sharers--;
-    conn->sharing = false;
+    client_wait_cancel(&conn->stall);
+    nbd_exports_free(conn);
     conn->incoming = NULL;
     conn->issuing = NULL;
     conn->stream = NULL;
     nbd_reply_drop(conn);
     LIST_FOR_EACH(it, next, &conn->commands)
     nbd_command_abandon(LIST_ENTRY(it, struct nbd_command, link));
+    nbd_volume_close(conn);
     nbd_conn_settle(conn);
 }
 
@@ -345,17 +366,10 @@ void nbd_conn_settle(struct nbd_conn *conn)
 {
     struct nbd_peer *peer = conn->peer;
 
-    if (conn->state != NBD_CONN_CLOSED || conn->nr_commands || conn->volume_asked ||
-        conn->dead)
+    if (conn->state != NBD_CONN_CLOSED || conn->nr_commands || conn->dead ||
+        conn->volume.state != CLIENT_VOLUME_CLOSED)
         return;
-    if (conn->volume_open) {
-        conn->volume_step = NBD_VOLUME_CLOSE;
-        nbd_volume_ask(conn);
-        return;
-    }
     conn->dead = true;
-    conn->volume_step = NBD_VOLUME_NONE;
-    list_remove(&conn->stall_link);
     list_remove(&conn->link);
     list_push_back(&peer->dead, &conn->link);
     peer->nr_conns--;
@@ -365,6 +379,5 @@ void nbd_conn_settle(struct nbd_conn *conn)
 void nbd_conn_free(struct nbd_conn *conn)
 {
     list_remove(&conn->link);
-    nbd_exports_free(conn);
     free(conn);
 }

@@ -5,10 +5,11 @@
 #ifndef ENDPOINT_NBD_CONN_H
 #define ENDPOINT_NBD_CONN_H
 
-#include <errno.h>
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "client/list.h"
+#include "client/volume.h"
 #include "endpoint/nbd/peer.h"
 #include "endpoint/nbd/proto.h"
 #include "endpoint/nbd/reply.h"
@@ -37,23 +38,13 @@ enum nbd_step {
     NBD_STEP_CLOSE, /* the client broke the protocol, or is done */
 };
 
-/** What is asked of vlmcd or control for the connection itself. */
-enum nbd_volume_step {
-    NBD_VOLUME_NONE = 0,
-    NBD_VOLUME_OPEN,
-    NBD_VOLUME_OPEN_READONLY,
-    NBD_VOLUME_CLOSE,
-    NBD_VOLUME_LIST,
-};
-
-struct nbd_exports;
-
 struct nbd_conn {
     struct reactor_fd io; /* io.fd is -1 once closed */
     struct nbd_peer *peer;
     struct list link;           /* peer->conns, then peer->dead */
+    struct list handshake_link; /* peer->handshakes */
     struct list dirty_link;     /* peer->dirty */
-    struct list stall_link;     /* peer->stalled */
+    struct client_waiter stall; /* waits for memory */
     struct reactor_timer timer; /* handshake or drain */
     enum nbd_conn_state state;
 
@@ -70,27 +61,16 @@ struct nbd_conn {
     uint8_t name_len;
     uint8_t meta_name[XSEG_NAME_MAX]; /* export of the last SET_META_CONTEXT */
     uint8_t name[XSEG_NAME_MAX];      /* export being opened */
-    struct nbd_exports *exports;      /* a LIST under way */
+    struct client_list *exports;      /* a LIST under way */
+    bool exports_more;                /* its next page is due */
 
-    /* the open volume */
-    enum nbd_volume_step volume_step;  /* asked, or to be asked */
-    bool volume_asked;                 /* the request is on its way */
-    struct reactor_timer volume_timer; /* asks again */
-    bool volume_open;
-    bool snapshot;
+    struct client_volume volume;
     bool info_only; /* opened for INFO: closed again before the answer */
-    bool read_only;
-    bool sharing; /* counted in pool.nr_sharers */
-    uint64_t handle;
-    uint64_t size_bytes;
-    uint32_t block_bytes;
 
     /* requests */
     bool dead;            /* in peer->dead */
     struct list commands; /* all that are not answered and released */
     uint32_t nr_commands;
-    uint32_t nr_requests;         /* descriptors in use */
-    uint64_t used_bytes;          /* segment buffers in use */
     struct nbd_command *incoming; /* the WRITE whose data arrives */
     struct nbd_command *issuing;  /* the command not wholly issued yet */
     struct nbd_command *stream;   /* the command whose data must not be interrupted */
@@ -125,6 +105,9 @@ void nbd_conn_close(struct nbd_conn *conn);
  */
 void nbd_conn_drain(struct nbd_conn *conn);
 
+/** It is not in its handshake any more.  Twice is harmless. */
+void nbd_conn_leave_handshake(struct nbd_conn *conn);
+
 /** Something the connection waited for may be there: go on. */
 void nbd_conn_resume(struct nbd_conn *conn);
 
@@ -137,20 +120,11 @@ void nbd_conn_dirty(struct nbd_conn *conn);
 /** Send replies now; closes it when that was the last thing to do. */
 void nbd_conn_flush(struct nbd_conn *conn);
 
-/** A command or volume request ended: free the connection if it was the last. */
+/** A command ended, or the volume is closed: free the connection if it was the last. */
 void nbd_conn_settle(struct nbd_conn *conn);
 
 /** Free the record.  Only from the peer's end-of-turn work. */
 void nbd_conn_free(struct nbd_conn *conn);
-
-/**
- * True if who was asked, or somebody it needs, is ending or has died.  The same may be
- * asked again soon; a client gets no error for it, but has to connect again.
- */
-static inline bool nbd_is_gone(int64_t result)
-{
-    return result == -EPIPE || result == -EOWNERDEAD || result == -ECANCELED;
-}
 
 static inline uint32_t nbd_conn_buffered(const struct nbd_conn *conn)
 {

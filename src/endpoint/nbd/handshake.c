@@ -4,7 +4,7 @@
  *
  * Called by conn.c; each handler is named after its state.  What the options mean
  * is in options.c.  Limits: MAX_OPTIONS options, OPTION_MAX_BYTES each, all
- * within the time of nbd_options.handshake_ms.
+ * within the time of endpoint_options.handshake_ms.
  */
 #include "endpoint/nbd/handshake.h"
 
@@ -111,7 +111,6 @@ enum nbd_step nbd_on_option_skip(struct nbd_conn *conn)
 void nbd_handshake_done(struct nbd_conn *conn)
 {
     reactor_disarm_timer(conn->peer->reactor, &conn->timer);
-    conn->sharing = true;
-    conn->peer->pool.nr_sharers++;
+    nbd_conn_leave_handshake(conn);
     conn->state = NBD_CONN_REQUEST;
 }

@@ -35,7 +35,7 @@ static uint16_t transmission_flags(const struct nbd_conn *conn)
 
     if (conn->structured)
         flags |= NBD_FLAG_SEND_DF;
-    if (conn->read_only)
+    if (conn->info_only ? conn->volume.snapshot : conn->volume.read_only)
         return flags | NBD_FLAG_READ_ONLY;
     return flags | NBD_FLAG_SEND_TRIM | NBD_FLAG_SEND_WRITE_ZEROES |
            NBD_FLAG_SEND_FAST_ZERO;
@@ -50,10 +50,10 @@ static enum nbd_step open_volume(struct nbd_conn *conn, const uint8_t *name,
     memcpy(conn->name, name, len);
     conn->name_len = (uint8_t)len;
     conn->info_only = conn->option == NBD_OPT_INFO;
-    /* INFO may not take the lease from whoever is about to use the volume. */
-    conn->volume_step = conn->info_only ? NBD_VOLUME_OPEN_READONLY : NBD_VOLUME_OPEN;
     conn->state = NBD_CONN_OPTION_WAIT;
-    nbd_volume_ask(conn);
+    /* INFO must not take the lease from the node that is about to use the volume. */
+    nbd_volume_open(conn,
+                    conn->info_only ? CLIENT_OPEN_READ : CLIENT_OPEN_WRITE_OR_READ);
     return NBD_STEP_WAIT;
 }
 
@@ -88,7 +88,7 @@ static int reply_export(struct nbd_conn *conn)
     uint8_t data[12];
 
     nbd_put16(data, NBD_INFO_EXPORT);
-    nbd_put64(data + 2, conn->size_bytes);
+    nbd_put64(data + 2, conn->volume.size_bytes);
     nbd_put16(data + 10, transmission_flags(conn));
     return nbd_option_reply(conn, NBD_REP_INFO, data, sizeof(data));
 }
@@ -107,7 +107,8 @@ static int reply_description(struct nbd_conn *conn)
 {
     char text[64];
     int len = snprintf(text, sizeof(text), "%s in blocks of %u KiB",
-                       conn->snapshot ? "snapshot" : "volume", conn->block_bytes >> 10);
+                       conn->volume.snapshot ? "snapshot" : "volume",
+                       conn->volume.block_bytes >> 10);
 
     return reply_text(conn, NBD_INFO_DESCRIPTION, text, (size_t)len);
 }
@@ -140,7 +141,7 @@ static int reply_export_name(struct nbd_conn *conn)
 {
     uint8_t reply[10 + NBD_EXPORT_NAME_PAD_BYTES] = {0};
 
-    nbd_put64(reply, conn->size_bytes);
+    nbd_put64(reply, conn->volume.size_bytes);
     nbd_put16(reply + 8, transmission_flags(conn));
     return nbd_reply_copy(conn, reply, conn->no_zeroes ? 10 : sizeof(reply));
 }
@@ -175,7 +176,7 @@ void nbd_volume_opened(struct nbd_conn *conn, int64_t result)
     int rc;
 
     conn->state = NBD_CONN_OPTION;
-    if (result < 0 && conn->volume_open) {
+    if (result < 0 && client_volume_is_open(&conn->volume)) {
         nbd_conn_close(conn); /* open, but what was said of it makes no sense */
         return;
     }
@@ -184,8 +185,7 @@ void nbd_volume_opened(struct nbd_conn *conn, int64_t result)
                                                  : refuse_open(conn, result);
     } else if (conn->info_only) {
         conn->state = NBD_CONN_OPTION_WAIT;
-        conn->volume_step = NBD_VOLUME_CLOSE;
-        nbd_volume_ask(conn);
+        nbd_volume_close(conn);
         return;
     } else if (conn->option == NBD_OPT_EXPORT_NAME) {
         check_contexts(conn);

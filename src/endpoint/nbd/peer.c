@@ -4,8 +4,7 @@
  *
  * Called by src/peer and by the reactor, on the reactor's thread.  End-of-turn work is
  * one deferred task: replies of a whole turn leave with one system call per connection,
- * connections that waited for memory go on, and closed ones are freed where nothing
- * on the stack can still use them.
+ * and closed connections are freed where nothing on the stack can still use them.
  */
 #include "endpoint/nbd/peer.h"
 
@@ -14,11 +13,7 @@
 
 #include "endpoint/nbd/conn.h"
 
-#define DEFAULT_CONNECTIONS  1024u
-#define DEFAULT_HANDSHAKE_MS 30000u
-/* Descriptors kept for us alone: OPEN, CLOSE and a few requests get through when others
- * have taken all the rest. */
-#define RESERVED_REQUESTS 64u
+#define DEFAULT_HANDSHAKE_MS 10000u
 
 void nbd_peer_arm(struct nbd_peer *peer)
 {
@@ -36,19 +31,6 @@ static void send_replies(struct nbd_peer *peer)
         nbd_conn_flush(LIST_ENTRY(link, struct nbd_conn, dirty_link));
 }
 
-/** Let those that waited try again, each once; who still has to wait is put back. */
-static void resume_stalled(struct nbd_peer *peer)
-{
-    struct list waiting;
-    struct list *link;
-
-    list_init(&waiting);
-    while ((link = list_pop_front(&peer->stalled)))
-        list_push_back(&waiting, link);
-    while ((link = list_pop_front(&waiting)))
-        nbd_conn_resume(LIST_ENTRY(link, struct nbd_conn, stall_link));
-}
-
 static void free_dead(struct nbd_peer *peer)
 {
     while (!list_empty(&peer->dead))
@@ -61,9 +43,12 @@ static void check_stopped(struct nbd_peer *peer)
 
     if (!peer->stopping || !stopped || peer->nr_conns || peer->turn_armed)
         return;
+    if (!client_idle(&peer->client)) {
+        nbd_peer_arm(peer);
+        return;
+    }
     peer->stopped = NULL;
     reactor_disarm_timer(peer->reactor, &peer->stop_timer);
-    reactor_disarm_timer(peer->reactor, &peer->retry);
     stopped(peer->stopped_arg); /* may destroy the peer */
 }
 
@@ -73,14 +58,8 @@ static void on_turn(struct reactor_task *self)
 
     peer->turn_armed = false; /* what comes from here on is for the next turn */
     send_replies(peer);
-    resume_stalled(peer);
     free_dead(peer);
     check_stopped(peer);
-}
-
-static void on_retry(struct reactor_timer *self)
-{
-    nbd_peer_arm(LIST_ENTRY(self, struct nbd_peer, retry));
 }
 
 /* ---- end ---------------------------------------------------------------------------
@@ -98,9 +77,9 @@ static void on_stop_timeout(struct reactor_timer *self)
     close_all(LIST_ENTRY(self, struct nbd_peer, stop_timer));
 }
 
-static void stop(struct peer *base, void (*stopped)(void *arg), void *arg)
+static void nbd_stop(struct peer *base, void (*stopped)(void *arg), void *arg)
 {
-    struct nbd_peer *peer = LIST_ENTRY(base, struct nbd_peer, base);
+    struct nbd_peer *peer = LIST_ENTRY(base, struct nbd_peer, base.peer);
 
     peer->stopping = true;
     peer->stopped = stopped;
@@ -110,7 +89,7 @@ static void stop(struct peer *base, void (*stopped)(void *arg), void *arg)
     {
         struct nbd_conn *conn = LIST_ENTRY(it, struct nbd_conn, link);
         /* A client that asks on and on must not keep us: what it is not answered it
-         * asks again of whoever serves the socket next. */
+         * asks again of the process that serves the socket next. */
         if (conn->state < NBD_CONN_REQUEST)
             nbd_conn_close(conn);
         else if (conn->state < NBD_CONN_DRAINING)
@@ -121,25 +100,30 @@ static void stop(struct peer *base, void (*stopped)(void *arg), void *arg)
     nbd_peer_arm(peer);
 }
 
-static void destroy(struct peer *base)
+static void nbd_destroy(struct peer *base)
 {
-    struct nbd_peer *peer = LIST_ENTRY(base, struct nbd_peer, base);
+    struct nbd_peer *peer = LIST_ENTRY(base, struct nbd_peer, base.peer);
 
     nbd_listen_stop(peer);
     reactor_disarm_timer(peer->reactor, &peer->stop_timer);
-    reactor_disarm_timer(peer->reactor, &peer->retry);
-    reactor_remove_port(peer->reactor, peer->port);
     nbd_pool_fini(&peer->pool);
-    xseg_port_unbind(peer->port);
+    client_fini(&peer->client);
     free(peer);
 }
 
-int nbd_create(struct reactor *r, const struct nbd_options *options, struct peer **out,
-               const char **why)
+static void nbd_statistics(const struct endpoint *self, struct endpoint_statistics *out)
 {
-    struct xseg_segment *seg = reactor_segment(r);
+    const struct nbd_peer *peer = (const struct nbd_peer *)self;
+
+    *out = peer->counted;
+    out->clients = peer->nr_sockets;
+    out->max_clients = nbd_listen_places(peer);
+}
+
+static int nbd_create(struct reactor *r, const struct endpoint_options *options,
+                      struct endpoint **out, const char **why)
+{
     struct nbd_peer *peer = calloc(1, sizeof(*peer));
-    uint32_t reserve = xseg_segment_header(seg)->nr_requests / 16;
     int rc;
 
     *out = NULL;
@@ -148,52 +132,50 @@ int nbd_create(struct reactor *r, const struct nbd_options *options, struct peer
         *why = "out of memory";
         return -ENOMEM;
     }
-    peer->base = (struct peer){.role = "nbd", .stop = stop, .destroy = destroy};
+    peer->base.kind = &nbd_endpoint;
+    peer->base.peer =
+        (struct peer){.role = "nbd", .stop = nbd_stop, .destroy = nbd_destroy};
     peer->reactor = r;
-    peer->max_conns =
-        options->max_connections ? options->max_connections : DEFAULT_CONNECTIONS;
+    peer->max_sockets = options->max_clients;
     peer->handshake_ns =
         (options->handshake_ms ? options->handshake_ms : DEFAULT_HANDSHAKE_MS) *
         UINT64_C(1000000);
     peer->turn.fn = on_turn;
-    peer->retry.on_fire = on_retry;
     list_init(&peer->conns);
+    list_init(&peer->handshakes);
     list_init(&peer->dirty);
-    list_init(&peer->stalled);
     list_init(&peer->dead);
 
-    rc = xseg_port_bind(seg, XSEG_PORT_ENDPOINT, "nbd", &peer->port);
-    if (rc) {
-        *why = rc == -EBUSY ? "another process serves the endpoint's port"
-                            : "cannot bind the endpoint's port";
+    rc = client_init(&peer->client, r, XSEG_PORT_ENDPOINT, "nbd",
+                     nbd_listen_places(peer), why);
+    if (rc)
         goto fail_free;
-    }
-    rc = xseg_port_reserve(peer->port,
-                           reserve < RESERVED_REQUESTS ? reserve : RESERVED_REQUESTS);
-    if (rc) {
-        *why = "the segment has no request descriptors left";
-        goto fail_port;
-    }
-    rc = reactor_add_port(r, peer->port, NULL, NULL);
-    if (rc) {
-        *why = "cannot serve the endpoint's port";
-        goto fail_port;
-    }
-    nbd_pool_init(&peer->pool, peer->port, peer->max_conns);
     rc = nbd_listen_start(peer, options);
     if (rc) {
         *why = "cannot watch a listening socket";
-        goto fail_reactor;
+        goto fail_client;
     }
     *out = &peer->base;
     return 0;
 
-fail_reactor:
-    nbd_pool_fini(&peer->pool);
-    reactor_remove_port(r, peer->port);
-fail_port:
-    xseg_port_unbind(peer->port);
+fail_client:
+    client_fini(&peer->client);
 fail_free:
     free(peer);
     return rc;
 }
+
+const struct endpoint_kind nbd_endpoint = {
+    .name = "nbd",
+    .can = {.listens = true,
+            .flush = true,
+            .fua = true,
+            .discard = true,
+            .zero = true,
+            .block_status = true,
+            .read_only = true,
+            .align_bytes = NBD_MIN_BLOCK_BYTES,
+            .max_read_bytes = NBD_MAX_PAYLOAD_BYTES},
+    .create = nbd_create,
+    .statistics = nbd_statistics,
+};

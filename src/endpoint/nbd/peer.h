@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "client/client.h"
 #include "common/list.h"
 #include "endpoint/nbd/nbd.h"
 #include "endpoint/nbd/pool.h"
@@ -18,11 +19,7 @@
 #define NBD_DRAIN_TIMEOUT_NS UINT64_C(10000000000)
 /** How long stop() waits for clients to take their replies. */
 #define NBD_STOP_TIMEOUT_NS UINT64_C(500000000)
-/** When to look again for memory that others may have given back. */
-#define NBD_RETRY_NS        UINT64_C(2000000)
 #define NBD_ACCEPT_RETRY_NS UINT64_C(100000000)
-/** When to ask again for a volume or a list, of a peer that is being restarted. */
-#define NBD_VOLUME_RETRY_NS UINT64_C(10000000)
 
 struct nbd_listener {
     struct reactor_fd io;
@@ -31,24 +28,25 @@ struct nbd_listener {
 };
 
 struct nbd_peer {
-    struct peer base; /* first: the peer is handed out as this */
+    struct endpoint base; /* first: the endpoint is handed out as this */
     struct reactor *reactor;
-    struct xseg_port *port;
+    struct client client;
     struct nbd_pool pool;
     struct nbd_listener *listeners;
     uint32_t nr_listeners;
-    uint32_t nr_conns; /* in `conns` */
-    uint32_t max_conns;
+    uint32_t nr_conns;    /* in `conns` */
+    uint32_t nr_sockets;  /* of them: not closed yet */
+    uint32_t max_sockets; /* 0: nbd_listen_places says */
+    struct endpoint_statistics counted;
+    uint64_t told_ns;      /* when the log was last told of a shortage */
     uint64_t handshake_ns; /* how long a handshake may take */
-    uint32_t nr_pages;     /* pages of LIST under way */
 
     struct list conns;        /* every living connection */
+    struct list handshakes;   /* those that have not finished theirs, oldest first */
     struct list dirty;        /* those with replies to send this turn */
-    struct list stalled;      /* those that wait for memory or descriptors */
     struct list dead;         /* closed: freed when no callback of theirs runs */
-    struct reactor_task turn; /* end of turn: send, resume, free */
+    struct reactor_task turn; /* end of turn: send, free */
     bool turn_armed;
-    struct reactor_timer retry;
     struct reactor_timer accept_retry;
 
     bool stopping;
@@ -57,11 +55,13 @@ struct nbd_peer {
     void *stopped_arg;
 };
 
-/** Run the end-of-turn work (replies, resumed connections) on the next turn. */
+/** Run the end-of-turn work (replies, closed connections) on the next turn. */
 void nbd_peer_arm(struct nbd_peer *peer);
 
 /** Serve the listening sockets; 0 or -errno.  Undone by nbd_listen_stop. */
-int nbd_listen_start(struct nbd_peer *peer, const struct nbd_options *options);
+int nbd_listen_start(struct nbd_peer *peer, const struct endpoint_options *options);
 void nbd_listen_stop(struct nbd_peer *peer);
+/** How many connections there may be: it follows the process's limit of descriptors. */
+uint32_t nbd_listen_places(const struct nbd_peer *peer);
 
 #endif

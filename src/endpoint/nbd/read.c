@@ -23,7 +23,6 @@ static uint32_t length_of(const struct nbd_command *cmd)
 
 bool nbd_read_issue(struct nbd_command *cmd)
 {
-    struct nbd_pool *pool = &cmd->conn->peer->pool;
     uint32_t length = length_of(cmd);
 
     cmd->ordered = cmd->type == NBD_CMD_READ &&
@@ -43,7 +42,7 @@ bool nbd_read_issue(struct nbd_command *cmd)
             return false;
         piece->offset = offset;
         piece->length =
-            nbd_pool_buffer(pool, piece, offset, length - cmd->issued, urgent);
+            client_io_buffer(&piece->io, offset, length - cmd->issued, urgent);
         if (!piece->length) {
             nbd_command_drop_piece(piece);
             return false;
@@ -51,7 +50,7 @@ bool nbd_read_issue(struct nbd_command *cmd)
         cmd->issued += piece->length;
         if (cmd->ordered)
             list_push_back(&cmd->pieces, &piece->link);
-        nbd_piece_submit(piece, XSEG_OP_READ, 0, piece->buffer_off, piece->length);
+        nbd_piece_submit(piece, XSEG_OP_READ, 0, piece->io.buffer_off, piece->length);
     }
     nbd_command_issued(cmd);
     return true;
@@ -69,7 +68,7 @@ static void piece_sent(struct nbd_out *self)
 static void attach_data(struct nbd_piece *piece)
 {
     piece->out.done = piece_sent;
-    piece->out.data = piece->buffer;
+    piece->out.data = piece->io.buffer;
     piece->out.data_len = piece->length;
     piece->out.head_len = 0;
 }
@@ -97,7 +96,7 @@ static void send_chunk(struct nbd_piece *piece)
         cmd->last_queued = true;
     }
     attach_data(piece);
-    if (all_zeros(piece->buffer, piece->length)) {
+    if (all_zeros(piece->io.buffer, piece->length)) {
         /* Comparing is cheaper than sending. */
         nbd_put_chunk(out->head, cmd, flags, NBD_REPLY_TYPE_OFFSET_HOLE, 12);
         nbd_put32(out->head + NBD_CHUNK_HEAD_BYTES + 8, piece->length);
@@ -210,7 +209,7 @@ static void ordered_arrived(struct nbd_piece *piece, bool failed)
         return;
     }
     if (failed)
-        memset(piece->buffer, 0, piece->length);
+        memset(piece->io.buffer, 0, piece->length);
     piece->done = true;
     if (piece->length == cmd->length)
         send_whole(piece);

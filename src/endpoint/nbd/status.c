@@ -31,7 +31,7 @@ static void ask(struct nbd_piece *piece)
     piece->offset = first;
     piece->length = end - first < ASK_BYTES ? (uint32_t)(end - first) : ASK_BYTES;
     cmd->nr_asks++;
-    nbd_piece_submit(piece, XSEG_OP_MAPR, 0, piece->buffer_off + RUNS_OFF,
+    nbd_piece_submit(piece, XSEG_OP_MAPR, 0, piece->io.buffer_off + RUNS_OFF,
                      STATUS_BYTES - RUNS_OFF);
 }
 
@@ -41,8 +41,7 @@ bool nbd_status_issue(struct nbd_command *cmd)
 
     if (!piece)
         return false;
-    if (nbd_pool_buffer(&cmd->conn->peer->pool, piece, 0, STATUS_BYTES, false) <
-        STATUS_BYTES) {
+    if (client_io_buffer(&piece->io, 0, STATUS_BYTES, false) < STATUS_BYTES) {
         nbd_command_drop_piece(piece);
         return false;
     }
@@ -54,7 +53,7 @@ bool nbd_status_issue(struct nbd_command *cmd)
 static bool add_extent(struct nbd_piece *piece, uint32_t size, uint32_t state)
 {
     struct nbd_command *cmd = piece->cmd;
-    uint8_t *at = piece->buffer + (size_t)cmd->nr_extents * DESCRIPTOR_BYTES;
+    uint8_t *at = piece->io.buffer + (size_t)cmd->nr_extents * DESCRIPTOR_BYTES;
 
     if (cmd->nr_extents && nbd_get32(at - 4) == state) {
         nbd_put32(at - 8, nbd_get32(at - 8) + size);
@@ -84,7 +83,7 @@ static enum taken take_runs(struct nbd_piece *piece, uint64_t nr)
         uint64_t from = cmd->offset + cmd->issued;
         struct xseg_run run;
         uint64_t run_end;
-        memcpy(&run, piece->buffer + RUNS_OFF + i * sizeof(run), sizeof(run));
+        memcpy(&run, piece->io.buffer + RUNS_OFF + i * sizeof(run), sizeof(run));
         if (run.offset > from || run.size > UINT64_MAX - run.offset)
             return TAKEN_BAD;
         run_end = run.offset + run.size;
@@ -115,7 +114,7 @@ static void answer(struct nbd_piece *piece)
     struct nbd_out *out = &piece->out;
 
     out->done = status_sent;
-    out->data = piece->buffer;
+    out->data = piece->io.buffer;
     out->data_len = cmd->nr_extents * DESCRIPTOR_BYTES;
     nbd_put_chunk(out->head, cmd, NBD_REPLY_FLAG_DONE, NBD_REPLY_TYPE_BLOCK_STATUS,
                   4 + out->data_len);
@@ -136,7 +135,7 @@ void nbd_status_arrived(struct nbd_piece *piece, int64_t result)
         return;
     }
     if (taken == TAKEN_ALL && cmd->issued < cmd->length && cmd->nr_asks < MAX_ASKS &&
-        nbd_pool_request(&cmd->conn->peer->pool, piece, false))
+        client_io_again(&piece->io, false))
         ask(piece);
     else
         answer(piece);

@@ -51,7 +51,7 @@ static uint32_t check(const struct nbd_command *cmd, const char **message)
     }
     if (cmd->type == NBD_CMD_FLUSH)
         return cmd->offset || cmd->length ? NBD_EINVAL : NBD_OK;
-    if (conn->read_only && mutates(cmd->type)) {
+    if (conn->volume.read_only && mutates(cmd->type)) {
         *message = "the export is read-only";
         return NBD_EPERM;
     }
@@ -68,8 +68,8 @@ static uint32_t check(const struct nbd_command *cmd, const char **message)
         *message = "more than 32 MiB at once";
         return NBD_EOVERFLOW;
     }
-    if (cmd->offset > conn->size_bytes ||
-        cmd->length > conn->size_bytes - cmd->offset) {
+    if (cmd->offset > conn->volume.size_bytes ||
+        cmd->length > conn->volume.size_bytes - cmd->offset) {
         *message = "beyond the end of the export";
         return cmd->type == NBD_CMD_WRITE || cmd->type == NBD_CMD_WRITE_ZEROES
                    ? NBD_ENOSPC
@@ -168,8 +168,8 @@ static struct nbd_piece *new_piece(struct nbd_command *cmd)
     if (!piece)
         return NULL;
     piece->offset = offset;
-    piece->length = nbd_pool_buffer(&cmd->conn->peer->pool, piece, offset,
-                                    cmd->length - cmd->issued, urgent);
+    piece->length =
+        client_io_buffer(&piece->io, offset, cmd->length - cmd->issued, urgent);
     if (!piece->length) {
         nbd_command_drop_piece(piece);
         return NULL;
@@ -193,7 +193,7 @@ enum nbd_step nbd_on_payload(struct nbd_conn *conn)
     take = piece->length - piece->filled;
     if (take > nbd_conn_buffered(conn))
         take = nbd_conn_buffered(conn);
-    memcpy(piece->buffer + piece->filled, conn->in + conn->in_pos, take);
+    memcpy(piece->io.buffer + piece->filled, conn->in + conn->in_pos, take);
     conn->in_pos += take;
     piece->filled += take;
     if (piece->filled < piece->length)
@@ -206,7 +206,7 @@ enum nbd_step nbd_on_payload(struct nbd_conn *conn)
     else
         nbd_piece_submit(piece, XSEG_OP_WRITE,
                          cmd->flags & NBD_CMD_FLAG_FUA ? XSEG_F_FUA : 0,
-                         piece->buffer_off, piece->length);
+                         piece->io.buffer_off, piece->length);
     if (cmd->issued == cmd->length) {
         conn->incoming = NULL;
         conn->state = NBD_CONN_REQUEST;

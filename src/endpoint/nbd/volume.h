@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The volume of a connection: OPEN and CLOSE at vlmcd, LIST at control.
+ * What a connection asks of other peers for its options: its volume, and the list.
  */
 #ifndef ENDPOINT_NBD_VOLUME_H
 #define ENDPOINT_NBD_VOLUME_H
@@ -9,18 +9,18 @@
 
 #include "endpoint/nbd/conn.h"
 
-/**
- * Ask for what conn->volume_step says, now or as soon as a descriptor is free.  OPEN of
- * a snapshot that is refused is tried again read-only.  The answer ends in one of
- * the calls below, or in the end of a closed connection.
+/* ---- the volume (volume.c) ---------------------------------------------------------
  */
-void nbd_volume_ask(struct nbd_conn *conn);
 
-/**
- * Ask for `step` a little later: who is needed is not there.  It ends, at the latest,
- * with the time for a handshake.
- */
-void nbd_volume_ask_later(struct nbd_conn *conn, enum nbd_volume_step step);
+/** Prepare the volume of a new connection. */
+void nbd_volume_init(struct nbd_conn *conn);
+
+/** Open the volume conn->name.  Ends in nbd_volume_opened. */
+void nbd_volume_open(struct nbd_conn *conn, enum client_open_mode mode);
+
+/** Close it, if it is open or about to be.  Ends in nbd_volume_closed, or in the end of
+ *  a closed connection. */
+void nbd_volume_close(struct nbd_conn *conn);
 
 /* Called with the answers (options.c). */
 
@@ -29,16 +29,14 @@ void nbd_volume_opened(struct nbd_conn *conn, int64_t result);
 /** The volume that INFO looked at is closed again. */
 void nbd_volume_closed(struct nbd_conn *conn);
 
-/* ---- LIST (exports.c) -----------------------------------------------------------
+/* ---- LIST (exports.c) --------------------------------------------------------------
  */
 
 /** Begin to list: 0, or -ENOMEM. */
 int nbd_exports_start(struct nbd_conn *conn);
-/** Ask for the next page; conn->volume_step is NBD_VOLUME_LIST.  False: must wait. */
-bool nbd_exports_ask(struct nbd_conn *conn);
-/** The page before was sent: ask for the next one.  True if the list goes on. */
-bool nbd_exports_continue(struct nbd_conn *conn);
-/** Forget the list of a connection, unless an answer is still to come. */
+/** The page before was sent: ask for the next one. */
+void nbd_exports_continue(struct nbd_conn *conn);
+/** Forget the list of a connection. */
 void nbd_exports_free(struct nbd_conn *conn);
 
 /** A list is whole (0), or failed (-errno). (options.c) */

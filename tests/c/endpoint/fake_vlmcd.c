@@ -15,7 +15,7 @@ struct fake_volume {
     int64_t plain_open; /* what an OPEN for write says */
 };
 
-/* A handle is an index here plus 1. */
+/* A handle is an index here plus 1, and the life in the upper half. */
 static const struct fake_volume volumes[] = {
     {"disk", FAKE_DISK_BYTES, 0, 0},
     {"snap", FAKE_SNAP_BYTES, XSEG_VOL_READONLY, 0},
@@ -53,6 +53,7 @@ static bool is_gone(struct fake_vlmcd *fake)
 static int64_t serve_open(struct fake_vlmcd *fake, struct xseg_request *rq)
 {
     struct xseg_volume_info info = {.inline_valid = 1, .block_bytes = 4u << 20};
+    uint64_t life = atomic_load(&fake->life);
     size_t len = rq->arg[XSEG_ARG_NAME_LEN];
 
     if (is_gone(fake))
@@ -66,8 +67,11 @@ static int64_t serve_open(struct fake_vlmcd *fake, struct xseg_request *rq)
             return v->plain_open;
         info.size_bytes = v->size;
         info.flags = v->flags;
+        info.uuid[0] = atomic_load(&fake->uuid);
+        info.fence = atomic_load(&fake->since);
         memcpy(rq->inline_data, &info, sizeof(info));
-        rq->handle = i + 1;
+        rq->arg[2] = info.fence;
+        rq->handle = (i + 1) | life << 32;
         atomic_fetch_add(&fake->nr_opens, 1);
         return 0;
     }
@@ -79,7 +83,7 @@ static void mark(struct fake_vlmcd *fake, const struct xseg_request *rq, uint8_t
     uint64_t first = rq->offset / XSEG_SECTOR_BYTES;
     uint64_t end = (rq->offset + rq->size + XSEG_SECTOR_BYTES - 1) / XSEG_SECTOR_BYTES;
 
-    if (rq->handle != 1)
+    if ((uint32_t)rq->handle != 1)
         return;
     if (!value) { /* whole sectors only */
         first = (rq->offset + XSEG_SECTOR_BYTES - 1) / XSEG_SECTOR_BYTES;
@@ -94,13 +98,14 @@ static int64_t serve_mapr(struct fake_vlmcd *fake, struct xseg_request *rq)
     struct xseg_run *runs =
         xseg_heap_ptr(reactor_segment(fake->reactor), rq->data_off, rq->data_len);
     uint64_t at = rq->offset, end = rq->offset + rq->size;
+    uint32_t index = (uint32_t)rq->handle - 1;
     int64_t nr = 0;
 
     while (at < end && (uint64_t)nr < rq->data_len / sizeof(*runs)) {
         uint64_t start = at;
-        bool here = rq->handle == 1 ? fake->present[at / XSEG_SECTOR_BYTES]
-                                    : contents(fake, rq->handle - 1) != NULL;
-        if (rq->handle != 1)
+        bool here = index == 0 ? fake->present[at / XSEG_SECTOR_BYTES]
+                               : contents(fake, index) != NULL;
+        if (index != 0)
             at = end;
         while (at < end && fake->present[at / XSEG_SECTOR_BYTES] == here)
             at += XSEG_SECTOR_BYTES;
@@ -115,11 +120,16 @@ static int64_t serve_mapr(struct fake_vlmcd *fake, struct xseg_request *rq)
 
 static int64_t serve_data(struct fake_vlmcd *fake, struct xseg_request *rq)
 {
-    const struct fake_volume *v = &volumes[rq->handle - 1];
-    uint8_t *bytes = contents(fake, rq->handle - 1);
+    uint32_t index = (uint32_t)rq->handle - 1;
+    const struct fake_volume *v = &volumes[index];
+    uint8_t *bytes = contents(fake, index);
     uint8_t *data;
     int64_t fail = atomic_load(&fake->fail_offset);
 
+    if (atomic_load(&fake->nr_unserved)) {
+        atomic_fetch_sub(&fake->nr_unserved, 1);
+        return atomic_load(&fake->unserved_result);
+    }
     atomic_fetch_add(&fake->nr_data, 1);
     if (rq->flags & XSEG_F_FUA)
         atomic_fetch_add(&fake->nr_fua, 1);
@@ -160,9 +170,12 @@ static int64_t serve(struct fake_vlmcd *fake, struct xseg_request *rq)
 {
     if (rq->op == XSEG_OP_OPEN)
         return serve_open(fake, rq);
-    if (rq->handle == 0 || rq->handle > NR_VOLUMES)
+    if ((uint32_t)rq->handle == 0 || (uint32_t)rq->handle > NR_VOLUMES ||
+        rq->handle >> 32 != atomic_load(&fake->life))
         return -ESTALE;
     switch (rq->op) {
+    case XSEG_OP_INFO:
+        return 0;
     case XSEG_OP_CLOSE:
         atomic_fetch_sub(&fake->nr_opens, 1);
         return 0;
@@ -307,6 +320,12 @@ int fake_vlmcd_start(struct fake_vlmcd *fake, struct reactor *r)
     fake->poller.poll = release;
     reactor_add_poller(r, &fake->poller);
     return rc;
+}
+
+void fake_vlmcd_die(struct fake_vlmcd *fake)
+{
+    atomic_store(&fake->nr_opens, 0);
+    atomic_fetch_add(&fake->life, 1);
 }
 
 void fake_vlmcd_stop(struct fake_vlmcd *fake)

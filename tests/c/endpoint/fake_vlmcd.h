@@ -43,9 +43,14 @@ struct fake_vlmcd {
     _Atomic int64_t fail_offset; /* requests that cover it fail; -1: none */
     _Atomic int64_t fail_result;
     atomic_uint nr_gone_opens; /* so many OPEN and LIST find nobody */
+    atomic_uint nr_unserved;   /* so many data requests end with unserved_result */
+    _Atomic int64_t unserved_result;
+    _Atomic uint64_t since; /* fence from which on the lease is this instance's alone */
+    _Atomic uint8_t uuid;   /* of every volume, its first byte */
     atomic_bool hold; /* keep data requests unanswered; then answer in reverse order */
 
     /* Read by a test. */
+    atomic_uint life;     /* raised by fake_vlmcd_die: a handle belongs to one life */
     atomic_uint nr_opens; /* open now */
     atomic_uint nr_flushes;
     atomic_uint nr_fua;
@@ -57,6 +62,8 @@ struct fake_vlmcd {
 
 /** Bind both ports and serve.  0 or -errno. */
 int fake_vlmcd_start(struct fake_vlmcd *fake, struct reactor *r);
+/** From now on it is another process: it knows no handle of before. */
+void fake_vlmcd_die(struct fake_vlmcd *fake);
 void fake_vlmcd_stop(struct fake_vlmcd *fake);
 
 #endif

@@ -37,9 +37,13 @@ static void on_kick(struct reactor_fd *self, uint32_t events)
 
     (void)events;
     CHECK_EQ(read(self->fd, &what, 1), 1);
+    if (what == 't') {
+        nbd_endpoint.statistics(s->endpoint, &s->statistics);
+        atomic_fetch_add(&s->nr_told, 1);
+    }
     if (what != 's')
         return; /* being awake is enough */
-    s->peer->stop(s->peer, stopped, s);
+    s->endpoint->peer.stop(&s->endpoint->peer, stopped, s);
     atomic_store(&s->stopping, 1);
 }
 
@@ -47,7 +51,7 @@ void server_start(struct server *s, const struct server_options *options)
 {
     struct xseg_segment_options segment = {0};
     struct sockaddr_un addr = {.sun_family = AF_UNIX};
-    struct nbd_options nbd = {.listen_fds = &s->listen_fd, .nr_listen_fds = 1};
+    struct endpoint_options nbd = {.listen_fds = &s->listen_fd, .nr_listen_fds = 1};
     static unsigned counter;
     const char *why;
 
@@ -59,7 +63,7 @@ void server_start(struct server *s, const struct server_options *options)
         options && options->heap_bytes ? options->heap_bytes : 64u << 20;
     if (options) {
         segment.nr_requests = options->nr_requests;
-        nbd.max_connections = options->max_connections;
+        nbd.max_clients = options->max_clients;
         nbd.handshake_ms = options->handshake_ms;
     }
     CHECK_EQ(xseg_segment_create(s->segment, &segment, &s->seg), 0);
@@ -72,7 +76,7 @@ void server_start(struct server *s, const struct server_options *options)
     unlink(s->path);
     CHECK_EQ(bind(s->listen_fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
     CHECK_EQ(listen(s->listen_fd, 1024), 0);
-    CHECK_EQ(nbd_create(s->reactor, &nbd, &s->peer, &why), 0);
+    CHECK_EQ(nbd_endpoint.create(s->reactor, &nbd, &s->endpoint, &why), 0);
     CHECK_EQ(pipe(s->pipe), 0);
     s->kick = (struct reactor_fd){s->pipe[0], EPOLLIN, on_kick};
     CHECK_EQ(reactor_add_fd(s->reactor, &s->kick), 0);
@@ -92,6 +96,15 @@ void server_release(struct server *s)
     CHECK_EQ(write(s->pipe[1], "r", 1), 1);
 }
 
+struct endpoint_statistics server_statistics(struct server *s)
+{
+    unsigned before = atomic_load(&s->nr_told);
+
+    CHECK_EQ(write(s->pipe[1], "t", 1), 1);
+    wait_until(&s->nr_told, before + 1);
+    return s->statistics;
+}
+
 void server_stop(struct server *s)
 {
     struct xseg_heap_usage usage;
@@ -103,7 +116,7 @@ void server_stop(struct server *s)
     close(s->pipe[0]);
     close(s->pipe[1]);
     CHECK_EQ(atomic_load(&s->fake.nr_opens), 0);
-    s->peer->destroy(s->peer);
+    s->endpoint->peer.destroy(&s->endpoint->peer);
     fake_vlmcd_stop(&s->fake);
     reactor_destroy(s->reactor);
     xseg_heap_usage(s->seg, &usage);

@@ -18,19 +18,21 @@ struct server {
     int listen_fd;
     struct xseg_segment *seg;
     struct reactor *reactor;
-    struct peer *peer;
+    struct endpoint *endpoint;
     struct fake_vlmcd fake;
     pthread_t thread;
     struct reactor_fd kick; /* bytes in the pipe are what the thread is told */
     int pipe[2];
     bool stop_asked;
+    struct endpoint_statistics statistics;
+    atomic_uint nr_told;  /* how often they were copied */
     atomic_uint stopping; /* 1 once the endpoint's stop has begun */
 };
 
 struct server_options {
     uint64_t heap_bytes;
     uint32_t nr_requests;
-    uint32_t max_connections;
+    uint32_t max_clients;
     uint32_t handshake_ms;
 };
 
@@ -40,6 +42,8 @@ void server_start(struct server *s, const struct server_options *options);
 void server_stop(struct server *s);
 /** Begin to stop, without waiting for the end. */
 void server_begin_stop(struct server *s);
+/** The endpoint's statistics, taken on its thread. */
+struct endpoint_statistics server_statistics(struct server *s);
 /** Let the fake answer what it held back, last first. */
 void server_release(struct server *s);
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Memory is short, clients are slow or many: everybody is served in the end. */
+/* Memory is short, clients are slow or many: each is served in the end. */
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "server.h"
@@ -112,6 +113,50 @@ static void connections_beyond_the_limit_are_refused(void)
     client_disconnect(client_go(&s, "disk", CLIENT_SIMPLE, NULL, NULL));
 }
 
+/**
+ * Issue 9, fault 21: clients that connect and say nothing keep no other client out.  The
+ * oldest of them makes place.
+ */
+static void unfinished_handshakes_make_place(void)
+{
+    enum { NR_SILENT = 200 };
+    struct endpoint_statistics stats;
+    int silent[NR_SILENT];
+    int served = client_go(&s, "disk", CLIENT_SIMPLE, NULL, NULL);
+
+    for (int i = 0; i < NR_SILENT; i++) {
+        uint8_t greeting[NBD_GREETING_BYTES];
+        silent[i] = client_connect(&s);
+        client_recv(silent[i], greeting, sizeof(greeting)); /* it got its place */
+    }
+    client_disconnect(client_go(&s, "disk", CLIENT_SIMPLE, NULL, NULL));
+    client_check_alive(served, CLIENT_SIMPLE);
+    client_expect_eof(silent[0]);
+    stats = server_statistics(&s);
+    CHECK(stats.overtaken >= NR_SILENT - 63);
+    CHECK_EQ(stats.refused, 1); /* by the test before */
+    CHECK_EQ(stats.max_clients, 64);
+    for (int i = 1; i < NR_SILENT; i++)
+        close(silent[i]);
+    client_disconnect(served);
+}
+
+static void the_limit_follows_the_descriptors(void)
+{
+    struct endpoint_statistics stats;
+    struct rlimit before, low;
+
+    server_start(&s, NULL);
+    CHECK_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+    low = before;
+    low.rlim_cur = 200;
+    CHECK_EQ(setrlimit(RLIMIT_NOFILE, &low), 0);
+    stats = server_statistics(&s);
+    CHECK_EQ(stats.max_clients, 100);
+    CHECK_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+    server_stop(&s);
+}
+
 /** Others hold every descriptor and all large buffers: requests wait, none fails. */
 static void waits_for_memory_of_others(void)
 {
@@ -153,12 +198,14 @@ int main(void)
     /* A small segment: 16 MiB for all, 256 descriptors. */
     server_start(&s, &(struct server_options){.heap_bytes = 16 * MIB,
                                               .nr_requests = 256,
-                                              .max_connections = 64});
+                                              .max_clients = 64});
     slow_readers_starve_nobody();
     a_write_gets_through_behind_unread_replies();
     many_small_requests_at_once();
     connections_beyond_the_limit_are_refused();
+    unfinished_handshakes_make_place();
     waits_for_memory_of_others();
     server_stop(&s);
+    the_limit_follows_the_descriptors();
     return 0;
 }

@@ -223,27 +223,6 @@ static void structured_errors_say_why(void)
     client_disconnect(fd);
 }
 
-/** What a client may ask again of who comes next is no error. */
-static void a_peer_that_is_gone_ends_the_connection(void)
-{
-    static const int64_t gone[] = {-EPIPE, -EOWNERDEAD, -ECANCELED};
-    static const uint16_t types[] = {NBD_CMD_READ, NBD_CMD_WRITE, NBD_CMD_TRIM};
-
-    atomic_store(&s.fake.fail_offset, 5 * MIB);
-    for (size_t i = 0; i < sizeof(gone) / sizeof(gone[0]); i++) {
-        atomic_store(&s.fake.fail_result, gone[i]);
-        for (size_t j = 0; j < sizeof(types) / sizeof(types[0]); j++) {
-            int fd = client_go(&s, "disk", CLIENT_SIMPLE, NULL, NULL);
-            client_request(fd, types[j], 0, 1, 5 * MIB, 4096);
-            if (types[j] == NBD_CMD_WRITE)
-                client_send(fd, out, 4096);
-            client_expect_eof(fd);
-        }
-    }
-    atomic_store(&s.fake.fail_offset, -1);
-    atomic_store(&s.fake.fail_result, -EIO);
-}
-
 static void errors_of_the_volume_are_translated(void)
 {
     static const struct {
@@ -251,8 +230,8 @@ static void errors_of_the_volume_are_translated(void)
         uint32_t error;
     } cases[] = {
         {-EIO, NBD_EIO},       {-ENOSPC, NBD_ENOSPC},      {-EROFS, NBD_EPERM},
-        {-EINVAL, NBD_EINVAL}, {-ESTALE, NBD_EIO},         {-EBADMSG, NBD_EIO},
-        {-ENOMEM, NBD_ENOMEM}, {-EOPNOTSUPP, NBD_ENOTSUP}, {1, NBD_EIO},
+        {-EINVAL, NBD_EINVAL}, {-EBADMSG, NBD_EIO},        {1, NBD_EIO},
+        {-ENOMEM, NBD_ENOMEM}, {-EOPNOTSUPP, NBD_ENOTSUP},
     };
     int fd = client_go(&s, "disk", CLIENT_SIMPLE, NULL, NULL);
 
@@ -374,7 +353,6 @@ int main(void)
     streams_out_of_step_end();
     structured_errors_say_why();
     errors_of_the_volume_are_translated();
-    a_peer_that_is_gone_ends_the_connection();
     replies_carry_their_cookies_in_any_order();
     a_write_cut_off_is_dropped();
     leaving_with_requests_in_flight_closes_the_volume_after_them();

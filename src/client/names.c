@@ -2,11 +2,11 @@
 /*
  * A scanner for control's LIST answer (see names.h), after RFC 8259.
  *
- * Called by exports.c.  The document comes from another peer, so it is checked as
+ * Called by list.c.  The document comes from another peer, so it is checked as
  * strictly as any: a scan ends at the first byte that does not fit.  Values that are
  * not wanted are scanned and dropped.
  */
-#include "endpoint/nbd/names.h"
+#include "client/names.h"
 
 #include <errno.h>
 #include <string.h>
@@ -18,7 +18,7 @@
 
 struct scan {
     const char *at, *end;
-    nbd_name_fn *each;
+    client_name_fn *each;
     void *arg;
     int64_t nr_names;
     int error; /* 0, or -errno: ends the scan */
@@ -320,8 +320,8 @@ static bool top_member(struct scan *s, const struct text *key, int depth)
     return drop_value(s, depth);
 }
 
-int64_t nbd_names_parse(const char *json, size_t len, nbd_name_fn *each, void *arg,
-                        bool *more)
+int64_t client_names_parse(const char *json, size_t len, client_name_fn *each,
+                           void *arg, bool *more)
 {
     struct scan s = {.at = json, .end = json + len, .each = each, .arg = arg};
 
@@ -335,7 +335,7 @@ int64_t nbd_names_parse(const char *json, size_t len, nbd_name_fn *each, void *a
     return s.nr_names;
 }
 
-size_t nbd_names_quote(char *out, size_t room, const uint8_t *name, size_t len)
+size_t client_names_quote(char *out, size_t room, const uint8_t *name, size_t len)
 {
     static const char hex[] = "0123456789abcdef";
     size_t n = 0;

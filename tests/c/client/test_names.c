@@ -4,7 +4,7 @@
 #include <stdbool.h>
 
 #include "check.h"
-#include "endpoint/nbd/names.h"
+#include "client/names.h"
 
 static char found[4096];
 static int stop_with;
@@ -28,7 +28,7 @@ static int64_t parse(const char *json, bool *more)
     found[0] = 0;
     memcpy(copy, json, len);
     copy = realloc(copy, len ? len : 1);
-    rc = nbd_names_parse(copy, len, each, NULL, more ? more : &ignored);
+    rc = client_names_parse(copy, len, each, NULL, more ? more : &ignored);
     free(copy);
     return rc;
 }
@@ -139,8 +139,8 @@ static void quoted_names_come_back(void)
     for (size_t i = 0; i < sizeof(name); i++)
         name[i] = (uint8_t)(i + 1);
     n = (size_t)sprintf(json, "{\"volumes\": [{\"name\": ");
-    CHECK_EQ(nbd_names_quote(json + n, 6 * sizeof(name) + 1, name, sizeof(name)), 0);
-    n += nbd_names_quote(json + n, 6 * sizeof(name) + 2, name, sizeof(name));
+    CHECK_EQ(client_names_quote(json + n, 6 * sizeof(name) + 1, name, sizeof(name)), 0);
+    n += client_names_quote(json + n, 6 * sizeof(name) + 2, name, sizeof(name));
     strcpy(json + n, "}]}");
     CHECK_EQ(parse(json, NULL), 1);
     CHECK(memcmp(found, name, sizeof(name)) == 0);
