@@ -20,14 +20,15 @@ __all__ = ["command"]
 def command(name: str, file: str) -> None:
     """Write the volume or snapshot NAME to the raw FILE, or "-" for standard output.
 
-    Its holes are left out.  The file is replaced when the export is whole; a block
-    device is written in place.
+    Its holes are left out.  The file is replaced when the export is whole and durable.
+    A block device is written in place and synced; it must be large enough.
     """
     from archipelago.images.export import export_volume
 
     with connect() as client, progress_bar(f"export {name}") as progress:
         export_volume(client, name, file, progress=progress)
     if Common.current().json:
-        write_json({"name": name, "file": file})
+        # Standard output may be the image, which takes nothing else.
+        write_json({"name": name, "file": file}, err=file == "-")
     else:
         talk(f"exported {name} to {file}")

@@ -17,14 +17,27 @@ __all__ = ["command"]
 @click.argument("file", type=click.Path(allow_dash=True))
 @new_name_argument()
 @click.option("--volume", is_flag=True, help="Make a volume, not a snapshot.")
+@click.option(
+    "--format",
+    "image_format",
+    type=click.Choice(["raw", "qcow2", "vmdk", "vdi", "vhdx", "vhd"]),
+    help="What FILE is (default: what its first and last bytes say).",
+)
 @block_size_option
 @common_options
-def command(file: str, name: str, volume: bool, block_size: int | None) -> None:
+def command(
+    file: str,
+    name: str,
+    volume: bool,
+    image_format: str | None,
+    block_size: int | None,
+) -> None:
     """Import the disk image FILE, or "-" for standard input, as NAME.
 
     The result is read-only unless --volume is given; blocks that the store has already
-    are stored once.  Holes of a raw file are skipped; other formats are read by
-    qemu-img.
+    are stored once.  Holes are skipped.  A raw image may be packed by gzip, xz, zstd
+    or bzip2; other formats are read by QEMU.  No file but FILE is opened: an image
+    that names another one is refused.
     """
     from archipelago.images.import_ import import_image
 
@@ -36,5 +49,6 @@ def command(file: str, name: str, volume: bool, block_size: int | None) -> None:
             volume=volume,
             block_size=block_size,
             progress=progress,
+            image_format=image_format,
         )
     done(info, f"imported {name}, {size_text(info.size)}")

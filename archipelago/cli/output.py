@@ -12,9 +12,14 @@ import click
 __all__ = ["note", "write_fields", "write_json", "write_table"]
 
 
-def write_json(document: Any) -> None:
-    """Write one JSON document; indented, so that people can read it as well."""
-    click.echo(json.dumps(document, indent=2, ensure_ascii=False, default=str))
+def write_json(document: Any, *, err: bool = False) -> None:
+    """Write one JSON document; indented, so that people can read it as well.
+
+    Args:
+        document: what to write.
+        err: to standard error: standard output carries something else.
+    """
+    click.echo(json.dumps(document, indent=2, ensure_ascii=False, default=str), err=err)
 
 
 def write_table(

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Export: a volume or snapshot as a raw image, its holes left out.
 
-A file gets its name when it is whole, so that a failure leaves nothing half done, and
-an image that was there stays.
+A file gets its name when it is whole and durable, so that a failure leaves nothing
+half done, and an image that was there stays.  A block device is written in place, and
+synced.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import sys
@@ -15,6 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from archipelago.errors import ArchipelagoError, UsageError
+from archipelago.units import format_size
 from archipelago.volume_handle import Volume
 from xseg.constants import Reference
 from xseg.errors import XsegError
@@ -40,13 +43,14 @@ def export_volume(
     Args:
         client: the connection.
         name: what to export.
-        path: file to write; "-" for standard output.  A device is written in place.
+        path: file to write; "-" for standard output.  A device is written in place;
+            what it has beyond the volume's size stays.
         progress: called now and then with what is done and how much there is [bytes].
 
     Raises:
         VolumeNotFound: there is none.
         UsageError: the path names no file.
-        OSError: the file cannot be written.
+        OSError: the file cannot be written, or has not enough room.
     """
     target = os.fspath(path)
     if not target:
@@ -58,7 +62,7 @@ def export_volume(
         if target == "-":
             _stream(volume, sys.stdout.fileno(), progress)
         elif _is_special(target):
-            fd = os.open(target, os.O_WRONLY | os.O_CLOEXEC)
+            fd = _open_special(target)
             try:
                 _stream(volume, fd, progress)
             finally:
@@ -72,7 +76,7 @@ def export_volume(
 def _named(target: str) -> Iterator[None]:
     """Say in errors of the system which file was to be written.
 
-    Theirs name the file aside, or none: it would look as if the store were full.
+    They name the file aside, or none: it would look as if the store were full.
     """
     try:
         yield
@@ -89,6 +93,12 @@ def _is_special(path: str) -> bool:
         return False
 
 
+def _open_special(path: str) -> int:
+    """Open a device or a pipe; a block device that is mounted or in use is refused."""
+    exclusive = os.O_EXCL if stat.S_ISBLK(os.stat(path).st_mode) else 0
+    return os.open(path, os.O_WRONLY | os.O_CLOEXEC | exclusive)
+
+
 def _to_file(volume: Volume, path: str, progress: Progress | None) -> None:
     """Write beside the file's name, make it durable, then give it the name."""
     aside = f"{path}.{os.getpid()}.part"
@@ -98,7 +108,7 @@ def _to_file(volume: Volume, path: str, progress: Progress | None) -> None:
         fd = os.open(aside, flags, 0o666)
         try:
             with contextlib.suppress(FileNotFoundError):
-                # Whoever could not read the image that was there cannot read this one.
+                # A user that could not read the image there cannot read this one.
                 os.fchmod(fd, stat.S_IMODE(os.stat(path).st_mode))
             os.ftruncate(fd, volume.size)
             for offset, piece in _pieces(volume, progress):
@@ -134,7 +144,13 @@ def _pieces(
 
 
 def _stream(volume: Volume, fd: int, progress: Progress | None) -> None:
-    """Write everything in order, zeros too."""
+    """Write everything in order, zeros too; durable where that means something.
+
+    A disk's last bytes wait in the page cache, and an error of theirs too.
+    """
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISBLK(mode):
+        _require_room(fd, volume.size)
     with memoryview(bytes(_PIECE_BYTES)) as zeros:
         done = 0
         for offset, piece in _pieces(volume, progress):
@@ -142,6 +158,19 @@ def _stream(volume: Volume, fd: int, progress: Progress | None) -> None:
             _write_all(fd, piece, None)
             done = offset + len(piece)
         _write_zeros(fd, zeros, volume.size - done)
+    if stat.S_ISBLK(mode) or stat.S_ISREG(mode):
+        os.fsync(fd)
+
+
+def _require_room(fd: int, size: int) -> None:
+    """Refuse a device that is too small before anything of it is overwritten."""
+    room = os.lseek(fd, 0, os.SEEK_END) - os.lseek(fd, 0, os.SEEK_SET)
+    if room < size:
+        raise OSError(
+            errno.ENOSPC,
+            f"{os.strerror(errno.ENOSPC)}: the volume has {format_size(size)}, the "
+            f"device {format_size(room)}",
+        )
 
 
 def _write_zeros(fd: int, zeros: memoryview, size: int) -> None:

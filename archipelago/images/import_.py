@@ -9,6 +9,7 @@ stay for the collector, as if they had been shared).
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import threading
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING
 from archipelago._layer_write import LayerWriter
 from archipelago.errors import (
     ArchipelagoError,
+    BackendUnavailable,
     UsageError,
     VolumeExists,
     from_errno,
@@ -60,8 +62,11 @@ def import_image(
     volume: bool = False,
     block_size: int | None = None,
     progress: Progress | None = None,
+    image_format: str | None = None,
 ) -> VolumeInfo:
     """Import a disk image.
+
+    Exactly one file is opened: an image that names another is refused.
 
     Args:
         client: the connection.
@@ -71,10 +76,12 @@ def import_image(
         block_size: a power of two from 64 KiB to 4 MiB [bytes]; None: the instance's.
         progress: called now and then with what is done and how much there is [bytes];
             the latter is None while it is not known.
+        image_format: "raw", "qcow2", "vmdk", "vdi", "vhdx" or "vhd"; None: what the
+            image's first and last bytes say.
 
     Raises:
         VolumeExists: the name is taken.
-        UsageError: the image is empty or unreadable.
+        UsageError: the image is empty, names another file, or cannot be read right.
         NoSpace: the store is full.
     """
     check_name(name)
@@ -82,7 +89,7 @@ def import_image(
     check_block_size(blocks)
     if client.exists(name):
         raise VolumeExists(f'"{name}" exists already: choose another name')
-    with open_source(source, blocks, _scratch(client)) as image:
+    with open_source(source, blocks, image_format) as image:
         found = _Ingest(client, image, blocks, progress).run()
         size = image.total_bytes
     if not size:
@@ -99,12 +106,6 @@ def import_image(
         if isinstance(error, VolumeExists) or not client.exists(name):
             store.delete(layer_id(layer))
         raise
-
-
-def _scratch(client: Client) -> str | None:
-    """Where a raw copy may go: beside the store, where space is meant for images."""
-    where = client.settings.state_dir
-    return os.fspath(where) if os.access(where, os.W_OK) else None
 
 
 def _write_layer(store: Store, block_size: int, found: dict[int, BlockId]) -> bytes:
@@ -141,40 +142,27 @@ class _Ingest:
 
     def run(self) -> dict[int, BlockId]:
         """Do it all; returns the digest of each block that is not zero."""
-        buffers = self._buffers()
+        # Two more than processors, as some wait for the disk.
+        wanted = min((os.cpu_count() or 1) + 2, _THREADS_MOST)
         threads = [
-            threading.Thread(target=self._work, args=(buffer,), daemon=True)
-            for buffer in buffers
+            threading.Thread(target=self._work, daemon=True) for _ in range(wanted)
         ]
         try:
             for thread in threads:
                 thread.start()
             self._watch(threads)
         except BaseException as error:
-            # An interrupt: let the threads end before their buffers go.
+            # A signal: the threads end before their image and their port go.
             self._error = self._error or error
+            self._image.cancel()
             raise
         finally:
             for thread in threads:
                 if thread.ident is not None:
                     thread.join()
-            for buffer in buffers:
-                buffer.free()
         if self._error is not None:
             raise self._error
         return self._found
-
-    def _buffers(self) -> list[Buffer]:
-        """One for each thread: two more than processors, as some wait for the disk."""
-        wanted = min((os.cpu_count() or 1) + 2, _THREADS_MOST)
-        buffers: list[Buffer] = []
-        try:
-            while len(buffers) < wanted:
-                buffers.append(self._client.segment.alloc(self._block_size))
-        except SegmentFull:
-            if not buffers:
-                raise
-        return buffers
 
     def _watch(self, threads: list[threading.Thread]) -> None:
         """Report progress from the caller's thread until all have ended."""
@@ -185,34 +173,55 @@ class _Ingest:
         if self._progress is not None and self._error is None:
             self._progress(self._image.done_bytes, self._image.total_bytes)
 
-    def _work(self, buffer: Buffer) -> None:
+    def _work(self) -> None:
         try:
-            with memoryview(buffer) as block:
-                while self._error is None and self._next(buffer, block):
-                    pass
+            while self._error is None and self._next():
+                pass
         except BaseException as error:
+            # One thread's trouble ends the import: the others may wait for bytes.
             self._error = self._error or error
+            self._image.cancel()
         finally:
             self._ticks.release()
 
-    def _next(self, buffer: Buffer, block: memoryview) -> bool:
+    def _next(self) -> bool:
         """Take one block of the image; false at its end.
 
-        Views are released at once: an error's traceback would keep them, and with
-        them the buffer.
+        Its buffer is taken when there is something to read: an import that waits for
+        its image holds none.  Views are released at once: an error's traceback would
+        keep them, and with them the buffer.
         """
-        with block[: self._block_size] as room:
-            place = self._image.fill(room)
-        if place is None:
-            return False
-        number, size = place
-        with block[:size] as piece:
-            length = stripped_bytes(piece)
-        if length:
-            with block[:length] as piece:
-                digest = BlockId(block_id(piece))
-            self._take(buffer, length, number, digest)
+        with contextlib.ExitStack() as held:
+            with self._image.turn():
+                buffer = held.enter_context(self._buffer())
+                with memoryview(buffer) as room:
+                    place = self._image.fill(room)
+            if place is None:
+                return False
+            number, size = place
+            with memoryview(buffer) as block:
+                with block[:size] as piece:
+                    length = stripped_bytes(piece)
+                with block[:length] as piece:
+                    digest = BlockId(block_id(piece)) if length else None
+            if digest is not None:
+                self._take(buffer, length, number, digest)
         return True
+
+    def _buffer(self) -> Buffer:
+        """Take a buffer for one block; waits while others hold all of them."""
+        started = time.monotonic()
+        while True:
+            try:
+                return self._client.segment.alloc(self._block_size)
+            except SegmentFull:
+                waited = time.monotonic() - started
+                if waited > self._client.messenger.patience or self._error is not None:
+                    raise BackendUnavailable(
+                        f"segment {self._client.segment.name} has no buffer free for "
+                        "a block: try again later"
+                    ) from None
+            time.sleep(_PAUSE)
 
     def _take(self, buffer: Buffer, length: int, number: int, digest: BlockId) -> None:
         """Note what a block of the image is, and store it if that was not done."""
@@ -231,7 +240,7 @@ class _Ingest:
         while True:
             result = self._put(buffer, length, target)
             patient = time.monotonic() - started < self._client.messenger.patience
-            if result not in _LOST or not patient:
+            if result not in _LOST or not patient or self._error is not None:
                 break
             time.sleep(_PAUSE)
         if result < 0 and result != -errno.EEXIST:
