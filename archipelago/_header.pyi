@@ -32,6 +32,7 @@ class Header:
     moving_to: str
     moved_from: str
     stack: tuple[StackEntry, ...]
+    journal_least: int = 0
 
 def pack_header(h: Header) -> bytes: ...
 def unpack_header(data: bytes | bytearray | memoryview) -> Header: ...

@@ -76,6 +76,8 @@ class Header:
         created_ns: CLOCK_REALTIME [ns].
         parent: Name of the snapshot it came from, or "".
         journal: Number of the current journal.
+        journal_least: So much of it was durable when the header was written [bytes];
+            0: it may not be there yet.
         moving_to: New name while it is renamed, or "".
         moved_from: Old name while it is renamed, or "".
         stack: Top first, at most 512 entries.
@@ -95,6 +97,7 @@ class Header:
     moving_to: str
     moved_from: str
     stack: tuple
+    journal_least: int = 0
 
 
 cdef int put_name(map_name *to, str value) except -1:
@@ -173,6 +176,7 @@ def pack_header(h):
         c.epoch = h.epoch
         c.created_ns = h.created_ns
         c.journal = h.journal
+        c.journal_least_bytes = h.journal_least
         c.block_bytes = h.block_size
         c.flags = h.flags
         put_name(&c.name, h.name)
@@ -226,6 +230,7 @@ def unpack_header(data):
             journal=c.journal,
             moving_to=get_name(&c.moving_to),
             moved_from=get_name(&c.moved_from),
+            journal_least=c.journal_least_bytes,
             stack=tuple([get_entry(&c.entries[i]) for i in range(c.nr_entries)]),
         )
     finally:

@@ -9,17 +9,19 @@ is checked; what is damaged is a `MapFormatError`.
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.errno cimport EBADMSG
+from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memset
 
-from archipelago._format cimport fail
+from archipelago._format cimport fail, put_id
 from archipelago.c.mapper cimport (
     JOURNAL_RECORD_MAX_MARKS,
+    journal_identity,
     journal_mark,
     journal_reader,
     journal_reader_end,
     journal_reader_feed,
     journal_reader_fini,
+    journal_reader_init,
     journal_record_bytes,
     journal_record_pack,
     map_table,
@@ -41,28 +43,41 @@ cdef int ignore_mark(void *ctx, const journal_mark *mark) noexcept nogil:
     return 0
 
 
-def journal_marks(data):
+cdef journal_identity identity_of(uuid, number) except *:
+    cdef journal_identity journal
+    put_id(journal.uuid, uuid, "uuid of a journal")
+    journal.number = number
+    return journal
+
+
+def journal_marks(data, *, uuid, number, least=0):
     """Count the marks of a current journal.
 
     Args:
         data: The whole journal.
+        uuid: 16 bytes: the volume whose journal it is.
+        number: The journal's number.
+        least: So much of it was durable once [bytes].
 
     Returns:
         (number of marks, length of the valid prefix [bytes]).  A torn last
         record is not part of it.
 
     Raises:
-        MapFormatError: A record is damaged, not torn.
+        MapFormatError: A record is damaged, not torn, or belongs to another journal or
+            place; or the journal has lost records.
     """
+    cdef journal_identity journal = identity_of(uuid, number)
     cdef journal_reader reader
     cdef Py_buffer view
     cdef int rc
-    memset(&reader, 0, sizeof(reader))
+    cdef uint64_t c_least = least
+    journal_reader_init(&reader, &journal)
     PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
     with nogil:
         rc = journal_reader_feed(&reader, view.buf, <size_t>view.len, ignore_mark, NULL)
         if rc == 0:
-            rc = journal_reader_end(&reader)
+            rc = journal_reader_end(&reader, c_least)
         journal_reader_fini(&reader)
     PyBuffer_Release(&view)
     if rc < 0:
@@ -70,23 +85,28 @@ def journal_marks(data):
     return reader.nr_marks, reader.valid_bytes
 
 
-def pack_journal_record(sequence, fence, marks):
+def pack_journal_record(uuid, number, position, sequence, fence, marks):
     """Code one journal record.
 
     Args:
+        uuid: 16 bytes: the volume whose journal it is for.
+        number: The journal's number.
+        position: Where in the journal it will be [bytes].
         sequence: 0 for a journal's first record, then 1, 2, ...
         fence: Of the writer's lease.
-        marks: Of (first sector, sectors, `PRESENT` or `ZERO`), at least one.
+        marks: Of (first sector, sectors, `PRESENT` or `ZERO`).  None only with sequence
+            0, to begin a journal.
 
     Returns:
         Its bytes.
     """
+    cdef journal_identity journal = identity_of(uuid, number)
     cdef size_t nr = len(marks)
     cdef journal_mark *c
     cdef bytes out
-    if nr == 0 or nr > JOURNAL_RECORD_MAX_MARKS:
+    if (nr == 0 and sequence != 0) or nr > JOURNAL_RECORD_MAX_MARKS:
         raise ValueError(f"a record cannot have {nr} marks")
-    c = <journal_mark *>calloc(nr, sizeof(journal_mark))
+    c = <journal_mark *>calloc(nr or 1, sizeof(journal_mark))
     if c == NULL:
         raise MemoryError
     try:
@@ -95,7 +115,9 @@ def pack_journal_record(sequence, fence, marks):
             c[i].nr = count
             c[i].kind = kind
         out = PyBytes_FromStringAndSize(NULL, journal_record_bytes(nr))
-        journal_record_pack(PyBytes_AS_STRING(out), sequence, fence, c, nr)
+        journal_record_pack(
+            PyBytes_AS_STRING(out), &journal, position, sequence, fence, c, nr
+        )
         return out
     finally:
         free(c)
@@ -109,12 +131,13 @@ cdef class JournalTable:
     """A frozen journal, loaded whole."""
 
     def __cinit__(self, entry, block_size, read):
+        cdef journal_identity journal = identity_of(entry.id, entry.number)
         cdef journal_reader reader
         cdef int rc = 0
         cdef const char *data
         cdef size_t size
         map_table_init(&self.table, block_size)
-        memset(&reader, 0, sizeof(reader))
+        journal_reader_init(&reader, &journal)
         try:
             while rc == 0 and reader.fed_bytes < entry.length:
                 chunk = bytes(
@@ -134,7 +157,7 @@ cdef class JournalTable:
                         &reader, data, size, apply_mark, &self.table
                     )
             if rc == 0:
-                rc = journal_reader_end(&reader)
+                rc = journal_reader_end(&reader, 0)
             if rc == 0 and reader.valid_bytes != entry.length:
                 rc = -EBADMSG
         finally:

@@ -217,19 +217,22 @@ def layer_statistics(read):
     )
 
 
-def layer_extents(read):
+def layer_extents(read, uuid):
     """List the extents that a layer refers to.
 
     Args:
         read: As of `layer_statistics`.
+        uuid: 16 bytes: the layer that it must be.
 
     Returns:
         List of (uuid, epoch).
 
     Raises:
-        MapFormatError: It is damaged.
+        MapFormatError: It is damaged, or another layer.
     """
     cdef LayerReader r = LayerReader(read)
+    if get_id(r.layer.uuid) != uuid:
+        raise MapFormatError(f"it holds the bytes of layer {r.name()}")
     return [
         (get_id(r.layer.extents[i].uuid), r.layer.extents[i].epoch)
         for i in range(r.layer.nr_extents)

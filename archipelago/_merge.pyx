@@ -10,6 +10,7 @@ from libc.stdint cimport UINT64_MAX, uint32_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
+from archipelago._format cimport get_id
 from archipelago._header cimport put_entry
 from archipelago._journal cimport JournalTable
 from archipelago._layer cimport LayerReader
@@ -76,6 +77,10 @@ def merge(entries, block_size, out, read, *, bottom=False):
                 sources.append(table)
                 continue
             reader = LayerReader(lambda offset, size, e=e: read(e, offset, size))
+            if get_id(reader.layer.uuid) != e.id:
+                raise MapFormatError(
+                    f"layer {e.id.hex()} holds the bytes of layer {reader.name()}"
+                )
             if reader.layer.block_bytes != block_bytes:
                 raise MapFormatError(
                     f"layer {reader.name()} has blocks of {reader.layer.block_bytes} "

@@ -179,6 +179,24 @@ class Store:
         self._call(Op.UPDATE, target, data=data, args=(version,))
         self._step(Op.UPDATE, target)
 
+    def append(
+        self, target: ObjectId, offset: int, data: ReadableBuffer, fence: int
+    ) -> None:
+        """Append to a journal, durably.
+
+        Args:
+            target: the journal.
+            offset: its length now [bytes].
+            data: what to append.
+            fence: of the lease that is held.
+
+        Raises:
+            LeaseLost: the volume's fence is newer.
+            IoError: with ERANGE if the journal has another length.
+        """
+        self._call(Op.APPEND, target, offset=offset, data=data, args=(fence,))
+        self._step(Op.APPEND, target)
+
     def flush(self, target: ObjectId) -> None:
         """Make one extent or layer durable."""
         self._call(Op.FLUSH, target)

@@ -60,6 +60,7 @@ cdef extern from "mapper/header.h" nogil:
         uint64_t epoch
         uint64_t created_ns
         uint64_t journal
+        uint64_t journal_least_bytes
         uint32_t block_bytes
         uint32_t flags
         uint32_t nr_entries
@@ -80,6 +81,10 @@ cdef extern from "mapper/header.h" nogil:
 cdef extern from "mapper/journal.h" nogil:
     ctypedef int journal_mark_fn(void *ctx, const journal_mark *mark) noexcept
 
+    cdef struct journal_identity:
+        uint8_t uuid[16]
+        uint64_t number
+
     cdef struct journal_reader:
         uint64_t valid_bytes
         uint64_t nr_marks
@@ -87,11 +92,13 @@ cdef extern from "mapper/journal.h" nogil:
         bint torn
 
     size_t journal_record_bytes(uint32_t nr_marks)
-    size_t journal_record_pack(void *out, uint64_t sequence, uint64_t fence,
+    size_t journal_record_pack(void *out, const journal_identity *journal,
+                               uint64_t position, uint64_t sequence, uint64_t fence,
                                const journal_mark *marks, uint32_t nr_marks)
+    void journal_reader_init(journal_reader *r, const journal_identity *journal)
     int journal_reader_feed(journal_reader *r, const void *data, size_t length,
                             journal_mark_fn *fn, void *ctx)
-    int journal_reader_end(journal_reader *r)
+    int journal_reader_end(journal_reader *r, uint64_t least)
     void journal_reader_fini(journal_reader *r)
 
 

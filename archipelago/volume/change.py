@@ -22,6 +22,7 @@ from archipelago.errors import (
 )
 from archipelago.ids import ObjectId, journal_id, layer_id
 from archipelago.volume.context import Context, OpenMap, own_extent
+from archipelago.volume.journal import begin_journal
 from xseg.constants import VolumeFlag
 from xseg.payload import JournalInfo
 
@@ -50,6 +51,7 @@ class Change:
         self.removed = False
         self._own_handle: int | None = None
         self._holding = False
+        self._held: JournalInfo | None = None
 
     @property
     def handle(self) -> int:
@@ -64,6 +66,7 @@ class Change:
         """Hold journal appends back until `commit`; say where the journal stands."""
         journal = self.ctx.maps.hold(self.handle)
         self._holding = True
+        self._held = journal
         if journal.number != self.header.journal:
             raise MapCorrupt(
                 f'the map of "{self.header.name}" writes journal {journal.number}, its '
@@ -75,7 +78,8 @@ class Change:
         """Store a changed header and let the map in memory follow it.
 
         Args:
-            header: the new one; version, fence and renames are filled in.
+            header: the new one; version, fence, renames and the least length of its
+                journal are filled in.
             moving_to: the name that a rename is about to give it.
 
         Raises:
@@ -88,6 +92,7 @@ class Change:
             fence=self.fence,
             moving_to=moving_to,
             moved_from="",
+            journal_least=self._journal_least(before, header),
         )
         self._store(before, after)
         try:
@@ -97,6 +102,32 @@ class Change:
             raise
         self.header = after
         self._holding = False
+        self._held = None
+
+    def begin_journal(self) -> bool:
+        """Begin the current journal unless that is done; `commit` has to say so.
+
+        Only before the volume's map is loaded for writing: the map would not know.
+
+        Returns:
+            True if the header is to be stored for it.
+        """
+        header = self.header
+        if header.journal_least or self._own_handle is not None:
+            return False
+        store = self.ctx.store
+        least = begin_journal(store, header.uuid, header.journal, self.fence)
+        self.header = replace(header, journal_least=least)
+        return least > 0
+
+    def _journal_least(self, before: Header, after: Header) -> int:
+        """How much of the new header's journal is durable now [bytes]."""
+        if after.journal != before.journal:
+            store = self.ctx.store
+            return begin_journal(store, after.uuid, after.journal, self.fence)
+        if self._holding and self._held is not None:
+            return max(after.journal_least, self._held.length_bytes)
+        return after.journal_least
 
     def leave(self, before: Header) -> None:
         """Give up an earlier epoch's extent, which nobody writes to any more."""
@@ -178,7 +209,7 @@ def frozen(header: Header, journal: JournalInfo, *, new_epoch: bool) -> Header:
         new_epoch: whether writes go to a fresh extent from now on.
     """
     stack = header.stack
-    if journal.length_bytes:
+    if journal.nr_marks:
         top = StackEntry(
             type=JOURNAL,
             owned=True,
@@ -227,7 +258,7 @@ def roll_epoch(change: Change) -> None:
     journal = change.hold()
     change.commit(shared(frozen(before, journal, new_epoch=True)))
     change.leave(before)
-    if not journal.length_bytes:
+    if not journal.nr_marks:
         # Nothing of this epoch is on the stack: perhaps nothing refers to it at all.
         change.ctx.reclaimer.add(
             (own_extent(before), journal_id(before.uuid, before.journal))

@@ -116,7 +116,7 @@ def _keep_marks(change: Change) -> None:
     if found.needs_checkpoint:
         journal = change.hold()
         change.commit(frozen(header, journal, new_epoch=False))
-        if not journal.length_bytes:
+        if not journal.nr_marks:
             ctx.reclaimer.add((journal_id(header.uuid, header.journal),))
     ctx.store.flush(own_extent(header))
     ctx.maps.flush(change.handle)

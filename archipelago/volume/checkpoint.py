@@ -75,7 +75,7 @@ def freeze_torn(change: Change) -> bool:
     journal = change.hold()
     if not _torn(change.ctx, header, change.handle):
         return False
-    if journal.length_bytes:
+    if journal.nr_marks:
         change.commit(frozen(header, journal, new_epoch=False))
     else:
         change.commit(replace(header, journal=header.journal + 1))
@@ -94,7 +94,7 @@ def _torn(ctx: Context, header: Header, handle: int) -> bool:
 def freeze(change: Change) -> bool:
     """Put the journal on the stack and start another; False if it is empty."""
     journal = change.hold()
-    if not journal.length_bytes:
+    if not journal.nr_marks:
         return False
     change.commit(frozen(change.header, journal, new_epoch=False))
     return True

@@ -221,7 +221,7 @@ class Context:
         handle = self.maps.open(pack_header(header), read_only=False)
         try:
             journal = self.maps.info(handle).journal
-            if journal.length_bytes:
+            if journal.length_bytes > header.journal_least:
                 self.store.flush(journal_id(header.uuid, journal.number))
         except BaseException:
             with contextlib.suppress(ArchipelagoError):

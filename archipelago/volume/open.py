@@ -17,12 +17,19 @@ import errno
 import logging
 
 from archipelago._header import Header, pack_header
-from archipelago.errors import ArchipelagoError, LeaseHeld, LeaseLost, VolumeNotFound
+from archipelago.errors import (
+    ArchipelagoError,
+    LeaseHeld,
+    LeaseLost,
+    MapCorrupt,
+    VolumeNotFound,
+)
 from archipelago.volume.change import Change
 from archipelago.volume.changing import change_of, replaced, settled_change_of
 from archipelago.volume.checkpoint import freeze, freeze_torn
 from archipelago.volume.context import Context, OpenMap, own_extent
 from archipelago.volume.departed import await_departed
+from archipelago.volume.journal import note_length
 from archipelago.volume.resize import settle_tail
 from xseg.constants import VolumeFlag
 
@@ -161,6 +168,8 @@ def _make_durable(ctx: Context, opened: OpenMap) -> None:
 def _close(ctx: Context, opened: OpenMap) -> None:
     ctx.table.remove(opened.header.name)
     uuid = opened.header.uuid
+    if not opened.read_only and not opened.broken:
+        opened.header = note_length(ctx.headers, ctx.maps, opened.handle, opened.header)
     try:
         ctx.let_go(opened)
     except ArchipelagoError:
@@ -193,7 +202,15 @@ def _is_snapshot(header: Header) -> bool:
 
 def _open_for_read(ctx: Context, name: str) -> OpenMap:
     header = ctx.headers.get(name)
-    handle = ctx.maps.open(pack_header(header), read_only=True)
+    try:
+        handle = ctx.maps.open(pack_header(header), read_only=True)
+    except MapCorrupt:
+        # Its writer may have changed it meanwhile, and given back what it was.
+        again = ctx.headers.get(name)
+        if again == header:
+            raise
+        header = again
+        handle = ctx.maps.open(pack_header(header), read_only=True)
     opened = OpenMap(header, handle, True, 0, ctx.composer_life())
     ctx.table.add(opened)
     return opened
@@ -221,7 +238,7 @@ def _open_for_write(ctx: Context, name: str, fence: int = 0) -> OpenMap:
         with change_of(ctx, name) as change:
             if change.header.uuid != uuid:
                 raise replaced(name)
-            if change.header.fence != lease.fence:
+            if change.begin_journal() or change.header.fence != lease.fence:
                 change.commit(change.header)
             header = change.header
         handle = ctx.load(header)

@@ -182,7 +182,8 @@ class Reclaimer:
         if found is None:
             try:
                 pairs = layer_extents(
-                    lambda off, size: self._store.read(layer, off, size)
+                    lambda off, size: self._store.read(layer, off, size),
+                    layer.id[:16],
                 )
             except MapFormatError as error:
                 raise MapCorrupt(f"{layer} is damaged: {error}") from error

@@ -59,7 +59,7 @@ def _shrink(change: Change, size: int) -> None:
     flags = before.flags | (VolumeFlag.TAIL if size % SECTOR_BYTES else 0)
     change.commit(replace(after, size=size, flags=int(flags), stack=stack))
     extent = extent_id(before.uuid, before.epoch)
-    if not journal.length_bytes:
+    if not journal.nr_marks:
         change.ctx.reclaimer.add((extent, journal_id(before.uuid, before.journal)))
     try:
         # This epoch's extent is in no snapshot: nobody else can read it.

@@ -187,8 +187,10 @@ static void append_torn(struct map *map)
 static void fill_record(struct map_io *io, void *data)
 {
     struct map *map = map_of(io);
-    journal_record_pack(data, map->journal.sequence, map->header.fence,
-                        map->append.set->marks, map->append.set->nr);
+    struct journal_identity journal =
+        journal_identity(map->header.uuid, map->header.journal);
+    journal_record_pack(data, &journal, map->journal.length, map->journal.sequence,
+                        map->header.fence, map->append.set->marks, map->append.set->nr);
 }
 
 static void flushed_all(struct map_io *io)

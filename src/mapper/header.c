@@ -92,6 +92,8 @@ static const char *check_header(const struct map_header *h)
         return "unknown header flag";
     if (all_zero(h->uuid, sizeof h->uuid))
         return "uuid is zero";
+    if (h->journal_least_bytes > MAP_JOURNAL_MAX_BYTES)
+        return "journal is too long";
     if (h->nr_entries > MAP_HEADER_MAX_ENTRIES)
         return "too many stack entries";
     for (uint32_t i = 0; i < h->nr_entries; i++) {
@@ -146,6 +148,7 @@ int64_t map_header_pack(const struct map_header *h, void *data, size_t room,
         .epoch = h->epoch,
         .created_ns = h->created_ns,
         .journal = h->journal,
+        .journal_least_bytes = h->journal_least_bytes,
         .nr_entries = h->nr_entries,
         .name_len = h->name.len,
         .parent_len = h->parent.len,
@@ -183,10 +186,11 @@ static int check_disk(const struct map_header_disk *d, const void *data, size_t 
     if (d->crc32c != header_crc(data, len))
         return rc;
     *why = "header format is newer than this program";
-    if (d->format != MAP_HEADER_FORMAT)
+    if (d->format == 0 || d->format > MAP_HEADER_FORMAT)
         return -EPROTONOSUPPORT;
     *why = "reserved bytes of the header are in use";
-    if (!all_zero(d->reserved, sizeof d->reserved))
+    if (d->reserved0 || !all_zero(d->reserved1, sizeof d->reserved1) ||
+        (d->format == 1 && d->journal_least_bytes))
         return rc;
     *why = "too many stack entries";
     if (d->nr_entries > MAP_HEADER_MAX_ENTRIES)
@@ -243,6 +247,7 @@ int map_header_unpack(const void *data, size_t len, struct map_header *out,
     out->epoch = d.epoch;
     out->created_ns = d.created_ns;
     out->journal = d.journal;
+    out->journal_least_bytes = d.journal_least_bytes;
     out->block_bytes = d.block_bytes;
     out->flags = d.flags;
     out->nr_entries = d.nr_entries;

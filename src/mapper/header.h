@@ -27,7 +27,8 @@ struct map_header {
     uint64_t size_bytes;
     uint64_t epoch;
     uint64_t created_ns;
-    uint64_t journal; /* number of the current one */
+    uint64_t journal;             /* number of the current one */
+    uint64_t journal_least_bytes; /* of it was durable when this was written */
     uint32_t block_bytes;
     uint32_t flags; /* XSEG_VOL_READONLY, XSEG_VOL_TAIL */
     uint32_t nr_entries;

@@ -149,12 +149,12 @@ struct journal_load {
     struct journal_reader reader;
     struct map_table *table;
     bool current;    /* read to the end; a torn tail is left out */
-    uint64_t length; /* frozen: its length [bytes] */
+    uint64_t length; /* frozen: its length; current: its least one [bytes] */
     void (*done)(struct journal_load *load, int rc);
 };
 
 /**
- * Read JOURNAL(uuid, number) into `table`.  Set `current` or `length` and `done`
+ * Read JOURNAL(uuid, number) into `table`.  Set `current`, `length` and `done`
  * before. `done` gets 0, -EBADMSG, -ENOMEM or what the blocker said, and ends with
  * journal_reader_fini(&load->reader).
  */

@@ -1,10 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The journal codec: records of marks to and from bytes.
+ * The journal codec: records of marks to and from bytes (docs/format/journal.md).
  *
- * A journal is read as a stream of chunks.  What ends it depends on what it is: a
- * frozen journal has a length inside which every byte must be whole; the current
- * journal may end in a record that a crash tore, which is not part of it.
+ * A journal is read as a stream of chunks.  A frozen journal has a length, and every
+ * byte up to it must be whole.  The current journal may end in a record that a crash
+ * tore; that record is not part of it.
+ *
+ * The checksum of a record is seeded with the volume, the number of the journal and the
+ * position of the record.  So a record counts only at the place for which it was
+ * written, and a journal that was put in the place of another is damage.
  *
  * Damage is told from a tear by what a tear leaves behind.  One append is one record
  * and is durable before the next, so a whole record never follows a torn one.  And an
@@ -21,6 +25,15 @@
 
 #include "mapper/map_format.h"
 
+/** Which journal bytes belong to. */
+struct journal_identity {
+    uint8_t uuid[16]; /* of the volume */
+    uint64_t number;
+};
+
+/** Name the journal `number` of a volume. */
+struct journal_identity journal_identity(const uint8_t uuid[16], uint64_t number);
+
 /** Bytes of a record of `nr_marks` marks. */
 static inline size_t journal_record_bytes(uint32_t nr_marks)
 {
@@ -30,18 +43,24 @@ static inline size_t journal_record_bytes(uint32_t nr_marks)
 /**
  * Write one record.
  *
- * @param out    room for journal_record_bytes(nr_marks).
- * @param marks  1 to JOURNAL_RECORD_MAX_MARKS.
+ * @param out       room for journal_record_bytes(nr_marks).
+ * @param journal   the journal that it is for.
+ * @param position  where in it [bytes].
+ * @param sequence  0 for the first record of a journal.
+ * @param marks     up to JOURNAL_RECORD_MAX_MARKS; none only with sequence 0, to begin
+ *                  a journal.
  * Returns its length in bytes.
  */
-size_t journal_record_pack(void *out, uint64_t sequence, uint64_t fence,
+size_t journal_record_pack(void *out, const struct journal_identity *journal,
+                           uint64_t position, uint64_t sequence, uint64_t fence,
                            const struct journal_mark *marks, uint32_t nr_marks);
 
 /** Called for each mark in order; 0, or -errno which ends the reading. */
 typedef int journal_mark_fn(void *ctx, const struct journal_mark *mark);
 
-/** Reads a journal from its first byte on.  Zero it to start. */
+/** Reads a journal from its first byte on.  journal_reader_init starts it. */
 struct journal_reader {
+    struct journal_identity journal;
     uint64_t valid_bytes; /* length of the whole records so far */
     uint64_t sequence;    /* of the next record */
     uint64_t fence;       /* of the last record */
@@ -54,6 +73,9 @@ struct journal_reader {
     size_t carry_len, carry_room;
 };
 
+void journal_reader_init(struct journal_reader *r,
+                         const struct journal_identity *journal);
+
 /**
  * Feed the next bytes, calling `fn` for every mark of every whole record.
  *
@@ -65,9 +87,12 @@ int journal_reader_feed(struct journal_reader *r, const void *data, size_t len,
 
 /**
  * Say that there are no more bytes: what is left over is a record that is not whole.
- * Returns 0 (look at `torn`), or -EBADMSG as feed does or if nothing of it is missing.
+ *
+ * @param least  so many bytes were durable once; fewer whole ones are damage.
+ * Returns 0 (look at `torn`), or -EBADMSG as feed does, or if nothing of the last record
+ * is missing, or if whole records end before `least`.
  */
-int journal_reader_end(struct journal_reader *r);
+int journal_reader_end(struct journal_reader *r, uint64_t least);
 
 void journal_reader_fini(struct journal_reader *r);
 

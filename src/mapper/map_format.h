@@ -28,7 +28,7 @@ static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
 /* ---- header ---- */
 
 #define MAP_HEADER_MAGIC       UINT64_C(0x3130524448504341) /* "ACPHDR01" */
-#define MAP_HEADER_FORMAT      1u
+#define MAP_HEADER_FORMAT      2u /* 1, without journal_least_bytes, is read too */
 #define MAP_HEADER_MAX_BYTES   65536u
 #define MAP_HEADER_MAX_ENTRIES 512u
 /** Flags that a header may store. */
@@ -73,14 +73,17 @@ struct map_header_disk {
     uint16_t parent_len;
     uint16_t moving_to_len;
     uint16_t moved_from_len;
-    uint8_t reserved[20];
+    uint32_t reserved0;
+    uint64_t journal_least_bytes; /* so much of the current journal was durable */
+    uint8_t reserved1[8];
     /* struct map_entry entries[nr_entries], then the names */
 };
 static_assert(sizeof(struct map_header_disk) == 128, "header");
 
 /* ---- journal ---- */
 
-#define JOURNAL_RECORD_MAGIC     0x314c4e4au /* "JNL1" */
+#define JOURNAL_RECORD_MAGIC     0x324c4e4au /* "JNL2" */
+#define JOURNAL_RECORD_MAGIC_1   0x314c4e4au /* "JNL1": its checksum has no seed */
 #define JOURNAL_RECORD_MAX_BYTES (1u << 20)
 #define JOURNAL_TEAR_BYTES       512u /* a power cut leaves each of these old or new */
 
@@ -97,13 +100,24 @@ struct journal_mark {
 };
 static_assert(sizeof(struct journal_mark) == 16, "journal mark");
 
+/**
+ * What the checksum of a record begins with, though it is not stored: a record counts
+ * only in the journal, and at the place, for which it was written.
+ */
+struct journal_seed {
+    uint8_t uuid[16];  /* of the volume */
+    uint64_t number;   /* of the journal */
+    uint64_t position; /* of the record in the journal [bytes] */
+};
+static_assert(sizeof(struct journal_seed) == 32, "journal seed");
+
 /** One append is one record, so that a whole record after a damaged one proves damage.
  */
 struct journal_record {
     uint32_t magic;
-    uint32_t crc32c; /* of the whole record */
-    uint32_t length; /* [bytes] of the whole record */
-    uint32_t nr_marks;
+    uint32_t crc32c;   /* of the seed and the whole record */
+    uint32_t length;   /* [bytes] of the whole record */
+    uint32_t nr_marks; /* 0 only in a first record, which begins a journal */
     uint64_t sequence; /* 0, 1, 2, ... within a journal */
     uint64_t fence;    /* of the writer; never falls within a journal */
     /* struct journal_mark marks[nr_marks] */

@@ -167,12 +167,13 @@ static int check_update(struct plan *plan)
         return 0;
     }
     if (frozen || n->journal == h->journal) {
-        if (n->epoch > h->epoch && map->journal.length)
+        if (n->epoch > h->epoch && map->journal.nr_marks)
             return -EINVAL; /* its marks would change their meaning */
         plan->keep_top = true;
         return 0;
     }
-    if (map->journal.length) {
+    plan->load_top = n->journal_least_bytes > 0; /* the record that begins it */
+    if (map->journal.nr_marks) {
         plan->frozen_index = find_frozen(map, n);
         if (plan->frozen_index == NONE)
             return -EINVAL; /* sectors that are marked would vanish */
@@ -359,6 +360,7 @@ static void plan_step(struct plan *plan)
     }
     if (plan->load_top) {
         plan->load.current = true;
+        plan->load.length = plan->header.journal_least_bytes;
         plan->load.done = top_loaded;
         journal_load_start(plan->map->m, &plan->load, plan->header.uuid,
                            plan->header.journal, &plan->top);

@@ -159,14 +159,17 @@ class Reader:
             return []
         path = f"maps/journals/{header.uuid.hex()}.{header.journal:016x}"
         data = get(path, b"")
-        return self._marks(path, data, None, (header.uuid, header.epoch))
+        journal = header.uuid, header.journal
+        extent = header.uuid, header.epoch
+        return self._marks(path, data, journal, None, extent, header.journal_least)
 
     def _entry(self, entry: StackEntry, get: Getter, header: Header) -> list[_Run]:
         if entry.type != LAYER:
             path = f"maps/journals/{entry.id.hex()}.{entry.number:016x}"
             data = get(path)
             extent = (entry.extent_uuid, entry.extent_epoch)
-            return self._marks(path, data, entry.length, extent)
+            journal = entry.id, entry.number
+            return self._marks(path, data, journal, entry.length, extent)
         path = f"maps/layers/{entry.id.hex()}"
         data = get(path)
         key = (path, data)
@@ -182,15 +185,23 @@ class Reader:
         return runs
 
     def _marks(
-        self, path: str, data: bytes, length: int | None, extent: tuple[bytes, int]
+        self,
+        path: str,
+        data: bytes,
+        journal: tuple[bytes, int],
+        length: int | None,
+        extent: tuple[bytes, int],
+        least: int = 0,
     ) -> list[_Run]:
-        key = (path, data, length, extent)
+        key = (path, data, length, extent, least)
         runs = self._runs.get(key)
         if runs is not None:
             return runs
         whole = data if length is None else data[:length]
         try:
-            _, valid = journal_marks(whole)
+            _, valid = journal_marks(
+                whole, uuid=journal[0], number=journal[1], least=least
+            )
         except ValueError as error:
             raise BrokenStore(f"{path}: {error}") from error
         if length is not None and valid != length:

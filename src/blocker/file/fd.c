@@ -237,6 +237,8 @@ static int open_flags(const struct file_fd *file)
 static int open_cached(const struct file_fd *file)
 {
 #if defined(SYS_openat2) && defined(RESOLVE_CACHED)
+    if (file->object.kind == XSEG_OBJ_EXTENT)
+        return -EAGAIN; /* to compare its identity may block */
     char path[FILE_PATH_MAX];
     struct open_how how = {
         .flags = (uint64_t)open_flags(file),
@@ -261,6 +263,8 @@ static int open_created(struct file_fd *file, const char *path)
     int fd = file_dirs_create_file(store->dirs, path, open_flags(file), store->dir_mode,
                                    store->file_mode);
     file->created = fd >= 0;
+    if (fd >= 0)
+        file_identity_set(fd, &file->object, file->part);
     return fd;
 }
 
@@ -270,8 +274,12 @@ static int open_blocking(struct file_fd *file, bool create)
 
     file_path(path, &file->object, file->part);
     int fd = openat(file->store->root_fd, path, open_flags(file));
-    if (fd >= 0)
-        return fd;
+    if (fd >= 0) {
+        int rc = file_identity_check(fd, &file->object, file->part);
+        if (rc < 0)
+            close(fd);
+        return rc < 0 ? rc : fd;
+    }
     if (errno != ENOENT || !create)
         return -errno;
     return open_created(file, path);

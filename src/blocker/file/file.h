@@ -303,6 +303,13 @@ bool file_is_current(struct file_fd *file, bool live);
 /** Blocks, hardly. */
 bool file_is_sealed(struct file_store *store, const struct xseg_object *extent);
 
+/* ---- identity.c ---------------------------------------------------- */
+
+/** Note in a file that was made which extent it belongs to.  Other kinds have none. */
+void file_identity_set(int fd, const struct xseg_object *object, uint64_t part);
+/** 0, or -EBADMSG (logged) if the file says that it is another extent's. */
+int file_identity_check(int fd, const struct xseg_object *object, uint64_t part);
+
 /* ---- copy.c -------------------------------------------------------- */
 
 /** Copy everything of one open file to another, empty one.  Blocks.  0 or -errno. */

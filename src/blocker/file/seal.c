@@ -195,13 +195,15 @@ static bool is_file_at(struct file_store *store, const char *path, int fd)
 }
 
 /** A copy takes the file's name.  -EAGAIN: somebody else's copy has it. */
-static int replace(struct file_store *store, const char *path, int fd)
+static int replace(struct file_store *store, const struct xseg_object *object,
+                   uint64_t part, const char *path, int fd)
 {
     struct file_temp temp;
 
     int rc = file_temp_create(store, &temp);
     if (rc < 0)
         return rc;
+    file_identity_set(temp.fd, object, part);
     rc = file_copy(fd, temp.fd);
     if (rc == 0)
         rc = file_sync_fd(temp.fd, false);
@@ -243,7 +245,7 @@ static int seal_part(struct file_store *store, const struct xseg_object *object,
     do {
         rc = try_lock(store, path, &fd);
         if (rc == -EWOULDBLOCK)
-            rc = replace(store, path, fd);
+            rc = replace(store, object, part, path, fd);
         if (fd >= 0)
             close(fd);
     } while (rc == -EAGAIN);

@@ -9,6 +9,19 @@
 
 #include "check.h"
 
+/** Read the bytes of an older version, which is not written any more. */
+static inline size_t golden_read(const char *name, void *bytes, size_t room)
+{
+    char path[512];
+    snprintf(path, sizeof path, "%s/%s", GOLDEN_DIR, name);
+    FILE *f = fopen(path, "rb");
+    CHECK(f);
+    size_t len = fread(bytes, 1, room, f);
+    CHECK(len > 0 && len < room);
+    fclose(f);
+    return len;
+}
+
 static inline void golden_check(const char *name, const void *bytes, size_t len)
 {
     char path[512];

@@ -108,6 +108,7 @@ void random_journal(uint64_t *random, const uint8_t extent[16], uint64_t epoch,
                     uint32_t nr_sectors, struct blob *out, struct says *says)
 {
     struct map_ref refs[] = {map_ref_zero(), map_ref_extent(extent, epoch)};
+    struct journal_identity journal = journal_identity(extent, 0);
     uint32_t nr_records = 1 + below(random, 5);
     memset(says, 0, nr_sectors * sizeof *says);
     for (uint32_t i = 0; i < nr_records; i++) {
@@ -125,7 +126,7 @@ void random_journal(uint64_t *random, const uint8_t extent[16], uint64_t epoch,
             for (uint32_t s = start; s < start + len; s++)
                 says[s] = (struct says){.set = true, .ref = refs[present]};
         }
-        size_t len = journal_record_pack(record, i, 1, marks, nr);
+        size_t len = journal_record_pack(record, &journal, out->size, i, 1, marks, nr);
         blob_put(out, out->size, record, len);
     }
 }
@@ -150,8 +151,10 @@ static int get_page(void *ctx, uint32_t number, uint32_t level,
 
 static int init_journal(struct table_source *t, const struct map_entry *entry)
 {
-    struct journal_reader reader = {0};
+    struct journal_identity journal = journal_identity(entry->id, entry->number);
+    struct journal_reader reader;
     int rc = 0;
+    journal_reader_init(&reader, &journal);
     /* In uneven pieces: records straddle them. */
     for (size_t at = 0; rc == 0 && at < t->blob->size;) {
         size_t len = t->blob->size - at < 333 ? t->blob->size - at : 333;
@@ -159,7 +162,7 @@ static int init_journal(struct table_source *t, const struct map_entry *entry)
         at += len;
     }
     if (rc == 0)
-        rc = journal_reader_end(&reader);
+        rc = journal_reader_end(&reader, entry->length_bytes);
     if (rc == 0 && reader.valid_bytes != entry->length_bytes)
         rc = -EBADMSG;
     journal_reader_fini(&reader);

@@ -35,7 +35,7 @@ uint32_t below(uint64_t *random, uint64_t n);
 void random_layer(uint64_t *random, const uint8_t uuid[16], uint32_t block_bytes,
                   uint32_t nr_blocks, struct blob *out, struct says *says);
 
-/** Write a random journal; its marks refer to EXTENT(extent, epoch). */
+/** Write random journal 0 of volume `extent`; marks refer to EXTENT(extent, epoch). */
 void random_journal(uint64_t *random, const uint8_t extent[16], uint64_t epoch,
                     uint32_t nr_sectors, struct blob *out, struct says *says);
 

@@ -38,7 +38,8 @@ static void append_over(int death, enum fate fate)
         struct journal_mark mark = {0, 1, JOURNAL_PRESENT};
         struct xseg_object name = fake_journal_name(header.uuid, 1);
         uint8_t record[64];
-        size_t len = journal_record_pack(record, 0, header.fence, &mark, 1);
+        struct journal_identity j = journal_identity(header.uuid, 1);
+        size_t len = journal_record_pack(record, &j, 0, 0, header.fence, &mark, 1);
         fake_put(&rig.fake, &name, 0, record, fate == STORED_IN_PART ? 20 : len);
     }
     if (fate == STORED_AND_FENCED)

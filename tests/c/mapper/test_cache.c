@@ -43,9 +43,10 @@ static void push_journal(struct rig *rig, struct map_header *h, uint64_t number,
 {
     const struct journal_mark mark = {sector, 1, JOURNAL_PRESENT};
     uint8_t record[64];
-    size_t len = journal_record_pack(record, 0, 1, &mark, 1);
     struct map_entry *e = header_push(h, MAP_ENTRY_JOURNAL);
     memset(e->id, 0x66, sizeof e->id);
+    struct journal_identity journal = journal_identity(e->id, number);
+    size_t len = journal_record_pack(record, &journal, 0, 0, 1, &mark, 1);
     memset(e->extent_uuid, 0x66, sizeof e->extent_uuid);
     e->extent_epoch = number;
     e->number = number;

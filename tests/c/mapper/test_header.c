@@ -27,6 +27,7 @@ static void example(struct map_header *h, struct map_entry entries[2])
     h->epoch = 3;
     h->created_ns = UINT64_C(1800000000123456789);
     h->journal = 9;
+    h->journal_least_bytes = 480;
     h->block_bytes = 4u << 20;
     h->flags = XSEG_VOL_TAIL;
     set_name(&h->name, "volume");
@@ -62,8 +63,10 @@ static bool same(const struct map_header *a, const struct map_header *b)
     return a->version == b->version && a->fence == b->fence &&
            memcmp(a->uuid, b->uuid, 16) == 0 && a->size_bytes == b->size_bytes &&
            a->epoch == b->epoch && a->created_ns == b->created_ns &&
-           a->journal == b->journal && a->block_bytes == b->block_bytes &&
-           a->flags == b->flags && a->nr_entries == b->nr_entries &&
+           a->journal == b->journal &&
+           a->journal_least_bytes == b->journal_least_bytes &&
+           a->block_bytes == b->block_bytes && a->flags == b->flags &&
+           a->nr_entries == b->nr_entries &&
            (a->nr_entries == 0 ||
             memcmp(a->entries, b->entries, a->nr_entries * sizeof *a->entries) == 0) &&
            strcmp(a->name.bytes, b->name.bytes) == 0 &&
@@ -80,11 +83,25 @@ static void test_golden(void)
     const char *why;
     example(&h, entries);
     size_t len = pack(&h, bytes, sizeof bytes);
-    golden_check("header-v1.bin", bytes, len);
+    golden_check("header-v2.bin", bytes, len);
     CHECK_EQ(map_header_unpack(bytes, len, &back, &why), 0);
     CHECK(same(&h, &back));
     map_header_fini(&back);
     CHECK_EQ(map_header_pack(&h, bytes, len - 1, &why), -EINVAL);
+}
+
+static void test_version_1_is_read(void)
+{
+    struct map_header h, back;
+    struct map_entry entries[2];
+    uint8_t bytes[1024];
+    const char *why;
+    example(&h, entries);
+    h.journal_least_bytes = 0; /* which version 1 did not know */
+    size_t len = golden_read("header-v1.bin", bytes, sizeof bytes);
+    CHECK_EQ(map_header_unpack(bytes, len, &back, &why), 0);
+    CHECK(same(&h, &back));
+    map_header_fini(&back);
 }
 
 static void test_every_flipped_bit_is_refused(void)
@@ -134,7 +151,9 @@ static int unpack_with(size_t at, const void *value, size_t value_len)
 static void test_contradictions_are_refused(void)
 {
     CHECK_EQ(WITH(FIELD(epoch), uint64_t, 4), 0);
-    CHECK_EQ(WITH(FIELD(format), uint32_t, 2), -EPROTONOSUPPORT);
+    CHECK_EQ(WITH(FIELD(format), uint32_t, 0), -EPROTONOSUPPORT);
+    CHECK_EQ(WITH(FIELD(format), uint32_t, 1), -EBADMSG); /* has a least length */
+    CHECK_EQ(WITH(FIELD(format), uint32_t, 3), -EPROTONOSUPPORT);
     CHECK_EQ(WITH(FIELD(block_bytes), uint32_t, 0), -EBADMSG);
     CHECK_EQ(WITH(FIELD(block_bytes), uint32_t, 3u << 20), -EBADMSG);
     CHECK_EQ(WITH(FIELD(block_bytes), uint32_t, 32u << 10), -EBADMSG);
@@ -145,7 +164,9 @@ static void test_contradictions_are_refused(void)
     CHECK_EQ(WITH(FIELD(nr_entries), uint32_t, UINT32_MAX), -EBADMSG);
     CHECK_EQ(WITH(FIELD(name_len), uint16_t, 0), -EBADMSG);
     CHECK_EQ(WITH(FIELD(name_len), uint16_t, 300), -EBADMSG);
-    CHECK_EQ(WITH(FIELD(reserved), uint8_t, 1), -EBADMSG);
+    CHECK_EQ(WITH(FIELD(reserved0), uint8_t, 1), -EBADMSG);
+    CHECK_EQ(WITH(FIELD(reserved1), uint8_t, 1), -EBADMSG);
+    CHECK_EQ(WITH(FIELD(journal_least_bytes), uint64_t, UINT64_MAX), -EBADMSG);
     CHECK_EQ(WITH(ENTRY(type), uint32_t, 0), -EBADMSG);
     CHECK_EQ(WITH(ENTRY(type), uint32_t, 3), -EBADMSG);
     CHECK_EQ(WITH(ENTRY(type), uint32_t, MAP_ENTRY_LAYER), -EBADMSG);
@@ -187,6 +208,7 @@ static void test_random_round_trip(uint64_t *seed)
     h.epoch = check_next(seed);
     h.created_ns = check_next(seed);
     h.journal = check_next(seed);
+    h.journal_least_bytes = check_next(seed) % MAP_JOURNAL_MAX_BYTES;
     h.block_bytes = XSEG_BLOCK_MIN_BYTES << check_next(seed) % 7;
     h.flags = (uint32_t)check_next(seed) & MAP_HEADER_FLAGS;
     memset(h.uuid, (int)(1 + check_next(seed) % 255), 16);
@@ -221,6 +243,7 @@ int main(void)
 {
     uint64_t seed = check_seed();
     test_golden();
+    test_version_1_is_read();
     test_every_flipped_bit_is_refused();
     test_contradictions_are_refused();
     for (int i = 0; i < 200; i++)

@@ -22,13 +22,26 @@ static int see(void *ctx, const struct journal_mark *mark)
     return 0;
 }
 
+static const struct journal_identity journal = {
+    .uuid = {0xa0, 0xa1, 0xa2, 0xa3, 0xa4, 0xa5, 0xa6, 0xa7, 0xa8, 0xa9, 0xaa, 0xab,
+             0xac, 0xad, 0xae, 0xaf},
+    .number = 9};
+
+/** Put a record behind the `at` bytes of a journal; returns their new length. */
+static size_t put(uint8_t *bytes, size_t at, uint64_t sequence, uint64_t fence,
+                  const struct journal_mark *marks, uint32_t nr)
+{
+    return at +
+           journal_record_pack(bytes + at, &journal, at, sequence, fence, marks, nr);
+}
+
 /** Read bytes in chunks of up to `chunk`; the reader is left for the caller to look at.
  */
 static int read_all(const uint8_t *bytes, size_t len, size_t chunk, struct seen *seen,
                     struct journal_reader *r)
 {
     int rc = 0;
-    memset(r, 0, sizeof *r);
+    journal_reader_init(r, &journal);
     seen->nr = 0;
     for (size_t at = 0; at < len && rc == 0;) {
         size_t n = len - at < chunk ? len - at : chunk;
@@ -36,7 +49,7 @@ static int read_all(const uint8_t *bytes, size_t len, size_t chunk, struct seen 
         at += n;
     }
     if (rc == 0)
-        rc = journal_reader_end(r);
+        rc = journal_reader_end(r, 0);
     journal_reader_fini(r);
     return rc;
 }
@@ -48,9 +61,9 @@ static size_t example(uint8_t *out, size_t starts[3])
                                          {1000, 24, JOURNAL_ZERO},
                                          {UINT64_C(1) << 40, 7, JOURNAL_PRESENT}};
     starts[0] = 0;
-    starts[1] = journal_record_pack(out, 0, 5, marks, 3);
-    starts[2] = starts[1] + journal_record_pack(out + starts[1], 1, 5, marks + 1, 1);
-    return starts[2] + journal_record_pack(out + starts[2], 2, 6, marks, 2);
+    starts[1] = put(out, 0, 0, 5, marks, 3);
+    starts[2] = put(out, starts[1], 1, 5, marks + 1, 1);
+    return put(out, starts[2], 2, 6, marks, 2);
 }
 
 static void test_golden(void)
@@ -59,7 +72,7 @@ static void test_golden(void)
     uint8_t bytes[1024];
     size_t starts[3], len = example(bytes, starts);
     struct journal_reader r;
-    golden_check("journal-v1.bin", bytes, len);
+    golden_check("journal-v2.bin", bytes, len);
     CHECK_EQ(read_all(bytes, len, len, &seen, &r), 0);
     CHECK_EQ(r.valid_bytes, len);
     CHECK_EQ(r.sequence, 3);
@@ -116,8 +129,8 @@ static void test_units_that_did_not_come_are_a_tear(uint64_t *seed)
     for (uint32_t i = 0; i < nr; i++)
         marks[i] = (struct journal_mark){i, 1, JOURNAL_PRESENT};
     memset(bytes, 0, sizeof bytes);
-    size_t start = journal_record_pack(bytes, 0, 5, marks, before < nr ? before : nr);
-    size_t end = start + journal_record_pack(bytes + start, 1, 5, marks, nr);
+    size_t start = put(bytes, 0, 0, 5, marks, before < nr ? before : nr);
+    size_t end = put(bytes, start, 1, 5, marks, nr);
     size_t len = end;
     bool torn = false;
     for (size_t at = start; at < end;) {
@@ -149,19 +162,98 @@ static void test_records_that_do_not_belong_are_not_taken(void)
                                        {UINT64_MAX - 1, 2, JOURNAL_PRESENT}};
     uint8_t bytes[256];
     struct journal_reader r;
-    size_t first = journal_record_pack(bytes, 0, 5, &mark, 1);
-    size_t len = first + journal_record_pack(bytes + first, 0, 5, &mark, 1);
-    CHECK_EQ(read_all(bytes, len, len, &seen, &r), 0); /* the same sequence again */
-    CHECK_EQ(r.valid_bytes, first);
-    journal_record_pack(bytes + first, 1, 4, &mark, 1); /* an older fence */
+    size_t first = put(bytes, 0, 0, 5, &mark, 1);
+    size_t len = put(bytes, first, 1, 4, &mark, 1); /* an older fence */
     CHECK_EQ(read_all(bytes, len, len, &seen, &r), -EBADMSG);
-    journal_record_pack(bytes, 1, 5, &mark, 1); /* does not start with 0 */
+    put(bytes, first, 1, 5, NULL, 0); /* begins a journal, but is not its first */
+    CHECK_EQ(read_all(bytes, len, len, &seen, &r), -EBADMSG);
+    put(bytes, 0, 1, 5, &mark, 1); /* does not start with 0 */
     CHECK_EQ(read_all(bytes, first, first, &seen, &r), -EBADMSG);
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
-        journal_record_pack(bytes, 0, 5, &bad[i], 1);
+        put(bytes, 0, 0, 5, &bad[i], 1);
         CHECK_EQ(read_all(bytes, first, first, &seen, &r), -EBADMSG);
         CHECK_EQ(r.valid_bytes, 0);
     }
+}
+
+/** Records of version 1 are read, and followed by records of this version. */
+static void test_version_1_is_read(void)
+{
+    static struct seen seen;
+    const struct journal_mark mark = {77, 1, JOURNAL_ZERO};
+    uint8_t bytes[1024];
+    struct journal_reader r;
+    size_t len = golden_read("journal-v1.bin", bytes, sizeof bytes);
+    CHECK_EQ(read_all(bytes, len, len, &seen, &r), 0);
+    CHECK_EQ(r.valid_bytes, len);
+    CHECK_EQ(seen.nr, 6);
+    size_t more = put(bytes, len, 3, 6, &mark, 1);
+    CHECK_EQ(read_all(bytes, more, 100, &seen, &r), 0);
+    CHECK_EQ(r.valid_bytes, more);
+    CHECK_EQ(seen.marks[6].start, 77);
+    /* The same record once more, as version 1 allowed, adds nothing. */
+    memcpy(bytes + len, bytes, 32 + 3 * 16);
+    CHECK_EQ(read_all(bytes, len + 32 + 3 * 16, 100, &seen, &r), 0);
+    CHECK_EQ(r.valid_bytes, len);
+}
+
+/** Issue 9, fault 23: what was written for another place is not taken. */
+static void test_records_of_another_place_are_damage(void)
+{
+    static struct seen seen;
+    const struct journal_mark mark = {1, 1, JOURNAL_PRESENT};
+    struct journal_identity others[] = {journal, journal};
+    uint8_t bytes[256];
+    struct journal_reader r;
+    others[0].uuid[15] ^= 1;
+    others[1].number--;
+    for (size_t i = 0; i < 2; i++) {
+        size_t len = journal_record_pack(bytes, &others[i], 0, 0, 5, &mark, 1);
+        CHECK_EQ(read_all(bytes, len, len, &seen, &r), -EBADMSG);
+        CHECK_EQ(seen.nr, 0);
+    }
+    size_t first = put(bytes, 0, 0, 5, &mark, 1);
+    journal_record_pack(bytes + first, &journal, 0, 1, 5, &mark, 1);
+    CHECK_EQ(read_all(bytes, 2 * first, 7, &seen, &r), -EBADMSG);
+}
+
+/** Issue 9, fault 23: a journal that lost what was durable is damaged, not short. */
+static void test_less_than_was_durable_is_damage(void)
+{
+    static struct seen seen;
+    uint8_t bytes[1024];
+    size_t starts[3], len = example(bytes, starts);
+    for (size_t least = 0; least <= len; least += 16) {
+        for (size_t cut = 0; cut <= len; cut += 16) {
+            struct journal_reader r;
+            journal_reader_init(&r, &journal);
+            seen.nr = 0;
+            size_t valid = cut < starts[1]   ? 0
+                           : cut < starts[2] ? starts[1]
+                           : cut < len       ? starts[2]
+                                             : len;
+            CHECK_EQ(journal_reader_feed(&r, bytes, cut, see, &seen), 0);
+            CHECK_EQ(journal_reader_end(&r, least), valid < least ? -EBADMSG : 0);
+            journal_reader_fini(&r);
+        }
+    }
+}
+
+static void test_a_journal_begins_without_marks(void)
+{
+    static struct seen seen;
+    const struct journal_mark mark = {1, 1, JOURNAL_PRESENT};
+    uint8_t bytes[256];
+    struct journal_reader r;
+    size_t first = put(bytes, 0, 0, 5, NULL, 0);
+    size_t len = put(bytes, first, 1, 5, &mark, 1);
+    CHECK_EQ(first, 32);
+    CHECK_EQ(read_all(bytes, first, first, &seen, &r), 0);
+    CHECK_EQ(r.sequence, 1);
+    CHECK_EQ(r.nr_marks, 0);
+    CHECK_EQ(read_all(bytes, len, 5, &seen, &r), 0);
+    CHECK_EQ(r.valid_bytes, len);
+    CHECK_EQ(seen.nr, 1);
 }
 
 static void test_random_round_trip(uint64_t *seed)
@@ -180,8 +272,7 @@ static void test_random_round_trip(uint64_t *seed)
             marks[i] = (struct journal_mark){check_next(seed) >> 20,
                                              1 + (uint32_t)(check_next(seed) >> 40),
                                              1 + (uint32_t)(check_next(seed) % 2)};
-        len +=
-            journal_record_pack(bytes + len, sequence, sequence / 3, marks + nr, some);
+        len = put(bytes, len, sequence, sequence / 3, marks + nr, some);
         nr += some;
     }
     CHECK_EQ(read_all(bytes, len, 1 + check_next(seed) % 9000, &seen, &r), 0);
@@ -199,6 +290,10 @@ int main(void)
     for (int i = 0; i < 2000; i++)
         test_units_that_did_not_come_are_a_tear(&seed);
     test_records_that_do_not_belong_are_not_taken();
+    test_version_1_is_read();
+    test_records_of_another_place_are_damage();
+    test_less_than_was_durable_is_damage();
+    test_a_journal_begins_without_marks();
     for (int i = 0; i < 50; i++)
         test_random_round_trip(&seed);
     return 0;

@@ -35,6 +35,7 @@ static void stack_init(struct stack *s, uint64_t *seed)
             e->limit_bytes = below(seed, (uint64_t)s->nr_blocks * s->block_bytes);
         if (below(seed, 2)) {
             e->type = MAP_ENTRY_JOURNAL;
+            memcpy(e->id, uuid, 16);
             memcpy(e->extent_uuid, uuid, 16);
             e->extent_epoch = i;
             random_journal(seed, uuid, i, s->nr_blocks * s->sectors, &s->blobs[i],

@@ -151,26 +151,51 @@ def test_header_with_most_entries_fits() -> None:
     assert len(unpack_header(data).stack) == 512
 
 
+def record(position: int, sequence: int, marks: list[tuple[int, int, int]]) -> bytes:
+    return pack_journal_record(UUID, 1, position, sequence, 1, marks)
+
+
+def marks_of(data: bytes, least: int = 0) -> tuple[int, int]:
+    return journal_marks(data, uuid=UUID, number=1, least=least)
+
+
 def test_journal_ends_before_a_torn_record() -> None:
-    first = pack_journal_record(0, 1, [(0, 4, PRESENT), (9, 1, ZERO)])
-    second = pack_journal_record(1, 1, [(100, 1, PRESENT)])
-    assert journal_marks(b"") == (0, 0)
-    assert journal_marks(first + second) == (3, len(first + second))
+    first = record(0, 0, [(0, 4, PRESENT), (9, 1, ZERO)])
+    second = record(len(first), 1, [(100, 1, PRESENT)])
+    assert marks_of(b"") == (0, 0)
+    assert marks_of(first + second) == (3, len(first + second))
     for cut in range(len(second)):
-        assert journal_marks(first + second[:cut]) == (2, len(first))
-    assert journal_marks(first + bytes(5000)) == (2, len(first))
-    assert journal_marks(first + first) == (2, len(first))
+        assert marks_of(first + second[:cut]) == (2, len(first))
+    assert marks_of(first + bytes(5000)) == (2, len(first))
 
 
-@pytest.mark.parametrize("third", [b"", pack_journal_record(2, 1, [(100, 1, PRESENT)])])
-def test_damage_of_a_journal_record_is_an_error(third: bytes) -> None:
-    first = pack_journal_record(0, 1, [(0, 4, PRESENT)])
-    second = bytearray(pack_journal_record(1, 1, [(100, 1, PRESENT)]))
+@pytest.mark.parametrize("more", [False, True])
+def test_damage_of_a_journal_record_is_an_error(more: bool) -> None:
+    first = record(0, 0, [(0, 4, PRESENT)])
+    second = bytearray(record(len(first), 1, [(100, 1, PRESENT)]))
+    third = record(len(first) + len(second), 2, [(100, 1, PRESENT)]) if more else b""
     for bit in range(len(second) * 8):
         second[bit // 8] ^= 1 << bit % 8
         with pytest.raises(MapFormatError):
-            journal_marks(first + bytes(second) + third)
+            marks_of(first + bytes(second) + third)
         second[bit // 8] ^= 1 << bit % 8
+
+
+def test_a_journal_belongs_to_one_volume_and_number() -> None:
+    data = record(0, 0, [(0, 4, PRESENT)])
+    assert journal_marks(data, uuid=UUID, number=1) == (1, len(data))
+    for uuid, number in ((bytes(16), 1), (UUID, 2)):
+        with pytest.raises(MapFormatError):
+            journal_marks(data, uuid=uuid, number=number)
+
+
+def test_a_journal_that_is_shorter_than_it_was_is_damaged() -> None:
+    first = record(0, 0, [])
+    second = record(len(first), 1, [(100, 1, PRESENT)])
+    assert marks_of(first + second, least=len(first)) == (1, len(first + second))
+    for data in (b"", first[:-1]):
+        with pytest.raises(MapFormatError):
+            marks_of(data, least=len(first))
 
 
 def test_empty_layer() -> None:
@@ -178,7 +203,7 @@ def test_empty_layer() -> None:
     writer = LayerWriter(UUID, BLOCK, store.writer(UUID))
     assert writer.finish() == 4096
     assert list(layer_records(store.reader(UUID))) == []
-    assert layer_extents(store.reader(UUID)) == []
+    assert layer_extents(store.reader(UUID), UUID) == []
 
 
 def test_layer_holds_what_was_added() -> None:
@@ -194,7 +219,7 @@ def test_layer_holds_what_was_added() -> None:
     assert length == len(store.objects[UUID])
     read = store.reader(UUID)
     assert list(layer_contents(read)) == digests
-    assert layer_extents(read) == [(b"V" * 16, 4)]
+    assert layer_extents(read, UUID) == [(b"V" * 16, 4)]
     statistics = layer_statistics(read)
     assert statistics.uuid == UUID
     assert statistics.length == length
@@ -216,7 +241,7 @@ def test_layer_with_many_extents() -> None:
         writer.add_extent(i, 1, b"V" * 16, i)
     writer.finish()
     read = store.reader(UUID)
-    assert layer_extents(read) == [(b"V" * 16, i) for i in range(1000)]
+    assert layer_extents(read, UUID) == [(b"V" * 16, i) for i in range(1000)]
     assert [r.id[16] for r in layer_records(read)] == [i % 256 for i in range(1000)]
 
 
@@ -259,7 +284,7 @@ def test_errors_of_the_callbacks_come_through() -> None:
         layer_statistics(unreadable)
 
 
-def random_journal(rng: random.Random, nr: int) -> bytes:
+def random_journal(rng: random.Random, nr: int, uuid: bytes, number: int) -> bytes:
     data = b""
     for sequence in range(rng.randrange(1, 4)):
         marks = []
@@ -268,7 +293,7 @@ def random_journal(rng: random.Random, nr: int) -> bytes:
             count = rng.randrange(1, rng.choice((3, 40)))
             count = min(count, nr - start)
             marks.append((start, count, rng.choice((PRESENT, ZERO))))
-        data += pack_journal_record(sequence, 1, marks)
+        data += pack_journal_record(uuid, number, len(data), sequence, 1, marks)
     return data
 
 
@@ -298,7 +323,9 @@ def test_merge_says_the_same_as_the_stack(seed: int) -> None:
         below = min(nr, -(-limit // SECTOR))
         if rng.random() < 0.5:
             extent = b"%16d" % depth
-            store.objects[b"J%d" % depth] = bytearray(random_journal(rng, nr))
+            store.objects[b"J%d" % depth] = bytearray(
+                random_journal(rng, nr, UUID, depth)
+            )
             data = bytes(store.objects[b"J%d" % depth])
             says = journal_sectors(data, extent + struct.pack("<Q", depth), nr)
             entry = StackEntry(
@@ -360,7 +387,7 @@ def test_merge_of_a_damaged_layer_fails() -> None:
 
 def test_merge_of_a_cut_journal_fails() -> None:
     store = Store()
-    store.objects[b"J1"] = bytearray(pack_journal_record(0, 1, [(0, 1, PRESENT)]))
+    store.objects[b"J1"] = bytearray(record(0, 0, [(0, 1, PRESENT)]))
     length = len(store.objects[b"J1"])
     del store.objects[b"J1"][-1]
     entry = StackEntry(JOURNAL, True, UUID, 1, length, UUID, 1, NO_LIMIT)

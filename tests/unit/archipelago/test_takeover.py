@@ -460,7 +460,9 @@ def test_what_a_journal_holds_is_durable_before_it_is_counted_on(
         flushed.append(target.kind)
         flush(target)
 
-    put(ctx, "v", b"a" * SECTOR, 0)
+    with monkeypatch.context() as patch:
+        patch.setattr("archipelago.volume.open.note_length", lambda *args: args[-1])
+        put(ctx, "v", b"a" * SECTOR, 0)
     monkeypatch.setattr(ctx.store, "flush", noted)
     changes: dict[str, Callable[[], object]] = {
         "open": lambda: opened_by(ctx),

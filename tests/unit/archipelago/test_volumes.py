@@ -120,6 +120,8 @@ def test_a_snapshot_holds_what_was_there_and_the_volume_goes_on(client: Client) 
 def test_a_snapshot_under_a_taken_name_changes_nothing(client: Client) -> None:
     create(client)
     create(client, "w")
+    with client.open("v"):
+        pass
     before = client.info("v")
     with pytest.raises(archipelago.VolumeExists):
         client.snapshot("v", "w")
