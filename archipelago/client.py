@@ -76,11 +76,12 @@ def connect(home: str | os.PathLike[str] | None = None) -> Client:
     Raises:
         NotRunning: no instance runs there.
     """
-    name = paths.segment_name(home)
+    locations = paths.locate(home)
+    name = locations.segment_name
     try:
-        segment = Segment.attach(name)
+        segment = Segment.attach(name, owner=locations.owner)
     except NotFound:
-        where = paths.locate(home).home
+        where = locations.home
         option = f" --home {where}" if home is not None else ""
         raise NotRunning(
             f"no instance runs {f'under {where}' if where else 'here'} (there is no "

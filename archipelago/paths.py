@@ -53,6 +53,13 @@ class Locations:
     segment_name: str
     tag: str
 
+    @property
+    def owner(self) -> int:
+        """The user whose segment a client of this instance trusts, besides root."""
+        if self.kind == "user":
+            return os.geteuid()
+        return _owner(self.run_dir if self.home is None else self.home)
+
 
 def locate(home: str | os.PathLike[str] | None = None) -> Locations:
     """Find the instance that `home`, or the environment, speaks of.

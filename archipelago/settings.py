@@ -101,7 +101,7 @@ class SegmentSettings(_Group):
     """How large the shared memory segment is."""
 
     ports: Annotated[Number, Field(ge=16, le=4096, description="ports, 16 to 4096")] = (
-        64
+        1024
     )
     requests: Annotated[
         Number,
@@ -111,7 +111,7 @@ class SegmentSettings(_Group):
             le=65536,
             description="request descriptors, a power of two from 64 to 65536",
         ),
-    ] = 4096
+    ] = 8192
     heap: Annotated[
         int,
         BeforeValidator(_size),

@@ -16,6 +16,7 @@ from xseg._digest import EMPTY_BLOCK_ID, block_id, is_zero, stripped_bytes
 from xseg._errors import error_from, raise_for
 from xseg._native import Native, default_engine
 from xseg._port import Port
+from xseg._process import process_id, process_life
 from xseg._request import Request
 from xseg._segment import Buffer, Segment, live_handles
 from xseg.constants import (
@@ -50,6 +51,7 @@ from xseg.errors import (
     InvalidArgument,
     NoSpace,
     NotFound,
+    NotPermitted,
     NotSupported,
     PeerDied,
     PortUnbound,
@@ -60,6 +62,7 @@ from xseg.errors import (
     WouldBlock,
     XsegError,
 )
+from xseg.life import Life, ProcessId
 from xseg.statistics import (
     PortStatistics,
     ReapResult,
@@ -90,9 +93,11 @@ __all__ = [
     "FormatMismatch",
     "InvalidArgument",
     "LeaseFlag",
+    "Life",
     "Native",
     "NoSpace",
     "NotFound",
+    "NotPermitted",
     "NotSupported",
     "ObjectKind",
     "Op",
@@ -101,6 +106,7 @@ __all__ = [
     "PortState",
     "PortStatistics",
     "PortUnbound",
+    "ProcessId",
     "ReadOnly",
     "ReapResult",
     "Reference",
@@ -122,6 +128,8 @@ __all__ = [
     "error_from",
     "is_zero",
     "live_handles",
+    "process_id",
+    "process_life",
     "raise_for",
     "segments",
     "stripped_bytes",

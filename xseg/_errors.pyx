@@ -12,6 +12,7 @@ from libc.stdint cimport int64_t
 from xseg import errors as _errors
 
 cdef dict _TABLE = {
+    _errno.EACCES: _errors.NotPermitted,
     _errno.EAGAIN: _errors.WouldBlock,
     _errno.EBADF: _errors.ClosedError,
     _errno.EBADMSG: _errors.DataCorrupt,
@@ -25,6 +26,7 @@ cdef dict _TABLE = {
     _errno.ENOSPC: _errors.NoSpace,
     _errno.EOPNOTSUPP: _errors.NotSupported,
     _errno.EOWNERDEAD: _errors.PeerDied,
+    _errno.EPERM: _errors.NotPermitted,
     _errno.EPIPE: _errors.PortUnbound,
     _errno.EPROTONOSUPPORT: _errors.FormatMismatch,
     _errno.EROFS: _errors.ReadOnly,
@@ -41,7 +43,7 @@ cdef dict _TEXT = {
     _errno.ENOENT: "there is none of that name",
     _errno.ENOBUFS: "no request descriptor or buffer of that size is free",
     _errno.EOWNERDEAD: "the peer that held the request died",
-    _errno.EPIPE: "nobody is bound to the port",
+    _errno.EPIPE: "no process is bound to the port",
     _errno.EPROTONOSUPPORT: "a format version that this build does not speak",
     _errno.EROFS: "read-only",
     _errno.ESTALE: "an older fence or version than the current one",

@@ -8,6 +8,7 @@ from xseg.c.request cimport xseg_request
 cdef class Port(PortHandle):
     cdef readonly uint32_t id
     cdef readonly str role
+    cdef dict dead_since        # server port -> when it was first seen dead [ns]
     cdef object kept_requests   # deque: accepted while `call` waited for a reply
     cdef object kept_replies    # deque: taken while `call` waited for another
     cdef object __weakref__

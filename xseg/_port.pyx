@@ -4,8 +4,9 @@
 A port belongs to one thread at a time.  Only the calls that wait let other threads run
 (`enter` ... `leave`); everything else is one step under the interpreter's lock.
 
-Waiting is cut into slices so that Ctrl-C is noticed, and so that a server that died is:
-the first waiter to see it reaps the segment, which ends its request with EOWNERDEAD.
+Waiting is cut into slices so that Ctrl-C is noticed, and so that a server that died is.
+The supervisor reaps it, which ends the request with EOWNERDEAD; if nobody does, because
+the supervisor is gone as well, the wait itself ends with PeerDied.
 """
 
 import collections as _collections
@@ -51,14 +52,13 @@ from xseg.c.request cimport (
     xseg_request_free,
     xseg_request_submit,
 )
-from xseg.c.process cimport xseg_process_alive
-from xseg.c.segment cimport (
-    xseg_reap,
-    xseg_reap_result,
-    xseg_segment_port,
-)
+from xseg.c.process cimport XSEG_LIFE_DEAD
+from xseg.c.segment cimport xseg_port_life, xseg_segment_port
 
+from xseg.constants import PORT_ANY as _PORT_ANY
 from xseg.errors import InvalidArgument as _InvalidArgument
+from xseg.errors import PeerDied as _PeerDied
+from xseg.errors import SegmentFull as _SegmentFull
 
 cdef extern from *:
     """
@@ -72,10 +72,12 @@ cdef extern from *:
     """
     uint64_t now_ns "port_now_ns"() nogil
 
-# How long a signal or a dead server may go unnoticed.
+# How long a signal or a dead server may go unnoticed, and how long the supervisor may
+# take to give back what a dead server held.
 cdef enum:
     SLICE_NS = 100000000
     LOOK_NS = 500000000
+cdef uint64_t ABANDON_NS = 10000000000
 
 
 cdef uint64_t _deadline(timeout) except? 0:
@@ -108,16 +110,22 @@ cdef class Port(PortHandle):
         cdef xseg_port *port = NULL
         self.segment = segment
         self.role = role
+        self.dead_since = {}
         self.kept_requests = _collections.deque()
         self.kept_replies = _collections.deque()
         if b"\0" in raw:
             raise _InvalidArgument(_errno.EINVAL, f"role {role!r} contains NUL")
         if not 0 <= id <= 0xFFFFFFFF:
             raise _InvalidArgument(_errno.EINVAL, f"no port can have number {id}")
-        check(
-            xseg_port_bind(segment.get(), id, raw, &port),
-            f"bind port {id} of segment {segment.name} as {role!r}",
-        )
+        cdef int rc = xseg_port_bind(segment.get(), id, raw, &port)
+        if rc == -_errno.ENOBUFS:
+            raise _SegmentFull(
+                _errno.ENOBUFS,
+                f"all {segment.statistics().nr_ports} ports of segment {segment.name} "
+                "are in use",
+            )
+        where = "a free port" if id == _PORT_ANY else f"port {id}"
+        check(rc, f"bind {where} of segment {segment.name} as {role!r}")
         self.port = port
         self.id = xseg_port_id(port)
         segment.ports_open.add(self)
@@ -362,21 +370,27 @@ cdef class Port(PortHandle):
         return 0
 
     cdef int look_for_dead(self) except -1:
-        """Reap the segment if a process that serves a request of ours has died."""
+        """PeerDied if a process that serves a request of ours has long been dead."""
         cdef const xseg_port_shared *slot
-        cdef xseg_reap_result result
         cdef Request rq
-        cdef set seen = set()
+        cdef uint64_t now = now_ns()
+        cdef uint32_t dst
+        cdef dict dead = {}
         for rq in self.inflight.values():
-            if rq.rq.dst_port in seen:
+            dst = rq.rq.dst_port
+            slot = xseg_segment_port(self.segment.seg, dst)
+            if dst in dead or slot == NULL or slot.state == <uint32_t>XSEG_PORT_FREE:
                 continue
-            seen.add(rq.rq.dst_port)
-            slot = xseg_segment_port(self.segment.seg, rq.rq.dst_port)
-            if slot == NULL or slot.state == <uint32_t>XSEG_PORT_FREE:
-                continue
-            if not xseg_process_alive(slot.owner_pid, slot.owner_start):
-                check(xseg_reap(self.segment.seg, &result), "reap")
-                return 0
+            if xseg_port_life(self.segment.seg, dst) == XSEG_LIFE_DEAD:
+                dead[dst] = self.dead_since.get(dst, now)
+        self.dead_since = dead
+        for dst, since in dead.items():
+            if now - <uint64_t>since >= ABANDON_NS:
+                raise _PeerDied(
+                    _errno.EOWNERDEAD,
+                    f"the process that served port {dst} has died, and no supervisor "
+                    "gives back what it held",
+                )
         return 0
 
     # ---- sleeping in a loop ----------------------------------------------------------

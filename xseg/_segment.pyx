@@ -15,6 +15,7 @@ import weakref as _weakref
 
 from cpython.buffer cimport PyBuffer_FillInfo
 from libc.stdint cimport int64_t, uint64_t
+from posix.types cimport uid_t
 
 from xseg._errors cimport check
 from xseg._stats cimport port_statistics, request_infos, segment_statistics
@@ -24,7 +25,7 @@ from xseg.c.segment cimport (
     xseg_heap_ptr,
     xseg_reap,
     xseg_reap_result,
-    xseg_segment_attach,
+    xseg_segment_attach_of,
     xseg_segment_create,
     xseg_segment_destroy,
     xseg_segment_detach,
@@ -35,7 +36,9 @@ from xseg.constants import PORT_ANY as _PORT_ANY
 from xseg.errors import BusyError as _BusyError
 from xseg.errors import ClosedError as _ClosedError
 from xseg.errors import InvalidArgument as _InvalidArgument
+from xseg.errors import NotPermitted as _NotPermitted
 from xseg.statistics import ReapResult as _ReapResult
+from xseg.trust import distrust
 
 cdef long _handles[5]
 cdef unsigned long _forks = 0
@@ -111,8 +114,8 @@ cdef class Segment:
 
         Args:
             name: 1 to 200 characters of ``[A-Za-z0-9._-]``, no leading dot.
-            ports: Port slots, 16 to 4096; 0 for the default, 64.
-            requests: Descriptors, a power of two, 64 to 65536; 0 for 4096.
+            ports: Port slots, 16 to 4096; 0 for the default, 1024.
+            requests: Descriptors, a power of two, 64 to 65536; 0 for 8192.
             heap_bytes: Room for buffers, a multiple of 4 MiB from 16 MiB to 64 GiB
                 [bytes]; 0 for 128 MiB.  All of it is allocated now.
             mode: File mode.
@@ -144,11 +147,16 @@ cdef class Segment:
         return _wrap(seg, name)
 
     @staticmethod
-    def attach(str name not None):
-        """Attach to an existing segment.
+    def attach(str name not None, *, owner=None):
+        """Attach to an existing segment of root's or of this user's.
+
+        Args:
+            name: The name in /dev/shm.
+            owner: Number of one more user whose segment is trusted.
 
         Raises:
             NotFound: No such segment.
+            NotPermitted: Another user made it, or could have: it is not used.
             FormatMismatch: Made by a version this build does not speak.
             DataCorrupt: Its header contradicts itself.
         """
@@ -156,8 +164,13 @@ cdef class Segment:
         cdef const char *c_name = raw
         cdef xseg_segment *seg = NULL
         cdef int rc
+        cdef uid_t trusted = <uid_t>(_os.geteuid() if owner is None else owner)
         with nogil:
-            rc = xseg_segment_attach(c_name, &seg)
+            rc = xseg_segment_attach_of(c_name, trusted, &seg)
+        if rc == -_errno.EPERM:
+            raise _NotPermitted(
+                _errno.EPERM, f"segment {name} is not trusted: {distrust(name)}"
+            )
         check(rc, f"attach segment {name}")
         return _wrap(seg, name)
 
@@ -303,9 +316,10 @@ cdef class Segment:
         return request_infos(self.get())
 
     def reap(self):
-        """Reclaim what processes that no longer live held.
+        """Reclaim what processes held that are proven dead.
 
-        Requests they were serving end with EOWNERDEAD at their senders.
+        Requests they were serving end with EOWNERDEAD at their senders.  For the one
+        process that looks after the segment: peers and clients reap nobody.
 
         Returns:
             `ReapResult`; all zero if there was nothing, or another process does it now.

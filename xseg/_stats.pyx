@@ -22,8 +22,9 @@ from xseg.c.request cimport (
     xseg_request,
     xseg_request_state_name,
 )
-from xseg.c.process cimport xseg_process_alive
+from xseg.c.process cimport XSEG_LIFE_DEAD
 from xseg.c.segment cimport (
+    xseg_port_life,
     xseg_segment,
     xseg_segment_header,
     xseg_segment_port,
@@ -109,7 +110,7 @@ cdef list port_statistics(const xseg_segment *seg):
                 state=_PORT_STATES[state] if state < 4 else "?",
                 role=_role(port),
                 owner_pid=pid,
-                alive=bool(xseg_process_alive(pid, load64(&port.owner_start))),
+                alive=xseg_port_life(seg, index) != XSEG_LIFE_DEAD,
                 bell_sleeping=load32(&port.bell_sleeping) != 0,
                 queue_depth=depth,
                 accepted=load64(&port.stats.accepted),

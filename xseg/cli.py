@@ -27,6 +27,7 @@ from xseg.errors import (
     NotFound,
     XsegError,
 )
+from xseg.trust import segment_owner
 from xseg.units import MIB, parse_size
 
 __all__ = ["cli", "main"]
@@ -134,7 +135,7 @@ def destroy(name: str, force: bool, as_json: bool) -> None:
 def _refuse_in_use(name: str) -> None:
     """Raise if a living process has a port bound; a damaged segment has none."""
     try:
-        with Segment.attach(name) as segment:
+        with Segment.attach(name, owner=segment_owner(name)) as segment:
             users = [port for port in segment.ports() if port.alive]
     except NotFound:
         raise
@@ -154,7 +155,7 @@ def status(name: str | None, as_json: bool) -> None:
     found = []
     for each in [name] if name else segments():
         try:
-            with Segment.attach(each) as segment:
+            with Segment.attach(each, owner=segment_owner(each)) as segment:
                 found.append(segment.statistics())
         except NotFound:
             if name:
@@ -172,7 +173,7 @@ def status(name: str | None, as_json: bool) -> None:
 @_reports
 def ports(name: str, as_json: bool) -> None:
     """Show the ports of the segment NAME: owner, queue, counters."""
-    with Segment.attach(name) as segment:
+    with Segment.attach(name, owner=segment_owner(name)) as segment:
         output.ports(segment.ports(), as_json)
 
 
@@ -192,7 +193,7 @@ def requests(name: str, states: tuple[str, ...], as_json: bool) -> None:
 
     The oldest come first.
     """
-    with Segment.attach(name) as segment:
+    with Segment.attach(name, owner=segment_owner(name)) as segment:
         found = [rq for rq in segment.requests() if not states or rq.state in states]
     output.requests(sorted(found, key=lambda rq: -rq.age_ns), as_json)
 
@@ -203,7 +204,7 @@ def requests(name: str, states: tuple[str, ...], as_json: bool) -> None:
 @_reports
 def reap(name: str, as_json: bool) -> None:
     """Give back what dead processes held in the segment NAME."""
-    with Segment.attach(name) as segment:
+    with Segment.attach(name, owner=segment_owner(name)) as segment:
         output.reaped(dataclasses.asdict(segment.reap()), as_json)
 
 

@@ -37,7 +37,7 @@ NR_ARGS: Final = 5
 ARG_NAME_LEN: Final = 4
 """Index of the argument that holds the length of an inline name."""
 OBJECT_ID_BYTES: Final = 32
-LAYOUT_VERSION: Final = 1
+LAYOUT_VERSION: Final = 2
 MAGIC: Final = 0x3147455358504341
 """First eight bytes of a segment, "ACPXSEG1" in memory."""
 

@@ -12,12 +12,13 @@
     |   `-- TimedOut        no answer in the time given         ETIMEDOUT
     |-- the other side
     |   |-- PeerDied        died with the request in hand       EOWNERDEAD
-    |   |-- PortUnbound     nobody is bound to that port        EPIPE
+    |   |-- PortUnbound     no process is bound to that port    EPIPE
     |   |-- Cancelled       stopped before it served            ECANCELED
     |   `-- NotSupported    knows the op, does not offer it     EOPNOTSUPP
     `-- the world
         |-- NotFound        no such segment, volume or object   ENOENT
         |-- AlreadyExists   the name is taken                   EEXIST
+        |-- NotPermitted    another user's, or not trusted      EACCES, EPERM
         |-- ReadOnly        a snapshot, or opened read-only     EROFS
         |-- NoSpace         storage or shared memory is full    ENOSPC
         |-- StaleVersion    an older fence or version           ESTALE
@@ -45,6 +46,7 @@ __all__ = [
     "NotSupported",
     "NotFound",
     "AlreadyExists",
+    "NotPermitted",
     "ReadOnly",
     "NoSpace",
     "StaleVersion",
@@ -119,7 +121,7 @@ class PeerDied(XsegError):
 
 
 class PortUnbound(XsegError, BrokenPipeError):
-    """Nobody is bound to the port: the peer is not running."""
+    """No process is bound to the port: the peer is not running."""
 
     msgid = "port-unbound"
     exit_code = 8
@@ -152,6 +154,12 @@ class AlreadyExists(XsegError, FileExistsError):
 
     msgid = "exists"
     exit_code = 4
+
+
+class NotPermitted(XsegError, PermissionError):
+    """Another user's, or a file that anybody could have put there."""
+
+    msgid = "not-permitted"
 
 
 class ReadOnly(XsegError):

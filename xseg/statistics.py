@@ -35,7 +35,7 @@ class PortStatistics:
     role: str
     owner_pid: int
     alive: bool
-    """The owner's process runs (same pid and start time)."""
+    """The owner's process is not proven dead."""
     bell_sleeping: bool
     """The owner sleeps, or is about to."""
     queue_depth: int

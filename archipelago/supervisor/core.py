@@ -21,13 +21,15 @@ from archipelago.supervisor import ground, openvolumes, report, store
 from archipelago.supervisor.lock import PidLock
 from archipelago.supervisor.plan import plan_processes, process_config
 from archipelago.supervisor.process import PeerProcess, State
-from xseg import Segment
+from archipelago.supervisor.record import Record
+from xseg import ReapResult, Segment
 from xseg.errors import XsegError
 
 log = logging.getLogger(__name__)
 
-#: How often to look for clients that died [s].
-CLIENT_LOOK = 1.0
+#: How often to look for clients that died and peers that lost their ports [s].
+SEGMENT_LOOK = 1.0
+_NOTHING_REAPED = ReapResult(0, 0, 0)
 
 #: Settings that a running supervisor cannot change: they shape what it owns.
 _FIXED = (
@@ -63,9 +65,10 @@ class Supervisor:
         self._lock = lock
         self._busy = asyncio.Lock()
         self._segment: Segment | None = None
-        self._client_watcher: asyncio.Task[None] | None = None
+        self._segment_watcher: asyncio.Task[None] | None = None
         self._sockets: list[socket.socket] = []
         self._marks_fd = -1
+        self._record = Record(settings.run_dir / "peers")
         self.processes: list[PeerProcess] = []
 
     # Start and stop
@@ -79,7 +82,7 @@ class Supervisor:
         async with self._busy:
             try:
                 store.establish(self.settings)
-                self._segment = ground.create_segment(self.settings)
+                self._segment = ground.create_segment(self.settings, self._record)
                 self._sockets = ground.listen(self.settings)
                 self._marks_fd = ground.make_mark_log()
                 self.processes = [
@@ -88,12 +91,13 @@ class Supervisor:
                         self._configure,
                         self._reap,
                         self.settings.log_dir / f"{plan.name}.log",
+                        self._record.note,
                     )
                     for plan in plan_processes(self.settings)
                 ]
                 for process in self.processes:
                     await process.start()
-                self._client_watcher = asyncio.create_task(self._watch_clients())
+                self._segment_watcher = asyncio.create_task(self._watch_segment())
             except BaseException:
                 await self._take_down()
                 raise
@@ -123,11 +127,12 @@ class Supervisor:
                 log.warning("%s does not start for the stop: %s", role, error)
 
     async def _take_down(self) -> None:
-        if self._client_watcher is not None:
-            self._client_watcher.cancel()
-            self._client_watcher = None
+        if self._segment_watcher is not None:
+            self._segment_watcher.cancel()
+            self._segment_watcher = None
         for process in reversed(self.processes):
             await process.stop()
+        self._record.forget()
         for sock in self._sockets:
             sock.close()
         if self._sockets:
@@ -275,17 +280,26 @@ class Supervisor:
         except XsegError as error:
             log.error("reaping the segment: %s", error)
         else:
-            log.info("reaped: %s", result)
+            if result != _NOTHING_REAPED:
+                log.info("reaped: %s", result)
 
-    async def _watch_clients(self) -> None:
-        """Let go what programs held that died: else their volumes would stay open.
+    async def _watch_segment(self) -> None:
+        """Let go what dead programs held, and mend a peer whose ports are gone.
 
-        A peer that died is noticed at once, by its exit; a client is nobody's child.
+        A peer that died is noticed at once, by its exit; a client is no child of the
+        supervisor, and its volumes would stay open.  A peer that runs without its ports
+        serves nobody: it is started again.
         """
         while self._segment is not None:
-            await asyncio.sleep(CLIENT_LOOK)
-            if not all(port.alive for port in self._segment.ports()):
-                self._reap()
+            await asyncio.sleep(SEGMENT_LOOK)
+            self._reap()
+            if self._busy.locked():
+                continue  # a command is starting or stopping peers
+            ports = self._segment.ports()
+            for process in self.processes:
+                lost = report.lost_ports(process, ports)
+                if lost:
+                    await process.replace(f"no longer serves the ports of {lost}")
 
     # Reports
 

@@ -23,9 +23,10 @@ from pathlib import Path
 from archipelago.errors import ArchipelagoError, ConfigError
 from archipelago.settings import Settings
 from archipelago.supervisor import store
+from archipelago.supervisor.record import Record
 from xseg import Segment
 from xseg.constants import PORT_DYNAMIC
-from xseg.errors import AlreadyExists, NotFound, XsegError
+from xseg.errors import AlreadyExists, NotFound, NotPermitted, XsegError
 
 log = logging.getLogger(__name__)
 
@@ -144,11 +145,16 @@ def child_environment() -> dict[str, str]:
 # The segment
 
 
-def create_segment(settings: Settings) -> Segment:
-    """Create the segment, in place of one that a dead supervisor left behind."""
+def create_segment(settings: Settings, record: Record) -> Segment:
+    """Create the segment, in place of one that a dead supervisor left behind.
+
+    Args:
+        settings: of the instance.
+        record: what supervisors of the instance have started.
+    """
     name = settings.segment_name
     wanted = settings.segment
-    remove_stale_segment(name)
+    remove_stale_segment(name, record)
     try:
         return Segment.create(
             name,
@@ -160,8 +166,8 @@ def create_segment(settings: Settings) -> Segment:
         )
     except AlreadyExists:
         raise StartError(
-            f"segment {name} was made by somebody else just now; is another instance "
-            "starting?"
+            f"segment {name} was made by another process just now; is another "
+            "instance starting?"
         ) from None
     except XsegError as error:
         raise StartError(
@@ -172,7 +178,7 @@ def create_segment(settings: Settings) -> Segment:
         ) from None
 
 
-def remove_stale_segment(name: str) -> None:
+def remove_stale_segment(name: str, record: Record) -> None:
     """Remove a segment whose supervisor is gone, once its peers have ended.
 
     Only the holder of the pid lock may call this.
@@ -181,15 +187,13 @@ def remove_stale_segment(name: str) -> None:
         segment = Segment.attach(name)
     except NotFound:
         return
-    except PermissionError as error:
-        raise StartError(
-            f"segment {name} in /dev/shm belongs to another user: {error}"
-        ) from None
+    except NotPermitted as error:
+        raise StartError(str(error.strerror)) from None
     except XsegError as error:
         log.warning("segment %s is of no use (%s): removed", name, error)
     else:
         try:
-            _await_orphans(segment)
+            _await_orphans(segment, record)
         finally:
             segment.close()
     log.warning("removing segment %s of a supervisor that died", name)
@@ -197,8 +201,15 @@ def remove_stale_segment(name: str) -> None:
         Segment.destroy(name)
 
 
-def _await_orphans(segment: Segment) -> None:
-    """Wait for peers to end that lost their supervisor; end those that do not."""
+def _await_orphans(segment: Segment, record: Record) -> None:
+    """Wait for peers to end that lost their supervisor; end those that do not.
+
+    Only a process that a supervisor has started is killed: a segment's word is not
+    enough.
+
+    Raises:
+        StartError: another process has a peer's port, and does not end.
+    """
     deadline = time.monotonic() + ORPHAN_PATIENCE
     for pid, fd in list(_orphans(segment)):
         try:
@@ -207,6 +218,12 @@ def _await_orphans(segment: Segment) -> None:
             left = max(0.0, deadline - time.monotonic())
             log.info("waiting for pid %d of the last supervisor to end", pid)
             if not poller.poll(left * 1000):
+                if not record.knows(pid):
+                    raise StartError(
+                        f"process {pid} has a peer's port in segment {segment.name}, "
+                        "and no supervisor of this instance has started it: end it, "
+                        "then start again"
+                    )
                 log.warning("pid %d does not end: killed", pid)
                 signal.pidfd_send_signal(fd, signal.SIGKILL)
                 poller.poll(5000)

@@ -52,6 +52,7 @@ class PeerProcess:
             the descriptors to pass on.
         reap: reclaims what dead processes held in the segment.
         log_file: where the child's standard error goes, appended.
+        note: records the pid of each child that is started.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class PeerProcess:
         configure: Callable[[tuple[str, ...]], tuple[dict[str, Any], list[int]]],
         reap: Callable[[], None],
         log_file: Path,
+        note: Callable[[int], None] = lambda pid: None,
     ) -> None:
         self.plan = plan
         self.roles = plan.roles
@@ -69,6 +71,7 @@ class PeerProcess:
         self._configure = configure
         self._reap = reap
         self._log_file = log_file
+        self._note = note
         self._child: PeerChild | None = None
         self._spare: PeerChild | None = None
         self._started = 0.0
@@ -125,6 +128,12 @@ class PeerProcess:
             self._child = None
             self._reap()
         self.state = State.STOPPED
+
+    async def replace(self, why: str) -> None:
+        """End a child that is of no use any more; the next one takes its place."""
+        if self._child is not None and self.state is State.RUNNING:
+            log.error("%s (pid %s) %s: ended", self.plan.name, self.pid, why)
+            await self._child.kill()
 
     async def renew_spare(self) -> None:
         """Prepare a child from the program as it is installed now.
@@ -196,7 +205,9 @@ class PeerProcess:
     async def _prepare(self) -> PeerChild:
         # Whatever roles it will have, it has what it needs for all.
         _, fds = self._configure(self.plan.roles)
-        return await PeerChild.prepare(self.plan.name, self._log_file, fds)
+        child = await PeerChild.prepare(self.plan.name, self._log_file, fds)
+        self._note(child.pid)
+        return child
 
     async def _prepare_next(self) -> None:
         await asyncio.sleep(SPARE_DELAY)

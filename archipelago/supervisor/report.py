@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from archipelago.peers.ports import PORTS
 from archipelago.settings import ROLES, Settings
+from archipelago.supervisor.process import State
 
 if TYPE_CHECKING:
     from archipelago.supervisor.process import PeerProcess
     from xseg.statistics import PortStatistics
 
-__all__ = ["running", "stopped"]
+__all__ = ["lost_ports", "running", "stopped"]
 
 
 def stopped(settings: Settings) -> dict[str, Any]:
@@ -25,6 +26,18 @@ def stopped(settings: Settings) -> dict[str, Any]:
         **_common(settings, None),
         "peers": [_peer(role, settings, "stopped") for role in ROLES],
     }
+
+
+def lost_ports(process: PeerProcess, ports: Sequence[PortStatistics]) -> str:
+    """Name the roles of a peer process that runs although their ports are not its own.
+
+    Returns:
+        The roles, for people; "" if all is well or the process is not running.
+    """
+    if process.state is not State.RUNNING:
+        return ""
+    own = {port.id for port in ports if port.owner_pid == process.pid}
+    return ", ".join(role for role in process.roles if PORTS[role] not in own)
 
 
 def running(
@@ -44,7 +57,10 @@ def running(
         if process is None or role not in process.roles:
             peers.append(_peer(role, settings, "stopped"))
             continue
-        peer = _peer(role, settings, process.state.value)
+        # Without its port a peer serves nobody: the supervisor restarts it.
+        lost = role in lost_ports(process, ports).split(", ")
+        state = State.RESTARTING if lost else process.state
+        peer = _peer(role, settings, state.value)
         peer["pid"] = process.pid
         peer["uptime"] = round(process.uptime, 3)
         peer["restarts"] = process.restarts

@@ -17,7 +17,6 @@
 #include "xseg/heap.h"
 #include "xseg/layout.h"
 #include "xseg/owner.h"
-#include "xseg/process.h"
 #include "xseg/request.h"
 #include "xseg/ring.h"
 #include "xseg/segment.h"
@@ -52,7 +51,10 @@ struct xseg_segment {
     struct xseg_request *requests;
     struct segment_geometry geo;
     struct heap_geometry heap;
-    uint64_t self; /* this process, packed (process.h) */
+    int fd;              /* of its file: for owner words that are locks */
+    uint8_t boot_id[16]; /* what owner words that name a pid belong to */
+    uint64_t pid_namespace;
+    uint64_t self; /* owner word of this attachment (owner.h) */
     uint32_t pid;
     uint64_t start;
     uint32_t heap_hint[HEAP_NR_CLASSES]; /* atomic; where to look first */
@@ -116,8 +118,7 @@ static inline bool request_is_of(const struct xseg_request *rq, uint32_t port,
 
 static inline uint64_t port_owner(const struct xseg_port_shared *slot)
 {
-    return process_pack(load32_relaxed(&slot->owner_pid),
-                        load64_relaxed(&slot->owner_start));
+    return load64_relaxed(&slot->owner);
 }
 
 /* ---- wait.c ---- */
@@ -131,7 +132,8 @@ struct xseg_port_shared *bell_slot(const struct xseg_port *port);
 void bell_stop(struct xseg_port *port);
 
 /* ---- rlock.c ---- */
-/** Take the segment's lock: for bind, unbind and reap.  A dead holder is replaced. */
+/** Take the segment's lock: for bind, unbind and reap.  A holder that is proven dead is
+ * replaced. */
 void segment_lock(struct xseg_segment *seg);
 bool segment_trylock(struct xseg_segment *seg);
 void segment_unlock(struct xseg_segment *seg);

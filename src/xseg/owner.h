@@ -1,7 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The process that owns something in the segment: pid and start time, packed into one
- * word that can be swapped at once.
+ * Owner words: the process that holds something in the segment, as one word that can be
+ * swapped at once.
+ *
+ *   0                      nobody
+ *   bit 63 clear           pid << 41 | start time, of the segment's boot and namespace
+ *   bit 63 set             1 << 63 | key: the owner keeps byte `key` of the segment's
+ *                          file locked (an open file description lock, fcntl(2))
+ *
+ * A pid is nothing in another pid namespace.  So an attachment from another one, or one
+ * that cannot read its own start time, is named by a lock: the kernel releases it with
+ * the process, and every other attachment can ask for it, wherever it runs.
  */
 #ifndef XSEG_OWNER_H
 #define XSEG_OWNER_H
@@ -9,24 +18,35 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Linux pids have at most 22 bits; 42 bits of clock ticks are over a thousand years. */
-#define PROCESS_START_BITS 42
+#include "xseg/process.h"
 
-static inline uint64_t process_pack(uint32_t pid, uint64_t start)
+struct xseg_segment;
+
+/* Linux pids have at most 22 bits; 41 bits of clock ticks are 700 years. */
+#define OWNER_START_BITS 41
+#define OWNER_LOCK_BIT   (UINT64_C(1) << 63)
+
+static inline uint64_t owner_pack(uint32_t pid, uint64_t start)
 {
-    return (uint64_t)pid << PROCESS_START_BITS |
-           (start & ((UINT64_C(1) << PROCESS_START_BITS) - 1));
+    return ((uint64_t)pid << OWNER_START_BITS |
+            (start & ((UINT64_C(1) << OWNER_START_BITS) - 1))) &
+           ~OWNER_LOCK_BIT;
 }
 
-/** True unless the packed process is proven dead.  0 names no process: dead. */
-bool process_packed_alive(uint64_t packed);
+/** Give the attachment its word in `seg->self`.  `seg->fd` is open.  0 or -errno. */
+int owner_identify(struct xseg_segment *seg);
+
+/** Does that owner still run?  0, which names no process, is DEAD. */
+enum xseg_life owner_life(const struct xseg_segment *seg, uint64_t owner);
 
 /** Answers remembered during one sweep, so that /proc is read once for each process. */
-struct process_memo {
-    uint64_t packed[64];
-    bool alive[64];
-    uint32_t nr;
+struct owner_memo {
+    uint64_t owner[512];
+    uint8_t life[512];
 };
-bool process_memo_alive(struct process_memo *memo, uint64_t packed);
+
+/** True if that owner is proven dead. */
+bool owner_dead(const struct xseg_segment *seg, struct owner_memo *memo,
+                uint64_t owner);
 
 #endif

@@ -25,23 +25,13 @@ static uint32_t find_dynamic(const struct xseg_segment *seg)
     return XSEG_PORT_NONE;
 }
 
-/* Choose a free slot for `id`, reclaiming from the dead on the way. */
-static int choose_locked(struct xseg_segment *seg, uint32_t id, uint32_t *chosen)
+/* Choose a free slot for `id`.  What the dead hold is for xseg_reap to give back. */
+static int port_choose_locked(struct xseg_segment *seg, uint32_t id, uint32_t *chosen)
 {
-    struct xseg_reap_result reaped = {0};
-    if (id == XSEG_PORT_ANY) {
-        *chosen = find_dynamic(seg);
-        if (*chosen == XSEG_PORT_NONE) {
-            reap_locked(seg, &reaped);
-            *chosen = find_dynamic(seg);
-        }
-        return *chosen == XSEG_PORT_NONE ? -ENOBUFS : 0;
-    }
-    *chosen = id;
-    if (load32_acquire(&seg->ports[id].state) == XSEG_PORT_FREE)
-        return 0;
-    reap_locked(seg, &reaped);
-    return load32_acquire(&seg->ports[id].state) == XSEG_PORT_FREE ? 0 : -EBUSY;
+    *chosen = id == XSEG_PORT_ANY ? find_dynamic(seg) : id;
+    if (*chosen == XSEG_PORT_NONE)
+        return -ENOBUFS;
+    return load32_acquire(&seg->ports[*chosen].state) == XSEG_PORT_FREE ? 0 : -EBUSY;
 }
 
 /* Take out what the former owner left.  True if there was something. */
@@ -65,6 +55,7 @@ static void occupy_locked(struct xseg_port *port, const char *role)
     store32_relaxed(&slot->generation, port->generation);
     store32_relaxed(&slot->owner_pid, port->seg->pid);
     store64_relaxed(&slot->owner_start, port->seg->start);
+    store64_relaxed(&slot->owner, port->seg->self);
     store32_relaxed(&slot->bell_port, port->id);
     store32_seq(&slot->bell_sleeping, 0);
     clock_gettime(CLOCK_REALTIME, &now);
@@ -94,7 +85,7 @@ int xseg_port_bind(struct xseg_segment *seg, uint32_t id, const char *role,
         return -ENOMEM;
 
     segment_lock(seg);
-    int rc = choose_locked(seg, id, &port->id);
+    int rc = port_choose_locked(seg, id, &port->id);
     if (rc == 0) {
         port->seg = seg;
         port->slot = &seg->ports[port->id];
@@ -143,6 +134,14 @@ struct xseg_segment *xseg_port_segment(const struct xseg_port *port)
 struct xseg_port_stats *xseg_port_stats(struct xseg_port *port)
 {
     return &port->slot->stats;
+}
+
+enum xseg_life xseg_port_life(const struct xseg_segment *seg, uint32_t id)
+{
+    if (id >= seg->geo.nr_ports ||
+        load32_acquire(&seg->ports[id].state) == XSEG_PORT_FREE)
+        return XSEG_LIFE_DEAD;
+    return owner_life(seg, port_owner(&seg->ports[id]));
 }
 
 void xseg_port_share_bell(struct xseg_port *port, const struct xseg_port *bell)

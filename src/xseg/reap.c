@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Reclaiming what the dead held.  Everything here runs under the segment's lock, on any
- * thread of any survivor, and can be broken off and done again at any step.
+ * Reclaiming what the dead held.  Everything here runs under the segment's lock, and can
+ * be broken off and done again at any step.  Only the process that looks after the
+ * segment reaps others (the supervisor); a client unbinds its own port and no more.
  *
  * Data safety decides the order.  The data of a request is its sender's again once it
  * is answered.  A request whose server died must not be answered while a third peer,
@@ -21,17 +22,17 @@
 #define PATIENCE 1000
 
 static bool port_alive(const struct xseg_segment *seg, uint32_t id,
-                       struct process_memo *memo)
+                       struct owner_memo *memo)
 {
     return id < seg->geo.nr_ports &&
            load32_acquire(&seg->ports[id].state) == XSEG_PORT_BOUND &&
-           process_memo_alive(memo, port_owner(&seg->ports[id]));
+           !owner_dead(seg, memo, port_owner(&seg->ports[id]));
 }
 
 /* ---- a push that its producer did not finish -------------------- */
 
 static bool other_may_finish(const struct xseg_segment *seg, uint32_t self,
-                             uint64_t intent, struct process_memo *memo)
+                             uint64_t intent, struct owner_memo *memo)
 {
     for (uint32_t p = 0; p < seg->geo.nr_ports; p++) {
         if (p != self && load64_acquire(&seg->ports[p].push_intent) == intent &&
@@ -46,7 +47,7 @@ static bool other_may_finish(const struct xseg_segment *seg, uint32_t self,
  * intent says which cell; a living port with the same intent either reserved the
  * cell, and will publish it, or lost the race for it, and will move on.
  */
-static int finish_push(struct xseg_segment *seg, uint32_t id, struct process_memo *memo)
+static int finish_push(struct xseg_segment *seg, uint32_t id, struct owner_memo *memo)
 {
     uint64_t intent = load64_acquire(&seg->ports[id].push_intent);
     uint32_t dst = (uint32_t)(intent >> 33) & (UINT32_MAX >> 2);
@@ -113,7 +114,7 @@ static bool revoke(struct xseg_segment *seg, uint32_t index, uint32_t id)
  * wait for it; then the answer is ours to free.
  */
 static int await_answer(struct xseg_segment *seg, uint32_t index,
-                        struct process_memo *memo)
+                        struct owner_memo *memo)
 {
     struct xseg_request *rq = &seg->requests[index];
     uint32_t dst = load32_relaxed(&rq->dst_port);
@@ -132,8 +133,8 @@ static int await_answer(struct xseg_segment *seg, uint32_t index,
 }
 
 /* Free what the port sent, but for what others are serving. */
-static int release_sent(struct xseg_segment *seg, uint32_t id,
-                        struct process_memo *memo, struct xseg_reap_result *result)
+static int release_sent(struct xseg_segment *seg, uint32_t id, struct owner_memo *memo,
+                        struct xseg_reap_result *result)
 {
     int rc = 0;
     for (uint32_t i = 0; i < seg->geo.nr_requests; i++) {
@@ -205,7 +206,7 @@ static bool overlap(const struct xseg_request *a, const struct xseg_request *b)
 
 /* True if a living peer, asked by somebody who is gone, may touch the data of `rq`. */
 static bool data_in_use(const struct xseg_segment *seg, const struct xseg_request *rq,
-                        struct process_memo *memo)
+                        struct owner_memo *memo)
 {
     if (rq->data_len == 0)
         return false;
@@ -223,7 +224,7 @@ static bool data_in_use(const struct xseg_segment *seg, const struct xseg_reques
     return false;
 }
 
-static uint32_t answer_orphans(struct xseg_segment *seg, struct process_memo *memo)
+static uint32_t answer_orphans(struct xseg_segment *seg, struct owner_memo *memo)
 {
     uint32_t nr_answered = 0, nr_left = 0;
     if (load32_seq(&seg->header->nr_orphans) == 0)
@@ -253,7 +254,7 @@ static uint32_t answer_orphans(struct xseg_segment *seg, struct process_memo *me
 
 void reap_orphans(struct xseg_segment *seg)
 {
-    struct process_memo memo = {.nr = 0};
+    struct owner_memo memo = {0};
     answer_orphans(seg, &memo);
 }
 
@@ -282,13 +283,13 @@ static void pin_buffers(const struct xseg_segment *seg, uint8_t *pinned)
     }
 }
 
-static int release_buffers(struct xseg_segment *seg, struct process_memo *memo,
+static int release_buffers(struct xseg_segment *seg, struct owner_memo *memo,
                            struct xseg_reap_result *result)
 {
     uint8_t *pinned = NULL;
     for (uint32_t s = 0; s < seg->heap.nr_slots_total; s++) {
         uint64_t owner = load64_acquire(heap_slot_owner(seg, s));
-        if (owner == 0 || process_memo_alive(memo, owner))
+        if (owner == 0 || !owner_dead(seg, memo, owner))
             continue;
         if (!pinned) {
             pinned = calloc(seg->heap.nr_slots_total, 1);
@@ -306,7 +307,7 @@ static int release_buffers(struct xseg_segment *seg, struct process_memo *memo,
 /* ---- ports -------------------- */
 
 static int retire_port(struct xseg_segment *seg, uint32_t id, int error,
-                       struct process_memo *memo, struct xseg_reap_result *result)
+                       struct owner_memo *memo, struct xseg_reap_result *result)
 {
     struct xseg_port_shared *slot = &seg->ports[id];
     /* seq_cst: before the looks at states below; partner in xseg_request_submit. */
@@ -320,6 +321,7 @@ static int retire_port(struct xseg_segment *seg, uint32_t id, int error,
     orphan_received(seg, id, error);
     store64_relaxed(&slot->push_intent, 0);
     store32_relaxed(&slot->complete_intent, 0);
+    store64_relaxed(&slot->owner, 0);
     store32_relaxed(&slot->owner_pid, 0);
     store64_relaxed(&slot->owner_start, 0);
     memset(slot->role, 0, sizeof(slot->role));
@@ -331,19 +333,19 @@ static int retire_port(struct xseg_segment *seg, uint32_t id, int error,
 int reap_port_locked(struct xseg_segment *seg, uint32_t id, int error,
                      struct xseg_reap_result *result)
 {
-    struct process_memo memo = {.nr = 0};
+    struct owner_memo memo = {0};
     return retire_port(seg, id, error, &memo, result);
 }
 
 int reap_locked(struct xseg_segment *seg, struct xseg_reap_result *result)
 {
-    struct process_memo memo = {.nr = 0};
+    struct owner_memo memo = {0};
     for (uint32_t p = 0; p < seg->geo.nr_ports; p++) {
         struct xseg_port_shared *slot = &seg->ports[p];
         uint32_t state = load32_acquire(&slot->state);
         /* BINDING or DEAD, and we have the lock: whoever was at it died. */
         if (state != XSEG_PORT_FREE &&
-            (state != XSEG_PORT_BOUND || !process_memo_alive(&memo, port_owner(slot))))
+            (state != XSEG_PORT_BOUND || owner_dead(seg, &memo, port_owner(slot))))
             retire_port(seg, p, -EOWNERDEAD, &memo, result);
     }
     result->requests += answer_orphans(seg, &memo);

@@ -2,8 +2,8 @@
 /*
  * The robust lock of a segment, for what is rare: bind, unbind, reap.
  *
- * The lock word is its holder.  A holder that died is replaced in one swap; what it
- * left half done is recognisable (a port that is neither FREE nor BOUND, an owner that
+ * The lock word is its holder.  A holder that is proven dead is replaced in one swap;
+ * what it left half done is recognisable (a port that is neither FREE nor BOUND, an owner that
  * is dead) and every step under the lock can be done again.
  */
 #include <sched.h>
@@ -17,7 +17,7 @@ bool segment_trylock(struct xseg_segment *seg)
     if (cas64(&seg->header->lock_owner, &holder, seg->self))
         return true;
     /* Our own process holds it: another thread, which is alive. */
-    if (holder == seg->self || process_packed_alive(holder))
+    if (holder == seg->self || owner_life(seg, holder) != XSEG_LIFE_DEAD)
         return false;
     return cas64(&seg->header->lock_owner, &holder, seg->self);
 }

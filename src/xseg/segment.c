@@ -9,22 +9,19 @@
 #include "xseg/xseg.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "xseg/internal.h"
+#include "xseg/segfile.h"
 
-#define SHM_DIR          "/dev/shm"
-#define NAME_MAX_BYTES   200
-#define DEFAULT_PORTS    64u
-#define DEFAULT_REQUESTS 4096u
+#define DEFAULT_PORTS    1024u
+#define DEFAULT_REQUESTS 8192u
 #define DEFAULT_HEAP     (UINT64_C(128) << 20)
 #define MIN_HEAP         (UINT64_C(16) << 20)
 #define MAX_HEAP         (UINT64_C(64) << 30)
@@ -37,6 +34,28 @@ const char *xseg_version(void)
 static uint64_t page_align(uint64_t n)
 {
     return (n + XSEG_PAGE_BYTES - 1) & ~(uint64_t)(XSEG_PAGE_BYTES - 1);
+}
+
+/*
+ * Every request fits at once in a ring of a well-known port.  A client has few under
+ * way; when its ring is full, senders get -EAGAIN and answers are found by a scan.
+ */
+static uint32_t ring_capacity(const struct segment_geometry *geo, uint32_t port)
+{
+    return port < XSEG_PORT_DYNAMIC || geo->nr_requests < XSEG_DYNAMIC_RING_CELLS
+               ? geo->nr_requests
+               : XSEG_DYNAMIC_RING_CELLS;
+}
+
+/* The rings of port 0, 1, ...: requests, then replies. */
+static uint64_t ring_cells_off(const struct segment_geometry *geo, uint32_t port,
+                               bool replies)
+{
+    uint64_t nr_large = port < XSEG_PORT_DYNAMIC ? port : XSEG_PORT_DYNAMIC;
+    uint64_t nr_cells = nr_large * 2 * ring_capacity(geo, 0) +
+                        (port - nr_large) * 2 * ring_capacity(geo, XSEG_PORT_DYNAMIC) +
+                        (replies ? ring_capacity(geo, port) : 0);
+    return geo->rings_off + nr_cells * sizeof(struct xseg_ring_cell);
 }
 
 /* Where everything goes; -EINVAL for numbers outside the limits. */
@@ -55,9 +74,7 @@ static int segment_geometry_init(struct segment_geometry *geo,
     geo->ports_off = sizeof(struct xseg_header);
     geo->rings_off = page_align(geo->ports_off +
                                 (uint64_t)nr_ports * sizeof(struct xseg_port_shared));
-    geo->requests_off =
-        page_align(geo->rings_off + (uint64_t)nr_ports * 2 * nr_requests *
-                                        sizeof(struct xseg_ring_cell));
+    geo->requests_off = page_align(ring_cells_off(geo, nr_ports, false));
     geo->request_map_off =
         geo->requests_off + (uint64_t)nr_requests * sizeof(struct xseg_request);
     geo->heap_table_off = page_align(geo->request_map_off + nr_requests / 8);
@@ -66,28 +83,11 @@ static int segment_geometry_init(struct segment_geometry *geo,
     return 0;
 }
 
-static bool name_valid(const char *name)
-{
-    if (!name || name[0] == '\0' || name[0] == '.')
-        return false;
-    size_t len = strlen(name);
-    return len <= NAME_MAX_BYTES &&
-           strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-                        "0123456789._-") == len;
-}
-
 static uint64_t realtime_ns(void)
 {
     struct timespec ts;
     clock_gettime(CLOCK_REALTIME, &ts);
     return (uint64_t)ts.tv_sec * UINT64_C(1000000000) + (uint64_t)ts.tv_nsec;
-}
-
-static uint64_t ring_cells_off(const struct segment_geometry *geo, uint32_t port,
-                               bool replies)
-{
-    return geo->rings_off + ((uint64_t)port * 2 + replies) * geo->nr_requests *
-                                sizeof(struct xseg_ring_cell);
 }
 
 struct ring segment_ring(const struct xseg_segment *seg, uint32_t port, bool replies)
@@ -98,7 +98,7 @@ struct ring segment_ring(const struct xseg_segment *seg, uint32_t port, bool rep
         .cells =
             (struct xseg_ring_cell *)(void *)(seg->base +
                                               ring_cells_off(&seg->geo, port, replies)),
-        .mask = seg->geo.nr_requests - 1,
+        .mask = ring_capacity(&seg->geo, port) - 1,
     };
 }
 
@@ -112,22 +112,19 @@ uint32_t segment_request_index(const struct xseg_segment *seg,
     return (uint32_t)((at - table) / sizeof(*rq));
 }
 
-/* Map `fd` and set up the private view.  `seg->geo` is filled. */
-static int segment_map(struct xseg_segment *seg, const char *name, int fd)
+/* Map the file and set up the private view.  `seg->geo` is filled, `seg->fd` open. */
+static int segment_map(struct xseg_segment *seg, const char *name)
 {
     void *base =
-        mmap(NULL, seg->geo.size_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        mmap(NULL, seg->geo.size_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, seg->fd, 0);
     if (base == MAP_FAILED)
         return -errno;
     seg->base = base;
     seg->header = base;
     seg->ports = (struct xseg_port_shared *)(void *)(seg->base + seg->geo.ports_off);
     seg->requests = (struct xseg_request *)(void *)(seg->base + seg->geo.requests_off);
-    seg->pid = (uint32_t)getpid();
-    seg->start = xseg_process_start(seg->pid);
-    seg->self = process_pack(seg->pid, seg->start);
     snprintf(seg->name, sizeof(seg->name), "%s", name);
-    return seg->start ? 0 : -ESRCH;
+    return owner_identify(seg);
 }
 
 static int segment_format(struct xseg_segment *seg)
@@ -142,6 +139,8 @@ static int segment_format(struct xseg_segment *seg)
     h->creator_pid = seg->pid;
     h->creator_start = seg->start;
     h->created_ns = realtime_ns();
+    memcpy(h->creator_boot_id, seg->boot_id, sizeof(seg->boot_id));
+    h->creator_pid_namespace = seg->pid_namespace;
     h->ports_off = geo->ports_off;
     h->rings_off = geo->rings_off;
     h->requests_off = geo->requests_off;
@@ -158,7 +157,7 @@ static int segment_format(struct xseg_segment *seg)
         for (int replies = 0; replies < 2; replies++) {
             struct ring ring = segment_ring(seg, p, replies);
             ring.shared->cells_off = ring_cells_off(geo, p, replies);
-            ring.shared->capacity = geo->nr_requests;
+            ring.shared->capacity = ring_capacity(geo, p);
             ring_init(&ring);
         }
     }
@@ -175,64 +174,50 @@ int xseg_segment_create(const char *name, const struct xseg_segment_options *opt
 {
     static const struct xseg_segment_options defaults = {.gid = (gid_t)-1};
     const struct xseg_segment_options *o = options ? options : &defaults;
-    char path[sizeof(SHM_DIR) + 1 + NAME_MAX_BYTES], fd_path[40];
+    char path[SEGFILE_PATH_BYTES];
+    struct xseg_process self;
 
     *out = NULL;
-    if (!name_valid(name))
-        return -EINVAL;
-    snprintf(path, sizeof(path), SHM_DIR "/%s", name);
-
+    int rc = segfile_path(name, path);
+    if (rc < 0)
+        return rc;
     struct xseg_segment *seg = calloc(1, sizeof(*seg));
     if (!seg)
         return -ENOMEM;
-    int rc = segment_geometry_init(&seg->geo, &seg->heap,
-                                   o->nr_ports ? o->nr_ports : DEFAULT_PORTS,
-                                   o->nr_requests ? o->nr_requests : DEFAULT_REQUESTS,
-                                   o->heap_bytes ? o->heap_bytes : DEFAULT_HEAP);
+    rc = segment_geometry_init(&seg->geo, &seg->heap,
+                               o->nr_ports ? o->nr_ports : DEFAULT_PORTS,
+                               o->nr_requests ? o->nr_requests : DEFAULT_REQUESTS,
+                               o->heap_bytes ? o->heap_bytes : DEFAULT_HEAP);
     if (rc < 0)
         goto fail_seg;
-    if (access(path, F_OK) == 0) { /* early and cheap; linkat below decides */
+    if (access(path, F_OK) == 0) { /* early and cheap; segfile_link below decides */
         rc = -EEXIST;
         goto fail_seg;
     }
-
-    int fd = open(SHM_DIR, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-    if (fd < 0) {
-        rc = -errno;
+    xseg_process_self(&self);
+    memcpy(seg->boot_id, self.boot_id, sizeof(seg->boot_id));
+    seg->pid_namespace = self.pid_namespace;
+    seg->fd = segfile_make(seg->geo.size_bytes, o->mode ? o->mode : 0660, o->gid);
+    if (seg->fd < 0) {
+        rc = seg->fd;
         goto fail_seg;
     }
-    if ((o->gid != 0 && o->gid != (gid_t)-1 && fchown(fd, (uid_t)-1, o->gid) < 0) ||
-        fchmod(fd, o->mode ? o->mode : 0660) < 0) {
-        rc = -errno;
-        goto fail_fd;
-    }
-    do { /* a signal may interrupt a large allocation; what it got stays */
-        rc = -posix_fallocate(fd, 0, (off_t)seg->geo.size_bytes);
-    } while (rc == -EINTR);
-    if (rc == -ENOMEM || rc == -EFBIG)
-        rc = -ENOSPC;
-    if (rc < 0)
-        goto fail_fd;
-    rc = segment_map(seg, name, fd);
+    rc = segment_map(seg, name);
     if (rc < 0)
         goto fail_map;
     rc = segment_format(seg);
     if (rc < 0)
         goto fail_map;
-    snprintf(fd_path, sizeof(fd_path), "/proc/self/fd/%d", fd);
-    if (linkat(AT_FDCWD, fd_path, AT_FDCWD, path, AT_SYMLINK_FOLLOW) < 0) {
-        rc = -errno;
+    rc = segfile_link(seg->fd, name);
+    if (rc < 0)
         goto fail_map;
-    }
-    close(fd);
     *out = seg;
     return 0;
 
 fail_map:
     if (seg->base)
         munmap(seg->base, seg->geo.size_bytes);
-fail_fd:
-    close(fd);
+    close(seg->fd);
 fail_seg:
     free(seg);
     return rc;
@@ -260,52 +245,44 @@ static int header_check(const struct xseg_header *h, uint64_t file_bytes,
     return 0;
 }
 
-int xseg_segment_attach(const char *name, struct xseg_segment **out)
+int xseg_segment_attach_of(const char *name, uid_t owner, struct xseg_segment **out)
 {
-    char path[1 + NAME_MAX_BYTES + 1];
     struct xseg_header header;
-    struct stat st;
+    uint64_t file_bytes;
 
     *out = NULL;
-    if (!name_valid(name))
-        return -EINVAL;
-    snprintf(path, sizeof(path), "/%s", name);
     struct xseg_segment *seg = calloc(1, sizeof(*seg));
     if (!seg)
         return -ENOMEM;
-    int rc;
-    int fd = shm_open(path, O_RDWR, 0);
-    if (fd < 0) {
-        rc = -errno;
-        goto fail_seg;
-    }
-    if (fstat(fd, &st) < 0) {
-        rc = -errno;
-        goto fail_fd;
-    }
-    ssize_t n = pread(fd, &header, sizeof(header), 0);
-    if (n != (ssize_t)sizeof(header)) {
-        rc = n < 0 ? -errno : -EBADMSG;
-        goto fail_fd;
-    }
-    rc = header_check(&header, (uint64_t)st.st_size, seg);
+    int rc = seg->fd = segfile_open(name, owner, &file_bytes);
     if (rc < 0)
-        goto fail_fd;
-    rc = segment_map(seg, name, fd);
+        goto fail_seg;
+    ssize_t n = pread(seg->fd, &header, sizeof(header), 0);
+    rc = n < 0                          ? -errno
+         : n != (ssize_t)sizeof(header) ? -EBADMSG
+                                        : header_check(&header, file_bytes, seg);
     if (rc < 0)
         goto fail_map;
-    close(fd);
+    memcpy(seg->boot_id, header.creator_boot_id, sizeof(seg->boot_id));
+    seg->pid_namespace = header.creator_pid_namespace;
+    rc = segment_map(seg, name);
+    if (rc < 0)
+        goto fail_map;
     *out = seg;
     return 0;
 
 fail_map:
     if (seg->base)
         munmap(seg->base, seg->geo.size_bytes);
-fail_fd:
-    close(fd);
+    close(seg->fd);
 fail_seg:
     free(seg);
     return rc;
+}
+
+int xseg_segment_attach(const char *name, struct xseg_segment **out)
+{
+    return xseg_segment_attach_of(name, geteuid(), out);
 }
 
 void xseg_segment_detach(struct xseg_segment *seg)
@@ -313,16 +290,17 @@ void xseg_segment_detach(struct xseg_segment *seg)
     if (!seg)
         return;
     munmap(seg->base, seg->geo.size_bytes);
+    close(seg->fd); /* releases its lock, if that is how it is named */
     free(seg);
 }
 
 int xseg_segment_destroy(const char *name)
 {
-    char path[1 + NAME_MAX_BYTES + 1];
-    if (!name_valid(name))
-        return -EINVAL;
-    snprintf(path, sizeof(path), "/%s", name);
-    return shm_unlink(path) < 0 ? -errno : 0;
+    char path[SEGFILE_PATH_BYTES];
+    int rc = segfile_path(name, path);
+    if (rc < 0)
+        return rc;
+    return unlink(path) < 0 ? -errno : 0;
 }
 
 const struct xseg_header *xseg_segment_header(const struct xseg_segment *seg)

@@ -8,7 +8,8 @@
  *   -EAGAIN           ring full, or nothing there yet: try again
  *   -ENOBUFS          no request descriptor or no buffer of that size is free
  *   -EOWNERDEAD       the peer that held the request died
- *   -EPIPE            nobody is bound to the port
+ *   -EPIPE            no process is bound to the port
+ *   -EPERM            a segment of another user, or one that every user may write
  *   -EBADMSG          checksum or digest mismatch: stored bytes are damaged
  *   -EPROTONOSUPPORT  layout or format version this build does not speak
  *   -ENOENT           no such volume, object, port or segment

@@ -18,7 +18,7 @@
 #include <stdint.h>
 
 #define XSEG_MAGIC          UINT64_C(0x3147455358504341) /* "ACPXSEG1" */
-#define XSEG_LAYOUT_VERSION 1u
+#define XSEG_LAYOUT_VERSION 2u
 
 #define XSEG_PAGE_BYTES 4096u
 #define XSEG_CACHE_LINE 64u
@@ -39,6 +39,9 @@ enum xseg_well_known_port {
 };
 #define XSEG_PORT_ANY UINT32_MAX
 
+/** Cells of each ring of a dynamic port, if there are as many requests. */
+#define XSEG_DYNAMIC_RING_CELLS 256u
+
 /** One bounded multi-producer ring of request indices (see ring.h). */
 struct xseg_ring_cell {
     uint32_t sequence; /* atomic */
@@ -47,7 +50,7 @@ struct xseg_ring_cell {
 
 struct xseg_ring_shared {
     uint64_t cells_off; /* capacity cells of struct xseg_ring_cell */
-    uint32_t capacity;  /* a power of two, at least nr_requests */
+    uint32_t capacity;  /* a power of two, at most nr_requests */
     uint32_t pad0;
     uint8_t pad1[48];
     uint32_t head; /* atomic; next cell to fill */
@@ -85,9 +88,9 @@ static_assert(sizeof(struct xseg_port_stats) == 128, "port stats");
 struct xseg_port_shared {
     uint32_t state;      /* atomic enum xseg_port_state */
     uint32_t generation; /* raised by every bind */
-    uint32_t owner_pid;  /* process that bound the port */
+    uint32_t owner_pid;  /* of the process that bound the port; for people */
     uint32_t bell_port;  /* whose doorbell wakes the owner (itself, or one it shares) */
-    uint64_t owner_start; /* start time of owner_pid, clock ticks since boot */
+    uint64_t owner_start; /* of the same, clock ticks since boot; for people */
     uint64_t bound_ns;    /* CLOCK_REALTIME at bind */
     char role[32];        /* "blockerb", "client", ...; NUL padded */
     /* doorbell, one cache line: senders write, the owner sleeps on it */
@@ -101,7 +104,8 @@ struct xseg_port_shared {
     uint64_t push_intent; /* atomic; 1 << 63 | port << 33 | replies << 32 | position */
     uint32_t complete_intent; /* atomic; index + 1 of the request being answered */
     uint32_t rescan; /* atomic; look in the table for 1: replies, 2: requests */
-    uint8_t pad1[112];
+    uint64_t owner;  /* atomic; the process that bound the port (src/xseg/owner.h) */
+    uint8_t pad1[104];
 };
 static_assert(sizeof(struct xseg_port_shared) == 768, "port slot");
 
@@ -124,11 +128,13 @@ struct xseg_header {
     uint64_t heap_table_off; /* heap bookkeeping (src/xseg/heap.h) */
     uint64_t heap_off;       /* page aligned */
     uint64_t heap_bytes;
-    uint64_t lock_owner; /* atomic; holder of the robust lock: pid << 42 | start */
+    uint64_t lock_owner; /* atomic; holder of the robust lock (src/xseg/owner.h) */
     uint32_t nr_orphans; /* atomic; requests whose answer waits for a third peer */
     uint8_t pad1[52];
-    uint64_t request_map_off; /* one bit for each descriptor: likely to be free */
-    uint8_t pad2[XSEG_PAGE_BYTES - 192];
+    uint64_t request_map_off;       /* one bit for each descriptor: likely to be free */
+    uint8_t creator_boot_id[16];    /* in which owner words name processes by pid */
+    uint64_t creator_pid_namespace; /* inode; 0: not known */
+    uint8_t pad2[XSEG_PAGE_BYTES - 216];
 };
 static_assert(sizeof(struct xseg_header) == XSEG_PAGE_BYTES, "segment header");
 

@@ -20,8 +20,8 @@ struct xseg_port;
  *
  * @param id    a well-known number, or XSEG_PORT_ANY for the first free dynamic one.
  * @param role  1 to 31 bytes, shown by status.
- * Returns 0; -EBUSY if a living process has it; -ENOBUFS if no dynamic port is free;
- * -EINVAL.  A port of a dead owner is reclaimed on the way.
+ * Returns 0; -EBUSY if it is bound, also by a process that died and was not reaped yet
+ * (xseg_reap); -ENOBUFS if no dynamic port is free; -EINVAL.
  */
 int xseg_port_bind(struct xseg_segment *seg, uint32_t id, const char *role,
                    struct xseg_port **out);

@@ -11,13 +11,14 @@
 #include <sys/types.h>
 
 #include "xseg/layout.h"
+#include "xseg/process.h"
 
 struct xseg_segment; /* this process's attachment */
 
 /** How large to make a segment.  Zero in a field means its default. */
 struct xseg_segment_options {
-    uint32_t nr_ports;    /* default 64; 16 to 4096 */
-    uint32_t nr_requests; /* default 4096; a power of two, 64 to 65536 */
+    uint32_t nr_ports;    /* default 1024; 16 to 4096 */
+    uint32_t nr_requests; /* default 8192; a power of two, 64 to 65536 */
     uint64_t heap_bytes;  /* default 128 MiB; 16 MiB to 64 GiB, multiple of 4 MiB */
     mode_t mode;          /* default 0660 */
     gid_t gid;            /* default: leave; (gid_t)-1 leaves too */
@@ -38,13 +39,20 @@ int xseg_segment_create(const char *name, const struct xseg_segment_options *opt
                         struct xseg_segment **out);
 
 /**
- * Attach to an existing segment.  Header fields are checked against the file's size
- * before anything is used.
+ * Attach to an existing segment of root's or of the calling user's.
  *
- * Returns 0; -ENOENT; -EPROTONOSUPPORT for another layout version or unknown feature
- * bits; -EBADMSG for a header that contradicts itself.
+ * Before a byte of it is believed, the open file must be a regular one of such a user,
+ * with one name, that not everybody may write.  Header fields are then checked against
+ * its size before anything is used.
+ *
+ * Returns 0; -ENOENT; -EPERM for a file that is not to be believed; -EACCES;
+ * -EPROTONOSUPPORT for another layout version or unknown feature bits; -EBADMSG for a
+ * header that contradicts itself.
  */
 int xseg_segment_attach(const char *name, struct xseg_segment **out);
+
+/** The same, and believe user `owner` too. */
+int xseg_segment_attach_of(const char *name, uid_t owner, struct xseg_segment **out);
 
 /** Unmap.  Ports bound through this attachment must be unbound first. */
 void xseg_segment_detach(struct xseg_segment *seg);
@@ -68,6 +76,9 @@ uint64_t xseg_heap_off(const struct xseg_segment *seg, const void *ptr);
 const struct xseg_port_shared *xseg_segment_port(const struct xseg_segment *seg,
                                                  uint32_t id);
 
+/** Does the process that bound port `id` still run?  DEAD for a port that is free. */
+enum xseg_life xseg_port_life(const struct xseg_segment *seg, uint32_t id);
+
 /** Request descriptor `index` for reading, or NULL when out of range. */
 const struct xseg_request *xseg_segment_request(const struct xseg_segment *seg,
                                                 uint32_t index);
@@ -80,9 +91,12 @@ struct xseg_reap_result {
 };
 
 /**
- * Reclaim what processes that no longer live (by pid and start time) held: their
- * ports, descriptors and buffers.  Requests they were serving are completed to
- * their senders with -EOWNERDEAD.
+ * Reclaim what processes held that are proven dead: their ports, descriptors and
+ * buffers.  Requests they were serving are completed to their senders with -EOWNERDEAD.
+ * A process that cannot be looked at from here keeps what it has.
+ *
+ * For the one process that looks after the segment (in Archipelago the supervisor):
+ * peers and clients never reap one another.
  *
  * Data comes first: while a living peer still works on the data of such a request, its
  * answer (and a dead owner's buffer) waits.  The answer is given by that peer's own

@@ -162,10 +162,12 @@ static void requests_to_a_dead_server_fail(void)
     segment_check_idle(seg);
 }
 
-static void a_new_server_reclaims_the_port_at_once(void)
+static void a_new_server_gets_the_port_after_a_reap(void)
 {
     struct xseg_request *sent[3];
     ask_the_dying(sent);
+    CHECK_EQ(xseg_port_bind(seg, XSEG_PORT_VLMCD, "vlmcd", &server), -EBUSY);
+    reap();
     server = port_new(seg, XSEG_PORT_VLMCD, "vlmcd");
     check_owner_dead();
     CHECK(!xseg_port_accept(server));
@@ -254,8 +256,7 @@ static void hold_the_lock(struct xseg_segment *own)
 {
     CHECK(segment_trylock(own));
     /* In the middle of a bind. */
-    own->ports[XSEG_PORT_MAPPERD].owner_pid = own->pid;
-    own->ports[XSEG_PORT_MAPPERD].owner_start = own->start;
+    own->ports[XSEG_PORT_MAPPERD].owner = own->self;
     own->ports[XSEG_PORT_MAPPERD].state = XSEG_PORT_BINDING;
 }
 
@@ -263,6 +264,7 @@ static void the_lock_of_the_dead_is_taken_over(void)
 {
     dies_after(hold_the_lock);
     CHECK_EQ(seg->ports[XSEG_PORT_MAPPERD].state, XSEG_PORT_BINDING);
+    reap();
     struct xseg_port *port = port_new(seg, XSEG_PORT_MAPPERD, "mapperd");
     CHECK_EQ(seg->header->lock_owner, 0);
     xseg_port_unbind(port);
@@ -382,9 +384,12 @@ static void take_all_ports(struct xseg_segment *own)
         ;
 }
 
-static void dynamic_ports_of_the_dead_are_found_by_bind(void)
+static void dynamic_ports_of_the_dead_come_back(void)
 {
+    struct xseg_port *none;
     dies_after(take_all_ports);
+    CHECK_EQ(xseg_port_bind(seg, XSEG_PORT_ANY, "client", &none), -ENOBUFS);
+    reap();
     struct xseg_port *port = port_new(seg, XSEG_PORT_ANY, "client");
     xseg_port_unbind(port);
     segment_check_idle(seg);
@@ -397,7 +402,7 @@ int main(void)
     a_zombie_is_dead();
     all_that_it_held_comes_back();
     requests_to_a_dead_server_fail();
-    a_new_server_reclaims_the_port_at_once();
+    a_new_server_gets_the_port_after_a_reap();
     a_dead_client_keeps_the_buffer_that_is_being_served();
     no_answer_while_a_third_peer_works_on_the_data();
     the_lock_of_the_dead_is_taken_over();
@@ -405,7 +410,7 @@ int main(void)
     a_hole_is_filled_once();
     an_answer_that_was_not_queued_is_found();
     a_claim_that_was_not_signed_comes_back();
-    dynamic_ports_of_the_dead_are_found_by_bind();
+    dynamic_ports_of_the_dead_come_back();
     segment_end(seg);
     return 0;
 }

@@ -18,8 +18,8 @@ static void create_and_attach_see_the_same_bytes(void)
     const struct xseg_header *header = xseg_segment_header(one);
     CHECK_EQ(header->magic, XSEG_MAGIC);
     CHECK(memcmp(&header->magic, "ACPXSEG1", 8) == 0);
-    CHECK_EQ(header->nr_ports, 64);
-    CHECK_EQ(header->nr_requests, 4096);
+    CHECK_EQ(header->nr_ports, 1024);
+    CHECK_EQ(header->nr_requests, 8192);
     CHECK_EQ(header->heap_bytes, 128 << 20);
     CHECK_EQ(header->creator_pid, getpid());
     CHECK_EQ(header->heap_off % XSEG_PAGE_BYTES, 0);
@@ -184,6 +184,38 @@ static void a_file_that_is_too_short_is_refused(void)
     CHECK_EQ(xseg_segment_destroy(segment_name()), 0);
 }
 
+/* Issue 9, fault 22: the file is judged before a byte of it is believed. */
+static void a_file_that_is_not_to_be_trusted_is_refused(void)
+{
+    char path[128], second[140];
+    struct xseg_segment *seg = segment_new(&small_segment), *other;
+    snprintf(path, sizeof(path), "/dev/shm/%s", segment_name());
+    snprintf(second, sizeof(second), "%s.second", path);
+    CHECK_EQ(chmod(path, 0666), 0);
+    CHECK_EQ(xseg_segment_attach(segment_name(), &other), -EPERM);
+    CHECK_EQ(chmod(path, 0660), 0);
+    CHECK_EQ(link(path, second), 0);
+    CHECK_EQ(xseg_segment_attach(segment_name(), &other), -EPERM);
+    CHECK_EQ(unlink(second), 0);
+    CHECK_EQ(rename(path, second), 0);
+    CHECK_EQ(symlink(second, path), 0);
+    CHECK_EQ(xseg_segment_attach(segment_name(), &other), -EPERM);
+    CHECK_EQ(rename(second, path), 0);
+    CHECK_EQ(xseg_segment_attach(segment_name(), &other), 0);
+    xseg_segment_detach(other);
+    if (geteuid() == 0) { /* another user's, unless that user is named */
+        CHECK_EQ(chown(path, 65534, 0), 0);
+        CHECK_EQ(xseg_segment_attach(segment_name(), &other), -EPERM);
+        CHECK_EQ(xseg_segment_attach_of(segment_name(), 1, &other), -EPERM);
+        CHECK_EQ(xseg_segment_attach_of(segment_name(), 65534, &other), 0);
+        xseg_segment_detach(other);
+    }
+    segment_end(seg);
+    CHECK_EQ(mkfifo(path, 0600), 0);
+    CHECK_EQ(xseg_segment_attach(segment_name(), &other), -EPERM);
+    CHECK_EQ(unlink(path), 0);
+}
+
 static void names_of_ops_and_states(void)
 {
     CHECK(strcmp(xseg_op_name(XSEG_OP_READ), "READ") == 0);
@@ -206,6 +238,7 @@ int main(void)
     too_large_a_segment_leaves_nothing();
     a_header_that_contradicts_itself_is_refused();
     a_file_that_is_too_short_is_refused();
+    a_file_that_is_not_to_be_trusted_is_refused();
     names_of_ops_and_states();
     return 0;
 }

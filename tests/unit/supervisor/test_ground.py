@@ -18,6 +18,7 @@ import pytest
 from archipelago.errors import ConfigError
 from archipelago.settings import Settings, load_settings
 from archipelago.supervisor import ground
+from archipelago.supervisor.record import Record
 from xseg import Segment
 from xseg.constants import PORT_DYNAMIC, PORT_MAPPERD
 from xseg.errors import NotFound
@@ -61,7 +62,7 @@ def test_a_group_may_use_it(tmp_path: Path) -> None:
         (settings.data_path, 0o2770),
     ):
         assert (mode(path), path.stat().st_gid) == (wanted, group.gr_gid)
-    with ground.create_segment(settings):
+    with ground.create_segment(settings, record(settings)):
         shm = Path("/dev/shm") / settings.segment_name
         assert (mode(shm), shm.stat().st_gid) == (0o660, group.gr_gid)
         for sock in ground.listen(settings):
@@ -114,19 +115,24 @@ def test_what_was_opened_is_closed_when_the_next_fails(tmp_path: Path) -> None:
     assert not settings.nbd_socket.exists()
 
 
+def record(settings: Settings) -> Record:
+    return Record(settings.run_dir / "peers")
+
+
 def test_a_stale_segment_makes_place(settings: Settings) -> None:
     Segment.create(settings.segment_name).close()
-    with ground.create_segment(settings) as segment:
+    with ground.create_segment(settings, record(settings)) as segment:
         assert segment.statistics().nr_ports == settings.segment.ports
 
 
 def test_garbage_under_the_segments_name_makes_place(settings: Settings) -> None:
     (Path("/dev/shm") / settings.segment_name).write_bytes(b"garbage" * 1000)
-    ground.create_segment(settings).close()
+    ground.create_segment(settings, record(settings)).close()
 
 
-def test_a_peer_that_does_not_end_is_ended(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("noted", [True, False])
+def test_only_a_recorded_peer_that_does_not_end_is_ended(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, noted: bool
 ) -> None:
     monkeypatch.setattr(ground, "ORPHAN_PATIENCE", 0.0)
     Segment.create(settings.segment_name).close()
@@ -142,14 +148,22 @@ def test_a_peer_that_does_not_end_is_ended(
     ) as peer:
         assert peer.stdout is not None
         assert peer.stdout.readline() == b"\n"
-        ground.create_segment(settings).close()
-        assert peer.wait(60) == -signal.SIGKILL
+        if noted:
+            settings.run_dir.mkdir(parents=True, exist_ok=True)
+            record(settings).note(peer.pid)
+            ground.create_segment(settings, record(settings)).close()
+            assert peer.wait(60) == -signal.SIGKILL
+        else:
+            with pytest.raises(ground.StartError, match=f"process {peer.pid} has"):
+                ground.create_segment(settings, record(settings))
+            assert peer.poll() is None
+            peer.kill()
 
 
 def test_a_client_of_the_old_segment_is_let_be(settings: Settings) -> None:
     with Segment.create(settings.segment_name) as old:
         port = old.bind(PORT_DYNAMIC, "client")
-        ground.create_segment(settings).close()
+        ground.create_segment(settings, record(settings)).close()
         port.unbind()
 
 

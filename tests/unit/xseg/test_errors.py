@@ -11,6 +11,7 @@ from xseg import _errors, errors
 from xseg.errors import XsegError
 
 EXPECTED = {
+    "EACCES": errors.NotPermitted,
     "EAGAIN": errors.WouldBlock,
     "EBADF": errors.ClosedError,
     "EBADMSG": errors.DataCorrupt,
@@ -24,6 +25,7 @@ EXPECTED = {
     "ENOSPC": errors.NoSpace,
     "EOPNOTSUPP": errors.NotSupported,
     "EOWNERDEAD": errors.PeerDied,
+    "EPERM": errors.NotPermitted,
     "EPIPE": errors.PortUnbound,
     "EPROTONOSUPPORT": errors.FormatMismatch,
     "EROFS": errors.ReadOnly,

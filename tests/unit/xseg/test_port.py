@@ -45,7 +45,15 @@ def test_a_port_has_one_owner(segment: Segment) -> None:
 
 @pytest.mark.parametrize(
     ("port", "role"),
-    [(0, "x"), (64, "x"), (9, ""), (9, "x" * 32), (-1, "x"), (2**40, "x"), (9, "a\0b")],
+    [
+        (0, "x"),
+        (1024, "x"),
+        (9, ""),
+        (9, "x" * 32),
+        (-1, "x"),
+        (2**40, "x"),
+        (9, "a\0b"),
+    ],
 )
 def test_a_bad_port_or_role_is_refused(segment: Segment, port: int, role: str) -> None:
     with pytest.raises(xseg.InvalidArgument):
@@ -438,8 +446,12 @@ def test_a_call_ends_when_its_server_dies(
     segment: Segment, doomed: subprocess.Popen[str]
 ) -> None:
     with segment.bind() as port, port.request() as rq:
-        # The process is reaped by a thread: a zombie counts as alive to nobody.
-        waiter = threading.Thread(target=doomed.wait)
+
+        def look_after_the_segment() -> None:
+            doomed.wait()
+            segment.reap()
+
+        waiter = threading.Thread(target=look_after_the_segment)
         waiter.start()
         result = port.call(rq, PORT_VLMCD, timeout=60)
         waiter.join()
