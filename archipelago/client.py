@@ -33,7 +33,7 @@ from xseg.errors import NotFound, XsegError
 from xseg.units import parse_size
 
 if TYPE_CHECKING:
-    from archipelago.settings import Settings
+    from archipelago.supervisor.client import Facts
 
 __all__ = ["Client", "CloneResult", "connect"]
 
@@ -105,7 +105,7 @@ class Client(Closing):
     ) -> None:
         self._segment = segment
         self._home = home
-        self._settings: Settings | None = None
+        self._settings: Facts | None = None
         self._messenger = Messenger(segment, "client", _PATIENCE, persistent=True)
         self._opener = SerialMessenger(
             segment, "client-open", _PATIENCE, persistent=True
@@ -130,12 +130,12 @@ class Client(Closing):
         return self._messenger
 
     @property
-    def settings(self) -> Settings:
-        """The settings of the instance, read when first asked for."""
+    def settings(self) -> Facts:
+        """What the running instance says of its settings, when first asked for."""
         if self._settings is None:
-            from archipelago.settings import load_settings
+            from archipelago.supervisor.client import facts
 
-            self._settings = load_settings(self._home)
+            self._settings = facts(paths.locate(self._home))
         return self._settings
 
     # ---- what exists -----------------------------------------------------------------

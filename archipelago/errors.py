@@ -7,6 +7,7 @@ r"""What can go wrong, as exceptions with stable numbers.
      +-- UsageError (ValueError)                   2
      +-- ConfigError (ValueError)                  2
      +-- NotRunning (ConnectionError)              8, retryable
+     +-- NotAnswering (TimeoutError)              10, retryable
      +-- IoError (OSError)                         1
      +-- BlockError
      |    +-- BlockNotFound (LookupError)          3
@@ -48,6 +49,7 @@ __all__ = [
     "MapCorrupt",
     "MapError",
     "NoSpace",
+    "NotAnswering",
     "NotRunning",
     "NotSnapshot",
     "ReadOnlySnapshot",
@@ -120,6 +122,15 @@ class NotRunning(ArchipelagoError, ConnectionError):
     msgid = "not-running"
     retryable = True
     default_number = _errno.EPIPE
+
+
+class NotAnswering(ArchipelagoError, TimeoutError):
+    """A supervisor or peer lives and does not answer: it hangs."""
+
+    exit_code = 10
+    msgid = "not-answering"
+    retryable = True
+    default_number = _errno.ETIMEDOUT
 
 
 class IoError(ArchipelagoError, OSError):
@@ -242,6 +253,7 @@ _CLASSES: tuple[type[ArchipelagoError], ...] = (
     UsageError,
     ConfigError,
     NotRunning,
+    NotAnswering,
     IoError,
     BlockError,
     BlockNotFound,

@@ -3,16 +3,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from archipelago.cli.base import Common, common_options
 from archipelago.cli.options import gather, setting_options
 from archipelago.cli.output import note, write_json, write_table
-
-if TYPE_CHECKING:
-    from archipelago.settings import Settings
 
 __all__ = ["command"]
 
@@ -24,52 +21,59 @@ def command() -> None:
 
 
 @command.command("show", epilog="Example: archipelago config show -o engine=threads")
+@click.option(
+    "-n",
+    "--next",
+    "upcoming",
+    is_flag=True,
+    help="Show what the next start would use, though an instance runs.",
+)
 @setting_options
 @common_options
-def show(options: tuple[str, ...], **named: str | None) -> None:
+def show(upcoming: bool, options: tuple[str, ...], **named: str | None) -> None:
     """Show every setting in effect and where it came from.
 
-    They come from the command line, the environment (ARCHIPELAGO_SEGMENT_HEAP for
+    Of an instance that runs, this is what it was started with.  Otherwise, with --next
+    or with settings on the command line, it is what a start would use now.
+
+    Settings come from the command line, the environment (ARCHIPELAGO_SEGMENT_HEAP for
     segment.heap), archipelago.toml, the KEY=VALUE file /etc/default/archipelago and
     the defaults; the first that has a setting wins.
     """
-    from archipelago.settings import load_settings, setting_keys
-
     common = Common.current()
-    settings = load_settings(common.home, **gather(options, **named))
-    values = {key: _value(settings, key) for key in setting_keys()}
+    overrides = gather(options, **named)
+    document = None if upcoming or overrides else _in_effect(common.home)
+    running = document is not None
+    if document is None:
+        from archipelago.settings import load_settings
+        from archipelago.supervisor.report import settings_in_effect
+
+        document = settings_in_effect(load_settings(common.home, **overrides))
     if common.json:
-        write_json(
-            {
-                "settings": {
-                    key: {"value": value, "origin": settings.origins[key]}
-                    for key, value in values.items()
-                },
-                "paths": _paths(settings),
-                "notes": list(settings.notes),
-            }
-        )
+        write_json({"running": running, **document})
         return
     write_table(
         ["SETTING", "VALUE", "FROM"],
         [
-            [key, _shown(key, value), settings.origins[key]]
-            for key, value in values.items()
+            [key, _shown(key, item["value"]), item["origin"]]
+            for key, item in document["settings"].items()
         ],
     )
     click.echo()
-    write_table(["PLACE", "PATH"], list(_paths(settings).items()))
-    for line in settings.notes:
+    write_table(["PLACE", "PATH"], list(document["paths"].items()))
+    for line in document["notes"]:
         note(f"note: {line}")
 
 
-def _value(settings: Settings, key: str) -> Any:
-    value: Any = settings
-    for part in key.split("."):
-        value = getattr(value, part)
-    if key == "nbd.socket":
-        value = settings.nbd_socket
-    return value if isinstance(value, (bool, int, float, type(None))) else str(value)
+def _in_effect(home: str | None) -> dict[str, Any] | None:
+    """The settings of the running instance; None if none runs."""
+    from archipelago.paths import locate
+    from archipelago.supervisor.client import NoSupervisor, ask
+
+    try:
+        return ask(locate(home), "settings")
+    except NoSupervisor:
+        return None
 
 
 def _shown(key: str, value: Any) -> str | None:
@@ -82,15 +86,3 @@ def _shown(key: str, value: Any) -> str | None:
     if value is None:
         return None
     return str(value) if value != "" else '""'
-
-
-def _paths(settings: Settings) -> dict[str, str]:
-    where = settings.locations
-    return {
-        "config_file": str(where.config_file),
-        "legacy_file": str(where.legacy_file or ""),
-        "segment": settings.segment_name,
-        "supervisor_socket": str(settings.supervisor_socket),
-        "pid_file": str(settings.pid_file),
-        "instance_file": str(settings.instance_file),
-    }

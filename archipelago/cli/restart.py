@@ -42,27 +42,30 @@ def command(
     while volumes are open, unless forced.  Without a running instance one is started.
     """
     from archipelago.settings import load_settings
-    from archipelago.supervisor import lock
-    from archipelago.supervisor.client import ask
+    from archipelago.supervisor.client import NoSupervisor, ask
     from archipelago.supervisor.launch import launch
 
     common = Common.current()
     overrides = gather(options, **named)
     settings = load_settings(common.home, **overrides)
-    if peer is None and lock.holder(settings.pid_file) is None:
+    where = settings.locations
+    try:
+        answer = ask(where, "restart", peer=peer, overrides=overrides)
+    except NoSupervisor:
+        if peer is not None:
+            raise
         summarize(launch(settings, overrides), common)
         return
-    answer = ask(settings, "restart", peer=peer, overrides=overrides)
     if answer["changed"]:
         if peer is not None:
             raise click.UsageError(
                 f"{', '.join(answer['changed'])} changed, which takes a restart of all "
                 "peers: 'archipelago restart'"
             )
-        ask(settings, "stop", force=force, until_end=True)
+        ask(where, "stop", force=force, until_end=True)
         summarize(launch(settings, overrides), common)
         return
-    status: dict[str, Any] = ask(settings, "status")
+    status: dict[str, Any] = ask(where, "status")
     if peer is None or common.json:
         summarize(status, common)
     elif status["placement"] == "together":

@@ -46,10 +46,11 @@ def command(
 
     common = Common.current()
     overrides = gather(options, **named)
-    settings = load_settings(common.home, **overrides)
     if peer is not None:
-        _start_peer(settings, peer, common, overrides)
-    elif foreground:
+        _start_peer(peer, common, overrides)
+        return
+    settings = load_settings(common.home, **overrides)
+    if foreground:
         from archipelago.supervisor.__main__ import run_foreground
 
         def ready(status: Mapping[str, Any]) -> bool:
@@ -63,16 +64,16 @@ def command(
         summarize(launch(settings, overrides), common)
 
 
-def _start_peer(
-    settings: Any, peer: str, common: Common, overrides: dict[str, Any]
-) -> None:
+def _start_peer(peer: str, common: Common, overrides: dict[str, Any]) -> None:
+    from archipelago.paths import locate
     from archipelago.supervisor.client import ask
 
     if overrides:
         raise click.UsageError("a single peer takes no settings; 'restart' does")
-    ask(settings, "start", peer=peer)
+    where = locate(common.home)
+    ask(where, "start", peer=peer)
     if common.json:
-        write_json(ask(settings, "status"))
+        write_json(ask(where, "status"))
     else:
         note(f"{peer} is running")
 

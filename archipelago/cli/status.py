@@ -11,7 +11,7 @@ from archipelago.cli.base import Common, common_options
 from archipelago.cli.options import PEER_HELP, peer_argument, user_option
 from archipelago.cli.output import write_json, write_table
 
-__all__ = ["command"]
+__all__ = ["command", "stopped"]
 
 _NOT_RUNNING = 8
 
@@ -23,16 +23,14 @@ _NOT_RUNNING = 8
 @click.pass_context
 def command(ctx: click.Context, peer: str | None) -> None:
     """Show whether archipelago, or one PEER, is running; exit code 8 if it is not."""
-    from archipelago.settings import load_settings
-    from archipelago.supervisor import lock, report
-    from archipelago.supervisor.client import ask
+    from archipelago.paths import locate
+    from archipelago.supervisor.client import NoSupervisor, ask
 
     common = Common.current()
-    settings = load_settings(common.home)
-    if lock.holder(settings.pid_file) is None:
-        status = report.stopped(settings)
-    else:
-        status = ask(settings, "status")
+    try:
+        status = ask(locate(common.home), "status")
+    except NoSupervisor:
+        status = stopped(common.home)
     peers = [p for p in status["peers"] if peer in (None, p["name"])]
     status["peers"] = peers
     if common.json:
@@ -43,9 +41,23 @@ def command(ctx: click.Context, peer: str | None) -> None:
     ctx.exit(0 if up else _NOT_RUNNING)
 
 
+def stopped(home: str | None) -> dict[str, Any]:
+    """The status of an instance that does not run."""
+    from archipelago.errors import ConfigError
+    from archipelago.settings import load_settings
+    from archipelago.supervisor import report
+
+    try:
+        return report.stopped(load_settings(home))
+    except ConfigError as error:
+        return report.misconfigured(error)
+
+
 def _show(status: dict[str, Any]) -> None:
     if not status["running"]:
         click.echo("archipelago is not running; 'archipelago start' starts it")
+        for line in status["notes"]:
+            click.echo(f"note: {line}")
         return
     click.echo(
         f"archipelago is running (pid {status['pid']}, up {_span(status['uptime'])}): "

@@ -27,21 +27,21 @@ def command(peer: str | None, force: bool) -> None:
     With placement "together" a PEER shares its process with the others, which restart
     without it.
     """
-    from archipelago.settings import load_settings
+    from archipelago.paths import locate
     from archipelago.supervisor.client import ask
 
     common = Common.current()
-    settings = load_settings(common.home)
+    where = locate(common.home)
     if peer is not None:
-        ask(settings, "stop", peer=peer, force=force)
+        ask(where, "stop", peer=peer, force=force)
         if common.json:
-            write_json(ask(settings, "status"))
+            write_json(ask(where, "status"))
             return
     else:
-        ask(settings, "stop", force=force, until_end=True)
+        ask(where, "stop", force=force, until_end=True)
         if common.json:
-            from archipelago.supervisor import report
+            from archipelago.cli.status import stopped
 
-            write_json(report.stopped(settings))
+            write_json(stopped(common.home))
             return
     note(f"{peer or 'archipelago'} is stopped")

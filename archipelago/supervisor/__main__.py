@@ -20,7 +20,7 @@ from typing import Any
 
 from archipelago.errors import ArchipelagoError
 from archipelago.settings import Settings, load_settings
-from archipelago.supervisor import ground
+from archipelago.supervisor import client, ground
 from archipelago.supervisor.core import Supervisor
 from archipelago.supervisor.lock import PidLock
 from archipelago.supervisor.server import ControlServer
@@ -90,6 +90,7 @@ def run_foreground(
     Raises:
         ArchipelagoError: the instance did not come up.
     """
+    client.refuse_second(settings.locations)
     ground.prepare(settings)
     lock = PidLock.acquire(settings.pid_file)
     _log_to_stderr()

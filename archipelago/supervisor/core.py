@@ -8,6 +8,7 @@ answers at any moment from the segment's counters and costs the peers nothing.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -65,6 +66,7 @@ class Supervisor:
         self._lock = lock
         self._busy = asyncio.Lock()
         self._segment: Segment | None = None
+        self._segment_fd: int | None = None  # shows that its supervisor lives
         self._segment_watcher: asyncio.Task[None] | None = None
         self._sockets: list[socket.socket] = []
         self._marks_fd = -1
@@ -83,6 +85,7 @@ class Supervisor:
             try:
                 store.establish(self.settings)
                 self._segment = ground.create_segment(self.settings, self._record)
+                self._segment_fd = ground.hold_segment(self.settings.segment_name)
                 self._sockets = ground.listen(self.settings)
                 self._marks_fd = ground.make_mark_log()
                 self.processes = [
@@ -136,7 +139,9 @@ class Supervisor:
         for sock in self._sockets:
             sock.close()
         if self._sockets:
-            self.settings.nbd_socket.unlink(missing_ok=True)
+            # A file system that has gone read-only keeps it: nobody listens there.
+            with contextlib.suppress(OSError):
+                self.settings.nbd_socket.unlink(missing_ok=True)
         self._sockets = []
         if self._marks_fd >= 0:
             os.close(self._marks_fd)
@@ -148,6 +153,9 @@ class Supervisor:
                 Segment.destroy(self.settings.segment_name)
             except XsegError as error:
                 log.warning("segment %s: %s", self.settings.segment_name, error)
+        if self._segment_fd is not None:
+            os.close(self._segment_fd)
+            self._segment_fd = None
 
     # One peer
 
@@ -321,7 +329,7 @@ class Supervisor:
         """Everything ``archipelago status --json`` shows."""
         ports = self._segment.ports() if self._segment is not None else []
         engines = [p.engine for p in self.processes if p.engine]
-        return report.running(
+        status = report.running(
             self.settings,
             pid=os.getpid(),
             uptime=time.monotonic() - self.started,
@@ -329,6 +337,12 @@ class Supervisor:
             processes=self.processes,
             ports=ports,
         )
+        if self._sockets and not self.settings.nbd_socket.exists():
+            status["notes"].append(
+                f"the socket {self.settings.nbd_socket} was removed: NBD clients "
+                "cannot connect until 'archipelago stop' and 'archipelago start'"
+            )
+        return status
 
     async def obey(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Carry out one command from the control socket.
@@ -342,6 +356,8 @@ class Supervisor:
             raise UsageError("peer is not a string")
         if command == "status":
             return self.status()
+        if command == "settings":
+            return report.settings_in_effect(self.settings)
         if command == "start" and peer is not None:
             await self.start_peer(peer)
         elif command == "stop" and peer is not None:

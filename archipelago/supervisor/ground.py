@@ -23,6 +23,7 @@ from pathlib import Path
 from archipelago.errors import ArchipelagoError, ConfigError
 from archipelago.settings import Settings
 from archipelago.supervisor import store
+from archipelago.supervisor.lock import AlreadyRunning
 from archipelago.supervisor.record import Record
 from xseg import Segment
 from xseg.constants import PORT_DYNAMIC
@@ -182,7 +183,13 @@ def remove_stale_segment(name: str, record: Record) -> None:
     """Remove a segment whose supervisor is gone, once its peers have ended.
 
     Only the holder of the pid lock may call this.
+
+    Raises:
+        StartError: a supervisor lives that holds it; its pid file was removed.
     """
+    held = hold_segment(name)
+    if held is not None:
+        os.close(held)
     try:
         segment = Segment.attach(name)
     except NotFound:
@@ -199,6 +206,35 @@ def remove_stale_segment(name: str, record: Record) -> None:
     log.warning("removing segment %s of a supervisor that died", name)
     with contextlib.suppress(NotFound):
         Segment.destroy(name)
+
+
+def hold_segment(name: str) -> int | None:
+    """Lock a segment for as long as its supervisor lives.
+
+    The lock (flock) shows in every namespace, however the supervisor is hidden.
+
+    Returns:
+        The descriptor that holds the lock; None if there is no such segment, or it is
+        another user's.
+
+    Raises:
+        StartError: a supervisor that lives holds it.
+    """
+    try:
+        fd = os.open(f"/dev/shm/{name}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise StartError(
+            f"segment {name} belongs to a supervisor that runs, though the run "
+            "directory has no trace of it: end that one first ('lsof /dev/shm/"
+            f"{name}' shows its processes)",
+            AlreadyRunning.exit_code,
+        ) from None
+    return fd
 
 
 def _await_orphans(segment: Segment, record: Record) -> None:

@@ -32,6 +32,7 @@ def launch(settings: Settings, overrides: Mapping[str, Any]) -> dict[str, Any]:
         ConfigError: directories cannot be made.
         SupervisorError: it did not come up; nothing is left running.
     """
+    client.refuse_second(settings.locations)
     ground.prepare(settings)
     lock = PidLock.acquire(settings.pid_file)
     try:
@@ -44,8 +45,9 @@ def _await_ready(
     settings: Settings, overrides: Mapping[str, Any], lock: PidLock
 ) -> dict[str, Any]:
     home = settings.locations.home
+    log_file = client.log_of(settings.locations, settings.log_dir)
     errors = os.open(
-        client.log_of(settings),
+        log_file,
         os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC,
         0o640,
     )
@@ -77,7 +79,7 @@ def _await_ready(
         line = ready.readline()
     if not line:
         raise client.SupervisorError(
-            f"the supervisor ended before it was ready; see {client.log_of(settings)}",
+            f"the supervisor ended before it was ready; see {log_file}",
             msgid="start",
         )
     answer = json.loads(line)

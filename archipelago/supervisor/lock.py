@@ -8,6 +8,7 @@ inside is for people; whether one runs is decided by the lock alone.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -20,6 +21,14 @@ class AlreadyRunning(VolumeBusy):
     """Another supervisor holds the instance."""
 
     msgid = "already-running"
+
+    @classmethod
+    def of(cls, pid: int) -> AlreadyRunning:
+        """Name the supervisor that holds it; 0 if it has not said its pid yet."""
+        return cls(
+            f"already running (pid {pid or 'not known yet'}); "
+            "'archipelago restart' restarts it"
+        )
 
 
 class PidLock:
@@ -49,10 +58,7 @@ class PidLock:
             except BlockingIOError:
                 pid = _read_pid(fd)
                 os.close(fd)
-                raise AlreadyRunning(
-                    f"already running (pid {pid or 'not known yet'}); "
-                    "'archipelago restart' restarts it"
-                ) from None
+                raise AlreadyRunning.of(pid) from None
             if _is_at(fd, path):
                 return cls(path, fd)
             os.close(fd)  # a supervisor that ended removed this very file
@@ -71,9 +77,15 @@ class PidLock:
             raise from_errno(number, f"cannot write {self.path}") from error
 
     def release(self) -> None:
-        """Remove the file and give up the lock; harmless when repeated."""
+        """Remove the file and give up the lock; harmless when repeated.
+
+        On a file system that has gone read-only the file stays.  Nothing is wrong with
+        that: the lock decides, not the file.
+        """
         if self.fd >= 0:
-            self.path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                if _is_at(self.fd, self.path):
+                    self.path.unlink(missing_ok=True)
             self.close()
 
     def close(self) -> None:

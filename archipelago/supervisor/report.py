@@ -1,20 +1,50 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The status document: what ``archipelago status --json`` prints."""
+"""What a supervisor tells of itself: status, and the settings in effect."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from archipelago.errors import ConfigError
 from archipelago.peers.ports import PORTS
-from archipelago.settings import ROLES, Settings
+from archipelago.settings import ROLES, Settings, setting_keys
 from archipelago.supervisor.process import State
 
 if TYPE_CHECKING:
     from archipelago.supervisor.process import PeerProcess
     from xseg.statistics import PortStatistics
 
-__all__ = ["lost_ports", "running", "stopped"]
+__all__ = ["lost_ports", "misconfigured", "running", "settings_in_effect", "stopped"]
+
+
+def settings_in_effect(settings: Settings) -> dict[str, Any]:
+    """What ``archipelago config show --json`` prints."""
+    where = settings.locations
+    return {
+        "settings": {
+            key: {"value": _value(settings, key), "origin": settings.origins[key]}
+            for key in setting_keys()
+        },
+        "paths": {
+            "config_file": str(where.config_file),
+            "legacy_file": str(where.legacy_file or ""),
+            "segment": settings.segment_name,
+            "supervisor_socket": str(settings.supervisor_socket),
+            "pid_file": str(settings.pid_file),
+            "instance_file": str(settings.instance_file),
+        },
+        "notes": list(settings.notes),
+    }
+
+
+def _value(settings: Settings, key: str) -> Any:
+    value: Any = settings
+    for part in key.split("."):
+        value = getattr(value, part)
+    if key == "nbd.socket":
+        value = settings.nbd_socket
+    return value if isinstance(value, (bool, int, float, type(None))) else str(value)
 
 
 def stopped(settings: Settings) -> dict[str, Any]:
@@ -24,7 +54,21 @@ def stopped(settings: Settings) -> dict[str, Any]:
         "pid": None,
         "uptime": 0.0,
         **_common(settings, None),
-        "peers": [_peer(role, settings, "stopped") for role in ROLES],
+        "peers": [_peer(role, settings.placement, "stopped") for role in ROLES],
+    }
+
+
+def misconfigured(error: ConfigError) -> dict[str, Any]:
+    """Describe an instance that does not run, and would not start."""
+    unknown = ("placement", "engine", "backend", "home", "segment")
+    return {
+        "running": False,
+        "pid": None,
+        "uptime": 0.0,
+        **dict.fromkeys(unknown),
+        "nbd": [],
+        "notes": [f"it would not start: {error}"],
+        "peers": [_peer(role, None, "stopped") for role in ROLES],
     }
 
 
@@ -55,12 +99,12 @@ def running(
     for role in ROLES:
         process = next((p for p in processes if role in p.plan.roles), None)
         if process is None or role not in process.roles:
-            peers.append(_peer(role, settings, "stopped"))
+            peers.append(_peer(role, settings.placement, "stopped"))
             continue
         # Without its port a peer serves nobody: the supervisor restarts it.
         lost = role in lost_ports(process, ports).split(", ")
         state = State.RESTARTING if lost else process.state
-        peer = _peer(role, settings, state.value)
+        peer = _peer(role, settings.placement, state.value)
         peer["pid"] = process.pid
         peer["uptime"] = round(process.uptime, 3)
         peer["restarts"] = process.restarts
@@ -108,12 +152,12 @@ def _tcp(address: str, port: int) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
-def _peer(role: str, settings: Settings, state: str) -> dict[str, Any]:
+def _peer(role: str, placement: str | None, state: str) -> dict[str, Any]:
     return {
         "name": role,
         "state": state,
         "pid": None,
-        "placement": settings.placement,
+        "placement": placement,
         "uptime": 0.0,
         "ops": 0,
         "errors": 0,

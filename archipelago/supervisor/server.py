@@ -1,19 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The supervisor's end of its control socket.
+"""The supervisor's end of its control sockets.
 
 Each line is a JSON object with `command`, and each gets a line in answer:
-``{"ok": true, ...}``, or ``{"ok": false, "msgid", "message", "exit_code"}``.  Who may
-command is decided by the socket's permissions.
+``{"ok": true, ...}``, or ``{"ok": false, "msgid", "message", "exit_code"}``.  The
+permissions of the socket in the run directory say which users may command; on the
+abstract one (`archipelago.supervisor.address`) the kernel names the client's user.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 from typing import Any
 
-from archipelago.errors import ArchipelagoError, UsageError
+from archipelago.errors import ArchipelagoError, NotRunning, UsageError
+from archipelago.supervisor import address
 from archipelago.supervisor.core import Supervisor
 from archipelago.supervisor.ground import own_socket
 
@@ -31,28 +34,61 @@ class ControlServer:
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
         self._path = supervisor.settings.supervisor_socket
-        self._server: asyncio.AbstractServer | None = None
+        self._servers: list[asyncio.AbstractServer] = []
+        self._bound = False  # the path is ours to remove
         self._connections: set[asyncio.StreamWriter] = set()
 
     async def open(self) -> None:
-        """Listen.  The caller holds the pid lock, so an old socket is a dead one's."""
+        """Listen.  The caller holds the pid lock, so an old socket is a dead one's.
+
+        Raises:
+            AlreadyRunning: a supervisor lives whose pid file was removed.
+        """
+        settings = self._supervisor.settings
+        named = address.listen(settings.locations)
+        if named is not None:
+            self._servers.append(
+                await asyncio.start_unix_server(
+                    self._serve_checked, sock=named, limit=_LINE_MAX
+                )
+            )
         self._path.unlink(missing_ok=True)
-        self._server = await asyncio.start_unix_server(
-            self._serve, str(self._path), limit=_LINE_MAX
+        self._servers.append(
+            await asyncio.start_unix_server(
+                self._serve, str(self._path), limit=_LINE_MAX
+            )
         )
-        own_socket(self._path, self._supervisor.settings)
+        self._bound = True
+        own_socket(self._path, settings)
 
     def unlink(self) -> None:
         """Take no new connections; those there are stay."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
-            self._path.unlink(missing_ok=True)
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
+        if self._bound:
+            self._bound = False
+            # A file system that has gone read-only keeps it: nobody listens there.
+            with contextlib.suppress(OSError):
+                self._path.unlink(missing_ok=True)
 
     def disconnect(self) -> None:
         """End the connections: to a client that stopped us it says that all is done."""
         for writer in list(self._connections):
             writer.close()
+
+    async def _serve_checked(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """Serve a connection to the abstract socket, which has no permissions."""
+        gid = self._supervisor.settings.gid
+        if not address.may_command(writer.get_extra_info("socket"), gid):
+            refused = NotRunning("permission denied: another user's instance")
+            with contextlib.suppress(ConnectionError):
+                await _send(writer, _failure(refused))
+            writer.close()
+            return
+        await self._serve(reader, writer)
 
     async def _serve(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -89,7 +125,7 @@ class ControlServer:
             if not isinstance(request, dict):
                 raise UsageError("the request is not an object")
             command = request.get("command")
-            if command != "status":
+            if command not in ("status", "settings"):
                 log.info("command: %s", request)
             answer = await self._supervisor.obey(request)
         except ArchipelagoError as error:

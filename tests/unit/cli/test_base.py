@@ -157,15 +157,19 @@ def test_home_and_json_are_taken_anywhere(tmp_path: Path) -> None:
         assert json.loads(done.stdout)["home"] == home
 
 
-def test_a_bad_setting_stops_every_command(tmp_path: Path) -> None:
+def test_a_bad_setting_stops_only_what_needs_settings(tmp_path: Path) -> None:
     (tmp_path / "etc").mkdir()
     file = tmp_path / "etc" / "archipelago.toml"
     file.write_text("engine = 5\n")
-    for command in ("start", "stop", "restart", "status"):
+    for command in ("start", "restart"):
         done = run("archipelago", command, home=tmp_path)
         assert done.returncode == 2
         assert done.stderr.startswith(f"archipelago: {file}: engine = 5: ")
         assert done.stdout == ""
+    assert run("archipelago", "stop", home=tmp_path).returncode == 8
+    status = run("archipelago", "status", home=tmp_path)
+    assert status.returncode == 8
+    assert f"note: it would not start: {file}: engine = 5: " in status.stdout
 
 
 def test_config_show(tmp_path: Path) -> None:
