@@ -26,6 +26,7 @@ from archipelago.ids import check_name, uuid_text
 from archipelago.info import StoreUsage, VolumeInfo
 from archipelago.messenger import Messenger, Reply, SerialMessenger
 from archipelago.volume_handle import Volume
+from archipelago.words import verb
 from xseg import Request, Segment
 from xseg.closing import Closing
 from xseg.constants import PORT_CONTROL, PORT_VLMCD, Flag, Op
@@ -449,7 +450,7 @@ class Client(Closing):
         )
         answer = _json(reply)
         if reply.result < 0:
-            what = f"cannot {op.name.lower()}" + (f' "{name}"' if name else "")
+            what = f"cannot {verb(op)}" + (f' "{name}"' if name else "")
             if name is not None and -reply.result in _CUT_OFF:
                 what = f"{what} for certain: look whether it happened, then try again"
             raise from_reply(reply.result, answer, what)

@@ -107,9 +107,10 @@ class SegmentSettings(_Group):
         Number,
         AfterValidator(_power_of_two),
         Field(
-            ge=64,
+            # The peers keep about 300: no client can starve them.
+            ge=512,
             le=65536,
-            description="request descriptors, a power of two from 64 to 65536",
+            description="request descriptors, a power of two from 512 to 65536",
         ),
     ] = 8192
     heap: Annotated[

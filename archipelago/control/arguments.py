@@ -57,6 +57,10 @@ class Arguments:
             raise _wrong(key, "true or false", value)
         return value
 
+    def wants(self, key: str) -> bool:
+        """Whether a flag is set; what is no flag is refused later."""
+        return self._members.get(key) is True
+
     def optional_uuid(self, key: str) -> bytes | None:
         """A uuid of 36 characters, or None if it is absent or null."""
         return None if self._members.get(key) is None else parse_uuid(self.text(key))

@@ -187,6 +187,13 @@ def execute(ctx: Context, op: int, call: Call) -> Json:
     return operation(ctx, call)
 
 
+def is_slow(op: int, call: Call) -> bool:
+    """Whether a request only reads, and reads a whole map or much of the store."""
+    if op == Op.INFO:
+        return call.arguments.wants("usage")
+    return op in (Op.LIST, Op.SYNC)
+
+
 def lease_terms(ctx: Context, call: Call) -> tuple[int, int]:
     """What may be relied on of an open volume's lease; zeros without one.
 

@@ -3,8 +3,12 @@
 
 One dispatcher thread owns the control port; a few workers execute requests, each with
 ports of its own, and hand the answers back.  Operations on one volume wait for one
-another in its name's lock.  An operation that fails in a way nobody thought of is
-logged and answered -EIO; the service goes on.
+another in its name's lock.  An operation that fails in an unforeseen way is logged and
+answered -EIO; the service goes on.
+
+There are two lanes of workers.  Requests that read a whole map or the whole store have
+the slow one, so that a change never waits behind them, and end early when their client
+has gone (`archipelago.control.wanted`).
 """
 
 from __future__ import annotations
@@ -24,10 +28,11 @@ from archipelago.control.operations import (
     Call,
     execute,
     inline_record,
+    is_slow,
     lease_terms,
 )
+from archipelago.control.wanted import ControlMessenger, Wanted
 from archipelago.errors import ArchipelagoError, IoError, UsageError, to_reply
-from archipelago.messenger import Messenger
 from archipelago.volume.context import Context, Limits
 from archipelago.volume.departed import await_departed
 from archipelago.volume.open import close_all_stale
@@ -37,7 +42,10 @@ from xseg.errors import XsegError
 
 log = logging.getLogger(__name__)
 
+#: Workers of each lane.
 _WORKERS = 4
+#: A slow request that waits for its turn.
+_Slow = tuple[Request, Call, Wanted]
 #: Indices of the arguments of an answer to OPEN that speak of the lease.
 _ARG_DEADLINE, _ARG_SINCE = 1, 2
 
@@ -68,7 +76,7 @@ class ControlService:
         holder_pid: int | None = None,
     ) -> None:
         self._segment = Segment.attach(segment_name)
-        self._messenger = Messenger(self._segment, "control")
+        self._messenger = ControlMessenger(self._segment)
         self.context = Context(
             self._messenger,
             instance_uuid(instance_file),
@@ -79,11 +87,14 @@ class ControlService:
             holder_pid,
         )
         self.maintenance = Maintenance(self.context)
+        self._ending = threading.Event()  # slow requests are given up
         self._stopping = threading.Event()
         self._todo: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
+        self._slow: queue.SimpleQueue[_Slow | None] = queue.SimpleQueue()
         self._done: deque[tuple[Request, int]] = deque()
         self._workers = [
-            threading.Thread(target=self._work, name=f"archipelago-control-{i}")
+            threading.Thread(target=work, name=f"archipelago-{name}-{i}")
+            for name, work in (("control", self._work), ("slow", self._work_slowly))
             for i in range(_WORKERS)
         ]
         self._dispatcher = threading.Thread(
@@ -127,9 +138,11 @@ class ControlService:
         that it is gone.
         """
         self._messenger.patience = 0.0
+        self._ending.set()
         self.maintenance.stop()
-        for _ in self._workers:
+        for _ in range(_WORKERS):
             self._todo.put(None)
+            self._slow.put(None)
         for worker in self._workers:
             worker.join()
         self._end_dispatcher()
@@ -191,20 +204,51 @@ class ControlService:
 
     def _work(self) -> None:
         while (rq := self._todo.get()) is not None:
+            call: Call | None = None
+            failure: ArchipelagoError | None = None
             try:
-                result = self._serve(rq)
-            except Exception:
-                log.exception("a control request could not be served")
-                result = -errno.EIO
-            self._done.append((rq, result))
-            self._wake()
+                call = _decode(rq)
+                if is_slow(rq.op, call):
+                    wanted = Wanted(self._segment, rq.src_port, self._ending)
+                    self._slow.put((rq, call, wanted))
+                    continue
+            except ArchipelagoError as error:
+                failure = error
+            self._finish(rq, call, failure)
 
-    def _serve(self, rq: Request) -> int:
+    def _work_slowly(self) -> None:
+        while (slow := self._slow.get()) is not None:
+            rq, call, wanted = slow
+            # What deletes goes on to its end.
+            reads = not call.arguments.wants("reclaim")
+            self._messenger.work_for(wanted if reads else None)
+            try:
+                wanted.check()  # it may have gone while this waited for its turn
+            except ArchipelagoError as error:
+                self._finish(rq, call, error)
+                continue
+            self._finish(rq, call, None)
+
+    def _finish(
+        self, rq: Request, call: Call | None, failure: ArchipelagoError | None
+    ) -> None:
+        """Execute a request, if it has not failed before, and hand its answer on."""
+        try:
+            result = self._serve(rq, call, failure)
+        except Exception:
+            log.exception("a control request could not be served")
+            result = -errno.EIO
+        self._done.append((rq, result))
+        self._wake()
+
+    def _serve(
+        self, rq: Request, call: Call | None, failure: ArchipelagoError | None
+    ) -> int:
         """Execute a request and write its answer into it; returns its result."""
-        call: Call | None = None
         op = rq.op
         try:
-            call = _decode(rq)
+            if failure is not None or call is None:
+                raise failure or UsageError("the request is malformed")
             answer = execute(self.context, op, call)
             result = 0
         except ArchipelagoError as error:

@@ -19,6 +19,7 @@ from archipelago.errors import (
 )
 from archipelago.ids import ObjectId, lease_id
 from archipelago.messenger import Messenger, Reply
+from archipelago.words import verb
 from xseg.constants import PORT_MAPPERD, Flag, Op
 from xseg.payload import (
     JournalInfo,
@@ -159,7 +160,7 @@ class Maps:
 
 
 def _failure(op: Op, result: int) -> ArchipelagoError:
-    what = f"the mapper cannot {op.name.lower()} the map"
+    what = f"the mapper cannot {verb(op)} the map"
     if result == -errno.ENOENT:
         return MapCorrupt(f"{what}: a layer or journal of it is missing")
     if result == -errno.EOWNERDEAD:
