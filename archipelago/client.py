@@ -25,6 +25,7 @@ from archipelago.errors import (
 from archipelago.ids import check_name, uuid_text
 from archipelago.info import StoreUsage, VolumeInfo
 from archipelago.messenger import Messenger, Reply, SerialMessenger
+from archipelago.silence import Silence
 from archipelago.volume_handle import Volume
 from archipelago.words import verb
 from xseg import Request, Segment
@@ -107,9 +108,12 @@ class Client(Closing):
         self._segment = segment
         self._home = home
         self._settings: Facts | None = None
-        self._messenger = Messenger(segment, "client", _PATIENCE, persistent=True)
+        explains = Silence(segment, paths.locate(home))
+        self._messenger = Messenger(
+            segment, "client", _PATIENCE, persistent=True, explains=explains
+        )
         self._opener = SerialMessenger(
-            segment, "client-open", _PATIENCE, persistent=True
+            segment, "client-open", _PATIENCE, persistent=True, explains=explains
         )
 
     def close(self) -> None:

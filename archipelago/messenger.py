@@ -14,7 +14,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from archipelago.errors import ArchipelagoError, BackendUnavailable, NotRunning
 from xseg import Port, Request, Segment
@@ -27,7 +27,7 @@ from xseg.constants import (
     PORT_MAPPERD,
     Op,
 )
-from xseg.errors import PortUnbound, SegmentFull, WouldBlock
+from xseg.errors import BusyError, PortUnbound, SegmentFull, TimedOut, WouldBlock
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -50,6 +50,22 @@ _PEERS = {
 _DEPTH = 16
 #: What may be done again when nobody knows whether a peer that died had done it.
 _REPEATABLE = frozenset({Op.PING, Op.INFO, Op.LIST, Op.OPEN, Op.CLOSE})
+
+
+#: How long a refusal or a silence lasts before it is looked into, and between two
+#: looks [s].  A peer that died is back sooner, most times.
+_LOOK_FIRST = 0.5
+_LOOK_NEXT = 5.0
+
+
+class Explains(Protocol):
+    """Says why a peer gives no answer (`archipelago.silence`)."""
+
+    def of_stopped(self, dst: int) -> ArchipelagoError | None:
+        """The error if a peer was stopped that a request to `dst` needs."""
+
+    def of_hung(self, dst: int) -> ArchipelagoError | None:
+        """The error if a peer hangs that a request to `dst` needs."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +140,8 @@ class Messenger:
             [s]; a peer that is being restarted comes back within that.
         persistent: try again, too, what a peer that stops had not begun, and what one
             that died may have done, if that does no harm.
+        explains: finds out why a peer gives no answer; None waits for an answer as long
+            as it takes.
     """
 
     def __init__(
@@ -133,11 +151,14 @@ class Messenger:
         patience: float = 5.0,
         *,
         persistent: bool = False,
+        explains: Explains | None = None,
     ) -> None:
         self.segment = segment
         self.role = role
         self.patience = patience
         self._persistent = persistent
+        self._explains = explains
+        self._abandoned: list[_Flight] = []
         self._local = threading.local()
         self._lock = threading.Lock()
         self._ports: dict[int, Port] = {}
@@ -172,6 +193,7 @@ class Messenger:
             self._ports.clear()
         for port in ports:
             port.unbind()
+        self._free_abandoned()
 
     def call(
         self,
@@ -196,7 +218,9 @@ class Messenger:
             The reply; a negative result is the caller's to judge.
 
         Raises:
-            NotRunning: nobody is bound to `dst`, not even after `patience`.
+            NotRunning: no peer is bound to `dst`, not even after `patience`; or a peer
+                that is needed was stopped.
+            NotAnswering: a peer that is needed hangs.
             BackendUnavailable: the segment has had no room for the request as long.
         """
         return self.send(
@@ -234,12 +258,13 @@ class Messenger:
     def _send(self, call: Call) -> Reply:
         pause = _RETRY_FIRST
         started = time.monotonic()
+        look = started + _LOOK_FIRST
         while True:
             port = self.port
             flight = None
             try:
                 flight = _Flight(self.segment, port, call)
-                reply = flight.land(port.call(flight.request, call.dst))
+                reply = flight.land(self._await(port, flight.request, call.dst))
                 if not self._unserved(call, reply.result):
                     return reply
                 refused: OSError | None = None
@@ -247,11 +272,58 @@ class Messenger:
                 refused = error
             finally:
                 if flight is not None:
-                    flight.free()
+                    self._release(flight)
+            if self._explains is not None and time.monotonic() >= look:
+                why = self._explains.of_stopped(call.dst)
+                if why is not None:
+                    raise why
+                look = time.monotonic() + _LOOK_NEXT
             if time.monotonic() - started >= self.patience:
                 raise self._gave_up(call, refused)
             time.sleep(pause)
             pause = min(2 * pause, _RETRY_MOST)
+
+    def _await(self, port: Port, request: Request, dst: int) -> int:
+        """Send a request and wait for its result, or for the reason why there is none.
+
+        Raises:
+            NotRunning, NotAnswering: the reason; the request stays in flight.
+            XsegError: it could not be sent.
+        """
+        if self._explains is None:
+            return port.call(request, dst)
+        sent = time.monotonic()
+        try:
+            return port.call(request, dst, _LOOK_FIRST)
+        except TimedOut:
+            pass
+        while True:
+            why = self._explains.of_stopped(dst)
+            if why is None and time.monotonic() - sent >= self.patience:
+                why = self._explains.of_hung(dst)
+            if why is not None:
+                raise why
+            look = time.monotonic() + _LOOK_NEXT
+            while (left := look - time.monotonic()) > 0:
+                port.wait(left)
+                while (answered := port.reap()) is not None:
+                    if answered.index == request.index:
+                        return answered.result
+
+    def _release(self, flight: _Flight) -> None:
+        """Give a flight's memory back, now or when its reply has come."""
+        try:
+            flight.free()
+        except BusyError:
+            with self._lock:
+                self._abandoned.append(flight)
+
+    def _free_abandoned(self) -> None:
+        """Give back what was left in flight; its port is unbound."""
+        with self._lock:
+            flights, self._abandoned = self._abandoned, []
+        for flight in flights:
+            flight.free()
 
     def _unserved(self, call: Call, result: int) -> bool:
         """True if the request was not served, or may be served once more."""
@@ -395,8 +467,11 @@ class SerialMessenger(Messenger):
         patience: float = 5.0,
         *,
         persistent: bool = False,
+        explains: Explains | None = None,
     ) -> None:
-        super().__init__(segment, role, patience, persistent=persistent)
+        super().__init__(
+            segment, role, patience, persistent=persistent, explains=explains
+        )
         self._turn = threading.Lock()
         self._only: Port | None = None
 
@@ -426,3 +501,4 @@ class SerialMessenger(Messenger):
             if self._only is not None:
                 self._only.unbind()
                 self._only = None
+        self._free_abandoned()

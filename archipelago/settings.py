@@ -62,6 +62,12 @@ def _power_of_two(value: int) -> int:
     return value
 
 
+def _watchdog(value: float) -> float:
+    if 0 < value < 10:
+        raise ValueError("so short a silence is no proof on a busy machine")
+    return value
+
+
 def _absolute(value: Path) -> Path:
     if not value.is_absolute():
         raise ValueError("the path is not absolute")
@@ -195,6 +201,17 @@ class Settings(_Group):
         BeforeValidator(_no_bool),
         Field(ge=1, le=3600, description="life of a lease, 1 to 3600 seconds"),
     ] = 10.0
+    watchdog: Annotated[
+        float,
+        BeforeValidator(_no_bool),
+        AfterValidator(_watchdog),
+        Field(
+            ge=0,
+            le=3600,
+            description="silence after which a peer that hangs is replaced, 10 to 3600 "
+            "seconds, or 0 for never",
+        ),
+    ] = 60.0
     group: Annotated[
         str,
         Field(

@@ -14,6 +14,9 @@ from archipelago.cli.output import write_json, write_table
 __all__ = ["command", "stopped"]
 
 _NOT_RUNNING = 8
+_NOT_ANSWERING = 10
+#: States of a peer that lives and serves nothing.
+_UNWELL = ("hung", "unbound")
 
 
 @click.command("status", epilog=f"{PEER_HELP}  Example: archipelago status --json")
@@ -22,7 +25,10 @@ _NOT_RUNNING = 8
 @common_options
 @click.pass_context
 def command(ctx: click.Context, peer: str | None) -> None:
-    """Show whether archipelago, or one PEER, is running; exit code 8 if it is not."""
+    """Show whether archipelago, or one PEER, is running.
+
+    The exit code is 8 if it is not, and 10 if a peer lives but serves nothing.
+    """
     from archipelago.paths import locate
     from archipelago.supervisor.client import NoSupervisor, ask
 
@@ -37,8 +43,15 @@ def command(ctx: click.Context, peer: str | None) -> None:
         write_json(status)
     else:
         _show(status)
-    up = status["running"] and (peer is None or peers[0]["state"] == "running")
-    ctx.exit(0 if up else _NOT_RUNNING)
+    ctx.exit(_code(status, peer))
+
+
+def _code(status: dict[str, Any], peer: str | None) -> int:
+    states = [p["state"] for p in status["peers"]]
+    if any(state in _UNWELL for state in states):
+        return _NOT_ANSWERING
+    up = status["running"] and (peer is None or states == ["running"])
+    return 0 if up else _NOT_RUNNING
 
 
 def stopped(home: str | None) -> dict[str, Any]:
@@ -54,13 +67,16 @@ def stopped(home: str | None) -> dict[str, Any]:
 
 
 def _show(status: dict[str, Any]) -> None:
-    if not status["running"]:
+    if status["pid"] is None:
         click.echo("archipelago is not running; 'archipelago start' starts it")
         for line in status["notes"]:
             click.echo(f"note: {line}")
         return
+    unwell = [f"{p['name']} {p['state']}" for p in status["peers"]]
+    unwell = [line for line in unwell if line.endswith(_UNWELL)]
+    head = "is running" if not unwell else f"is up but not well, {', '.join(unwell)}"
     click.echo(
-        f"archipelago is running (pid {status['pid']}, up {_span(status['uptime'])}): "
+        f"archipelago {head} (pid {status['pid']}, up {_span(status['uptime'])}): "
         f"peers {status['placement']}, {status['backend']} backend, "
         f"{status['engine']} engine"
     )

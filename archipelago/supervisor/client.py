@@ -87,7 +87,12 @@ def facts(where: Locations) -> Facts:
 
 
 def ask(
-    where: Locations, command: str, *, until_end: bool = False, **members: Any
+    where: Locations,
+    command: str,
+    *,
+    until_end: bool = False,
+    patience: float | None = None,
+    **members: Any,
 ) -> dict[str, Any]:
     """Give the supervisor a command and wait for its answer.
 
@@ -95,6 +100,7 @@ def ask(
         where: the instance.
         command: its name.
         until_end: also wait until the supervisor has ended.
+        patience: how long to wait for the answer [s]; None: as the command may take.
         members: more members of the request.
 
     Raises:
@@ -104,7 +110,8 @@ def ask(
         SupervisorError: it said why not.
     """
     request = {"command": command, **members}
-    patience = REPORT_PATIENCE if command in _REPORTS else _PATIENCE
+    if patience is None:
+        patience = REPORT_PATIENCE if command in _REPORTS else _PATIENCE
     with _connect(where, patience) as sock, sock.makefile("rb") as lines:
         try:
             sock.sendall(json.dumps(request).encode() + b"\n")

@@ -23,6 +23,7 @@ from archipelago.supervisor.lock import PidLock
 from archipelago.supervisor.plan import plan_processes, process_config
 from archipelago.supervisor.process import PeerProcess, State
 from archipelago.supervisor.record import Record
+from archipelago.supervisor.watchdog import Watchdog
 from xseg import ReapResult, Segment
 from xseg.errors import XsegError
 
@@ -68,6 +69,7 @@ class Supervisor:
         self._segment: Segment | None = None
         self._segment_fd: int | None = None  # shows that its supervisor lives
         self._segment_watcher: asyncio.Task[None] | None = None
+        self._watchdog: Watchdog | None = None
         self._sockets: list[socket.socket] = []
         self._marks_fd = -1
         self._record = Record(settings.run_dir / "peers")
@@ -101,6 +103,9 @@ class Supervisor:
                 for process in self.processes:
                     await process.start()
                 self._segment_watcher = asyncio.create_task(self._watch_segment())
+                self._watchdog = Watchdog(
+                    self._segment, lambda: self.settings.watchdog, self._replace
+                )
             except BaseException:
                 await self._take_down()
                 raise
@@ -130,6 +135,9 @@ class Supervisor:
                 log.warning("%s does not start for the stop: %s", role, error)
 
     async def _take_down(self) -> None:
+        if self._watchdog is not None:
+            await self._watchdog.close()
+            self._watchdog = None
         if self._segment_watcher is not None:
             self._segment_watcher.cancel()
             self._segment_watcher = None
@@ -309,6 +317,10 @@ class Supervisor:
                 if lost:
                     await process.replace(f"no longer serves the ports of {lost}")
 
+    async def _replace(self, role: str, why: str) -> None:
+        """End the process of a peer that hangs; it is started again."""
+        await self._process_of(role).replace(why)
+
     # Reports
 
     async def _refuse_if_open(self, what: str) -> None:
@@ -336,6 +348,7 @@ class Supervisor:
             engine=engines[0] if engines else None,
             processes=self.processes,
             ports=ports,
+            silence=self._watchdog.silence if self._watchdog else lambda role: 0.0,
         )
         if self._sockets and not self.settings.nbd_socket.exists():
             status["notes"].append(

@@ -43,6 +43,17 @@ class State(enum.Enum):
     STOPPING = "stopping"
 
 
+#: What may follow: a start that fails ends stopped, a child that dies is replaced until
+#: one serves or a command stops the process.
+_NEXT = {
+    State.STOPPED: {State.STARTING, State.RESTARTING},
+    State.STARTING: {State.RUNNING, State.STOPPED},
+    State.RUNNING: {State.RESTARTING, State.STOPPING},
+    State.RESTARTING: {State.RUNNING, State.STOPPING, State.STOPPED},
+    State.STOPPING: {State.STOPPED},
+}
+
+
 class PeerProcess:
     """A peer process and its restarts.
 
@@ -65,7 +76,7 @@ class PeerProcess:
     ) -> None:
         self.plan = plan
         self.roles = plan.roles
-        self.state = State.STOPPED
+        self._state = State.STOPPED
         self.restarts = 0
         self.engine: str | None = None
         self._configure = configure
@@ -77,6 +88,17 @@ class PeerProcess:
         self._started = 0.0
         self._watcher: asyncio.Task[None] | None = None
         self._preparer: asyncio.Task[None] | None = None
+
+    @property
+    def state(self) -> State:
+        """What it is doing."""
+        return self._state
+
+    def _enter(self, state: State) -> None:
+        assert state is self._state or state in _NEXT[self._state], (
+            f"{self.plan.name}: from {self._state} to {state}"
+        )
+        self._state = state
 
     @property
     def pid(self) -> int | None:
@@ -97,11 +119,11 @@ class PeerProcess:
         """
         if roles is not None:
             self.roles = roles
-        self.state = State.STARTING
+        self._enter(State.STARTING)
         try:
             await self._spawn()
         except BaseException:
-            self.state = State.STOPPED
+            self._enter(State.STOPPED)
             raise
         self._watcher = asyncio.create_task(self._watch())
 
@@ -109,7 +131,7 @@ class PeerProcess:
         """Bring a stopped process back as if its child had died: until it serves."""
         assert self.state is State.STOPPED
         self.roles = roles
-        self.state = State.RESTARTING
+        self._enter(State.RESTARTING)
         self._watcher = asyncio.create_task(self._watch())
 
     async def stop(self, *, keep_spare: bool = False) -> None:
@@ -123,11 +145,17 @@ class PeerProcess:
         if not keep_spare:
             await self._drop_spare()
         if self._child is not None:
-            self.state = State.STOPPING
+            self._enter(State.STOPPING)
             await self._child.stop()
             self._child = None
             self._reap()
-        self.state = State.STOPPED
+        self._enter(State.STOPPED)
+
+    async def replace(self, why: str) -> None:
+        """End a child that is of no use any more; the next one takes its place."""
+        if self._child is not None and self.state is State.RUNNING:
+            log.error("%s (pid %s) %s: ended", self.plan.name, self.pid, why)
+            await self._child.kill()
 
     async def replace(self, why: str) -> None:
         """End a child that is of no use any more; the next one takes its place."""
@@ -159,7 +187,7 @@ class PeerProcess:
         engine = answer.get("engine")
         self.engine = str(engine) if engine else None
         self._started = time.monotonic()
-        self.state = State.RUNNING
+        self._enter(State.RUNNING)
         log.info("%s ready, pid %s", self.plan.name, self.pid)
         self._preparer = asyncio.create_task(self._prepare_next())
 
@@ -181,7 +209,7 @@ class PeerProcess:
             status = await self._child.wait()
             lived = self.uptime
             self._child = None
-            self.state = State.RESTARTING
+            self._enter(State.RESTARTING)
             log.error("%s ended (%s) after %.1f s", self.plan.name, _how(status), lived)
             self._reap()
             if lived >= SETTLED:
@@ -197,7 +225,7 @@ class PeerProcess:
                 await self._spawn()
                 return failures
             except (StartError, OSError, ValueError) as error:
-                self.state = State.RESTARTING
+                self._enter(State.RESTARTING)
                 log.error("%s does not start: %s", self.plan.name, error)
 
     # The child that is prepared

@@ -3,19 +3,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import enum
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from archipelago.errors import ConfigError
 from archipelago.peers.ports import PORTS
 from archipelago.settings import ROLES, Settings, setting_keys
 from archipelago.supervisor.process import State
+from archipelago.supervisor.watchdog import HUNG_AFTER
 
 if TYPE_CHECKING:
     from archipelago.supervisor.process import PeerProcess
     from xseg.statistics import PortStatistics
 
-__all__ = ["lost_ports", "misconfigured", "running", "settings_in_effect", "stopped"]
+__all__ = [
+    "PeerState",
+    "lost_ports",
+    "misconfigured",
+    "running",
+    "settings_in_effect",
+    "stopped",
+]
+
+
+class PeerState(enum.Enum):
+    """How a peer is, for people: what its process does, and whether it serves."""
+
+    STOPPED = "stopped"
+    STARTING = "starting"
+    RUNNING = "running"
+    #: Its process died or was ended, and the next one is starting.
+    RESTARTING = "restarting"
+    STOPPING = "stopping"
+    #: Its process lives and has not answered for a while.
+    HUNG = "hung"
+    #: Its process lives and does not serve its port in the segment.
+    UNBOUND = "unbound"
+
+
+_STATES = {
+    State.STOPPED: PeerState.STOPPED,
+    State.STARTING: PeerState.STARTING,
+    State.RUNNING: PeerState.RUNNING,
+    State.RESTARTING: PeerState.RESTARTING,
+    State.STOPPING: PeerState.STOPPING,
+}
 
 
 def settings_in_effect(settings: Settings) -> dict[str, Any]:
@@ -92,8 +125,19 @@ def running(
     engine: str | None,
     processes: Sequence[PeerProcess],
     ports: Sequence[PortStatistics],
+    silence: Callable[[str], float],
 ) -> dict[str, Any]:
-    """Describe a running instance from its processes and its ports' counters."""
+    """Describe a running instance from its processes and its ports' counters.
+
+    Args:
+        settings: of the instance.
+        pid: of its supervisor.
+        uptime: of its supervisor [s].
+        engine: how files are read; None if no peer has said so yet.
+        processes: of its peers.
+        ports: of its segment.
+        silence: says how long a peer has not answered [s].
+    """
     by_id = {port.id: port for port in ports if port.alive}
     peers = []
     for role in ROLES:
@@ -101,9 +145,11 @@ def running(
         if process is None or role not in process.roles:
             peers.append(_peer(role, settings.placement, "stopped"))
             continue
-        # Without its port a peer serves nobody: the supervisor restarts it.
-        lost = role in lost_ports(process, ports).split(", ")
-        state = State.RESTARTING if lost else process.state
+        state = _STATES[process.state]
+        if role in lost_ports(process, ports).split(", "):
+            state = PeerState.UNBOUND  # the supervisor restarts it
+        elif state is PeerState.RUNNING and silence(role) >= HUNG_AFTER:
+            state = PeerState.HUNG
         peer = _peer(role, settings.placement, state.value)
         peer["pid"] = process.pid
         peer["uptime"] = round(process.uptime, 3)
@@ -116,8 +162,9 @@ def running(
                 0, port.accepted - port.completed
             )
         peers.append(peer)
+    unbound = any(peer["state"] == PeerState.UNBOUND.value for peer in peers)
     return {
-        "running": True,
+        "running": not unbound,
         "pid": pid,
         "uptime": round(uptime, 3),
         **_common(settings, engine),

@@ -46,7 +46,13 @@ def test_the_status_says_that_io_uring_is_missing(tmp_path: Path) -> None:
     def notes(actual: str, wanted: str = "auto") -> list[str]:
         settings = load_settings(tmp_path, engine=wanted)
         status = report.running(
-            settings, pid=1, uptime=1.0, engine=actual, processes=[], ports=[]
+            settings,
+            pid=1,
+            uptime=1.0,
+            engine=actual,
+            processes=[],
+            ports=[],
+            silence=lambda role: 0.0,
         )
         assert status["engine"] == actual
         return list(status["notes"])
