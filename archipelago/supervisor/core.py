@@ -19,6 +19,7 @@ from typing import Any
 from archipelago.errors import ArchipelagoError, NotRunning, UsageError, VolumeBusy
 from archipelago.settings import ROLES, Settings, load_settings
 from archipelago.supervisor import ground, openvolumes, report, store
+from archipelago.supervisor.home import Home
 from archipelago.supervisor.lock import PidLock
 from archipelago.supervisor.plan import plan_processes, process_config
 from archipelago.supervisor.process import PeerProcess, State
@@ -66,6 +67,7 @@ class Supervisor:
         self._overrides = dict(overrides)
         self._lock = lock
         self._busy = asyncio.Lock()
+        self._home = Home()
         self._segment: Segment | None = None
         self._segment_fd: int | None = None  # shows that its supervisor lives
         self._segment_watcher: asyncio.Task[None] | None = None
@@ -86,6 +88,7 @@ class Supervisor:
         async with self._busy:
             try:
                 store.establish(self.settings)
+                self._home = Home.of(self.settings)
                 self._segment = ground.create_segment(self.settings, self._record)
                 self._segment_fd = ground.hold_segment(self.settings.segment_name)
                 self._sockets = ground.listen(self.settings)
@@ -119,7 +122,7 @@ class Supervisor:
         async with self._busy:
             if not force:
                 await self._refuse_if_open("stop")
-            if self._segment is not None:
+            if self._segment is not None and not self._home.gone():
                 await self._complete()
             await self._take_down()
 
@@ -141,8 +144,10 @@ class Supervisor:
         if self._segment_watcher is not None:
             self._segment_watcher.cancel()
             self._segment_watcher = None
+        kill = self._home.gone()
+        self._home.close()
         for process in reversed(self.processes):
-            await process.stop()
+            await process.stop(kill=kill)
         self._record.forget()
         for sock in self._sockets:
             sock.close()
@@ -309,6 +314,9 @@ class Supervisor:
         while self._segment is not None:
             await asyncio.sleep(SEGMENT_LOOK)
             self._reap()
+            if self._home.gone() and not self.ended.is_set():
+                log.error("the directories of this instance were deleted: it ends")
+                self.ended.set()
             if self._busy.locked():
                 continue  # a command is starting or stopping peers
             ports = self._segment.ports()

@@ -50,10 +50,10 @@ class StartError(ArchipelagoError):
 
 
 def make_directories(settings: Settings) -> None:
-    """Make the directories that are missing; those that exist stay as they are.
+    """Make the directories that are missing, and open those that exist to the group.
 
     Raises:
-        ConfigError: one cannot be made, or is not ours where it must be.
+        ConfigError: one cannot be made or opened, or is not ours where it must be.
     """
     shared = settings.gid is not None
     private = 0o750 if shared else 0o700
@@ -79,6 +79,7 @@ def _make(path: Path, mode: int, settings: Settings, key: str) -> None:
         except FileExistsError:
             if not path.is_dir():
                 raise
+            _open_to_group(path, mode, settings, key)
             return
         if settings.gid is not None:
             os.chown(path, -1, settings.gid)
@@ -92,6 +93,32 @@ def _make(path: Path, mode: int, settings: Settings, key: str) -> None:
             f"{origin}: {key} = '{path}': cannot make the directory: {why}; name "
             "another, or set ARCHIPELAGO_HOME to a directory of your own"
         ) from None
+
+
+def _open_to_group(path: Path, mode: int, settings: Settings, key: str) -> None:
+    """Let the group enter a directory that was made before the group was set.
+
+    Raises:
+        ConfigError: it is another user's; the message has the command to type.
+    """
+    if settings.gid is None:
+        return
+    found = path.stat()
+    wanted = mode & 0o2070
+    if found.st_gid == settings.gid and found.st_mode & wanted == wanted:
+        return
+    if found.st_mode & 0o007 >= (wanted & 0o070) >> 3:
+        return  # all users may do there what the group needs
+    if found.st_uid != os.geteuid():
+        bits = "g+rwxs" if wanted & stat.S_ISGID else "g+rx"
+        raise ConfigError(
+            f"{settings.origins['group']}: group = '{settings.group}': its members "
+            f"cannot enter {key} '{path}', which belongs to user {found.st_uid}: run "
+            f"'chgrp {settings.group} {path} && chmod {bits} {path}'"
+        )
+    log.warning("%s is opened to group %s", path, settings.group)
+    os.chown(path, -1, settings.gid)
+    path.chmod(stat.S_IMODE(found.st_mode) | wanted)
 
 
 def _check_private(path: Path) -> None:

@@ -134,11 +134,12 @@ class PeerProcess:
         self._enter(State.RESTARTING)
         self._watcher = asyncio.create_task(self._watch())
 
-    async def stop(self, *, keep_spare: bool = False) -> None:
+    async def stop(self, *, keep_spare: bool = False, kill: bool = False) -> None:
         """Stop the child in good order, or in any after a while; then stay stopped.
 
         Args:
             keep_spare: the prepared child will be needed at once.
+            kill: there is nothing left for which good order would be of use.
         """
         await _cancel(self._watcher)
         self._watcher = None
@@ -146,7 +147,7 @@ class PeerProcess:
             await self._drop_spare()
         if self._child is not None:
             self._enter(State.STOPPING)
-            await self._child.stop()
+            await (self._child.kill() if kill else self._child.stop())
             self._child = None
             self._reap()
         self._enter(State.STOPPED)
