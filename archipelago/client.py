@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import urllib.parse
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -26,7 +25,6 @@ from archipelago.ids import check_name, uuid_text
 from archipelago.info import StoreUsage, VolumeInfo
 from archipelago.messenger import Messenger, Reply, SerialMessenger
 from archipelago.silence import Silence
-from archipelago.volume_handle import Volume
 from archipelago.words import verb
 from xseg import Request, Segment
 from xseg.closing import Closing
@@ -36,6 +34,7 @@ from xseg.units import parse_size
 
 if TYPE_CHECKING:
     from archipelago.supervisor.client import Facts
+    from archipelago.volume_handle import Volume
 
 __all__ = ["Client", "CloneResult", "connect"]
 
@@ -328,9 +327,11 @@ class Client(Closing):
 
     def url(self, name: str) -> str:
         """The address under which NBD clients find a volume."""
+        from urllib.parse import quote
+
         check_name(name)
-        socket = urllib.parse.quote(os.fspath(self.settings.nbd_socket), safe="/")
-        return f"nbd+unix:///{urllib.parse.quote(name, safe='')}?socket={socket}"
+        socket = quote(os.fspath(self.settings.nbd_socket), safe="/")
+        return f"nbd+unix:///{quote(name, safe='')}?socket={socket}"
 
     def ping(self) -> None:
         """Return if the instance answers.
@@ -357,6 +358,8 @@ class Client(Closing):
             VolumeNotFound: there is none.
             LeaseHeld: another instance has it open.
         """
+        from archipelago.volume_handle import Volume
+
         return Volume(self, name, read_only)
 
     def hold(self, name: str) -> None:

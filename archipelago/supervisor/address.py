@@ -16,7 +16,6 @@ Source: unix(7), "abstract sockets" and SO_PEERCRED; socket(7), SO_PEERGROUPS.
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import socket
 import struct
@@ -26,8 +25,6 @@ from archipelago.paths import Locations
 from archipelago.supervisor.lock import AlreadyRunning
 
 __all__ = ["connect", "listen", "may_command", "peer_pid"]
-
-log = logging.getLogger(__name__)
 
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
 _SO_PEERGROUPS = 59  # Linux 4.13; Python has no name for it
@@ -81,6 +78,9 @@ def listen(where: Locations) -> socket.socket | None:
     if living is not None:
         with living:
             raise AlreadyRunning.of(_peer(living)[0])
+    import logging
+
+    log = logging.getLogger(__name__)
     log.warning("another user's process has the address @%s", _name(where)[1:])
     return None
 

@@ -158,12 +158,6 @@ class PeerProcess:
             log.error("%s (pid %s) %s: ended", self.plan.name, self.pid, why)
             await self._child.kill()
 
-    async def replace(self, why: str) -> None:
-        """End a child that is of no use any more; the next one takes its place."""
-        if self._child is not None and self.state is State.RUNNING:
-            log.error("%s (pid %s) %s: ended", self.plan.name, self.pid, why)
-            await self._child.kill()
-
     async def renew_spare(self) -> None:
         """Prepare a child from the program as it is installed now.
 

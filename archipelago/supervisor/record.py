@@ -7,6 +7,7 @@ only the instance's user can write, and never what a segment says of its ports.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -55,7 +56,9 @@ class Record:
     def forget(self) -> None:
         """Remove the record: all that was started has ended."""
         self._processes = []
-        self._path.unlink(missing_ok=True)
+        # A file system that has gone read-only keeps the file: no process in it lives.
+        with contextlib.suppress(OSError):
+            self._path.unlink(missing_ok=True)
 
     def knows(self, pid: int) -> bool:
         """True if the living process of that number was started by a supervisor."""

@@ -26,7 +26,7 @@ MIB = 1 << 20
 _SECTOR = 4096
 ROUNDS = int(os.environ.get("KILL_ROUNDS", "3"))
 #: How long the product may take to settle [s]: longer is a failure.
-PATIENCE = 20.0
+PATIENCE = 100.0
 _numbers = itertools.count()
 
 

@@ -20,6 +20,7 @@ import pytest
 from archipelago import paths
 from archipelago.supervisor import address, ground
 from archipelago.supervisor.lock import AlreadyRunning
+from archipelago.supervisor.record import Record
 from tests.helpers.instance import Instance
 
 
@@ -73,7 +74,7 @@ def test_a_living_segment_is_never_removed(instance: Instance) -> None:
     instance.start()
     name = paths.segment_name(instance.home)
     with pytest.raises(ground.StartError, match="a supervisor that runs"):
-        ground.remove_stale_segment(name)
+        ground.remove_stale_segment(name, Record(instance.home / "run" / "peers"))
     instance.vlmc("list")
     fd = os.open(f"/dev/shm/{name}", os.O_RDONLY)
     with pytest.raises(BlockingIOError):
