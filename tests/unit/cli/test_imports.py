@@ -60,8 +60,8 @@ def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
 @pytest.mark.parametrize(
     ("most", "command"),
     [
-        (46, ["vlmc", "list"]),
-        (46, ["vlmc", "clone", "s", "c"]),
+        (50, ["vlmc", "list"]),
+        (50, ["vlmc", "clone", "s", "c"]),
         (38, ["archipelago", "status"]),
         (38, ["archipelago", "config", "show"]),
     ],
