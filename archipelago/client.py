@@ -6,9 +6,14 @@ A `Client` may be used by any number of threads; each speaks through a port of i
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import errno
 import json
+import operator
 import os
+import warnings
+import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -33,6 +38,8 @@ from xseg.errors import NotFound, XsegError
 from xseg.units import parse_size
 
 if TYPE_CHECKING:
+    from typing import SupportsIndex
+
     from archipelago.supervisor.client import Facts
     from archipelago.volume_handle import Volume
 
@@ -114,6 +121,7 @@ class Client(Closing):
         self._opener = SerialMessenger(
             segment, "client-open", _PATIENCE, persistent=True, explains=explains
         )
+        _clients.add(self)
 
     def close(self) -> None:
         """Disconnect.  Volumes that are still open are closed.  Twice is harmless."""
@@ -147,10 +155,10 @@ class Client(Closing):
     def create(
         self,
         name: str,
-        size: int | str | None = None,
+        size: SupportsIndex | str | None = None,
         *,
         snap: str | None = None,
-        block_size: int | str | None = None,
+        block_size: SupportsIndex | str | None = None,
     ) -> VolumeInfo:
         """Create a volume, empty or as a clone of a snapshot.
 
@@ -211,7 +219,11 @@ class Client(Closing):
         return self._info(self._control(Op.CREATE, name, arguments))
 
     def clone(
-        self, snap: str, names: Iterable[str], *, size: int | str | None = None
+        self,
+        snap: str,
+        names: Iterable[str],
+        *,
+        size: SupportsIndex | str | None = None,
     ) -> CloneResult:
         """Make many clones of one snapshot at once.
 
@@ -265,7 +277,7 @@ class Client(Closing):
         check_name(new)
         return self._info(self._control(Op.RENAME, old, {"name": new}, PORT_VLMCD))
 
-    def resize(self, name: str, size: int | str) -> VolumeInfo:
+    def resize(self, name: str, size: SupportsIndex | str) -> VolumeInfo:
         """Change the size of a volume.  It may be in use.
 
         Args:
@@ -467,6 +479,25 @@ class Client(Closing):
         return VolumeInfo.from_json(members)
 
 
+#: Clients that may still be open when the interpreter ends.
+_clients: weakref.WeakSet[Client] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_clients() -> None:
+    """Close what a script has left open, while that is still possible."""
+    for client in list(_clients):
+        if not client.segment.closed:
+            warnings.warn(
+                f"a client of {client.segment.name} was not closed",
+                ResourceWarning,
+                stacklevel=1,
+                source=client,
+            )
+            with contextlib.suppress(Exception):
+                client.close()
+
+
 def _answer_length(rq: Request, result: int) -> int:
     return rq.arg(0)
 
@@ -491,15 +522,15 @@ def _json(reply: Reply) -> dict[str, Any]:
     return answer if isinstance(answer, dict) else {}
 
 
-def _bytes(size: int | str) -> int:
+def _bytes(size: SupportsIndex | str) -> int:
     """Read a size [bytes]: a number of bytes, or text with a suffix."""
-    if isinstance(size, bool) or not isinstance(size, (int, str)):
+    if isinstance(size, str):
+        try:
+            return parse_size(size)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+    if isinstance(size, bool) or not hasattr(size, "__index__"):
         raise UsageError(
             f"a size is a number of bytes or text such as 10G, not {size!r}"
         )
-    if isinstance(size, int):
-        return size
-    try:
-        return parse_size(size)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
+    return operator.index(size)

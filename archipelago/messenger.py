@@ -130,6 +130,13 @@ class _Slot:
         self.port = port
 
 
+def _unbind(messenger: weakref.ref[Messenger], port: Port) -> None:
+    """Unbind the port of a thread that has ended."""
+    alive = messenger()
+    if alive is not None:
+        alive._unbind(port)
+
+
 class Messenger:
     """Thread-safe sender of requests.
 
@@ -175,7 +182,9 @@ class Messenger:
                 port = self.segment.bind(PORT_ANY, self.role)
                 slot = _Slot(port)
                 self._ports[id(port)] = port
-            weakref.finalize(slot, self._unbind, port).atexit = False
+            # It holds no messenger: the thread, and with it the slot, may outlive that.
+            finalizer = weakref.finalize(slot, _unbind, weakref.ref(self), port)
+            finalizer.atexit = False
             self._local.slot = slot
         return slot.port
 

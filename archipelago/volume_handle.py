@@ -6,14 +6,19 @@ which several are under way at once.  If a peer restarts, what was under way is
 repeated; if that was vlmcd, the volume is opened again first, by its uuid, whatever its
 name is by then.  Nothing that was answered is lost by that, unless another node has had
 the volume meanwhile: then the next `flush` fails once if something was not flushed.
+
+A range that does not lie in the volume is refused before anything is changed, and a
+signal such as Ctrl-C leaves the volume usable; what was under way then is done, or not.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import operator
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -28,7 +33,9 @@ from archipelago.errors import (
 )
 from archipelago.ids import uuid_text
 from archipelago.messenger import Reply
-from xseg import Buffer, Port, Request
+from archipelago.room import no_room, take_buffer
+from archipelago.transfer import PIECE_BYTES, Transfer, fill
+from xseg import Buffer
 from xseg.closing import Closing
 from xseg.constants import (
     BUFFER_MAX_BYTES,
@@ -38,24 +45,29 @@ from xseg.constants import (
     Op,
     VolumeFlag,
 )
-from xseg.errors import PortUnbound
+from xseg.errors import PortUnbound, SegmentFull, WouldBlock
 from xseg.payload import Run, VolumeInfo, unpack_runs
 
 if TYPE_CHECKING:
+    from typing import SupportsIndex
+
     from _typeshed import ReadableBuffer, WriteableBuffer
 
     from archipelago.client import Client
     from archipelago.volume_queue import VolumeQueue
 
-#: Largest piece of a transfer [bytes], and how many are under way at once.
-_PIECE_BYTES = 1 << 20
-_PIECES = 4
 #: Largest range of one ZERO, DISCARD or MAPR [bytes].
 _RANGE_BYTES = 1 << 30
 _RUNS_ROOM = 64 << 10
 #: How long to try while vlmcd is away [s]: longer than the supervisor's longest pause
 #: before a start, and as long as vlmcd itself tries to reach other peers.
 _PATIENCE = 30.0
+#: How long a volume that is dropped without `Volume.close` holds its thread up [s].
+_CLOSE_WAIT = 1.0
+#: First offset that no request can name [bytes].
+_OFFSET_END = 1 << 63
+#: What an op is called in a message, if not by its own name.
+_VERBS = {Op.MAPR: "map", Op.INFO: "describe"}
 
 
 class Volume(Closing):
@@ -68,6 +80,7 @@ class Volume(Closing):
     """
 
     def __init__(self, client: Client, name: str, read_only: bool = False) -> None:
+        self._closed = True
         self._client = client
         self._flags = Flag.RDONLY if read_only else Flag(0)
         self._guard = threading.Lock()
@@ -78,7 +91,9 @@ class Volume(Closing):
         self._fence = record.fence
         self._read_only = read_only or bool(record.flags & VolumeFlag.READONLY)
         self._closed = False
-        #: answered changes, and how many of them a flush has covered
+        #: answered changes, and how many of them a flush has covered; threads count
+        #: under the guard
+        self._count = threading.Lock()
         self._changes = 0
         self._flushed = 0
         self._doubtful = False
@@ -126,7 +141,7 @@ class Volume(Closing):
 
     # ---- reading and writing ---------------------------------------------------------
 
-    def pread(self, size: int, offset: int) -> bytes:
+    def pread(self, size: SupportsIndex, offset: SupportsIndex) -> bytes:
         """Read bytes.
 
         Args:
@@ -136,18 +151,18 @@ class Volume(Closing):
         Raises:
             UsageError: the range is not inside the volume.
         """
-        if size < 0:
-            raise UsageError(f"cannot read {size} bytes")
-        if 0 < size <= _PIECE_BYTES:
+        size, offset = operator.index(size), operator.index(offset)
+        if 0 < size <= PIECE_BYTES:
             with self.buffer(size) as buffer:
                 self._whole(Op.READ, buffer, offset, size)
                 with memoryview(buffer) as view:
-                    return bytes(view[:size])
+                    return view.tobytes()
+        self._require_inside(Op.READ, offset, size)
         into = bytearray(size)
         self.pread_into(into, offset)
         return bytes(into)
 
-    def pread_into(self, buffer: WriteableBuffer, offset: int) -> int:
+    def pread_into(self, buffer: WriteableBuffer, offset: SupportsIndex) -> int:
         """Fill a buffer.
 
         Args:
@@ -158,11 +173,11 @@ class Volume(Closing):
             Its length [bytes].
         """
         with memoryview(buffer) as whole, whole.cast("B") as view:
-            self._transfer(Op.READ, view, offset, len(view), Flag(0))
+            self._transfer(Op.READ, view, operator.index(offset))
             return len(view)
 
     def pwrite(
-        self, data: ReadableBuffer, offset: int, *, durable: bool = False
+        self, data: ReadableBuffer, offset: SupportsIndex, *, durable: bool = False
     ) -> int:
         """Write bytes; a read that follows sees them.
 
@@ -175,22 +190,31 @@ class Volume(Closing):
             The length of `data` [bytes].
 
         Raises:
+            UsageError: the range is not inside the volume; nothing is written.
             ReadOnlySnapshot: it cannot be written to.
             NoSpace: the store is full.
         """
         with memoryview(data) as whole, whole.cast("B") as view:
-            flags = Flag.FUA if durable else Flag(0)
-            self._transfer(Op.WRITE, view, offset, len(view), flags)
+            flags = Flag.FUA if durable else 0
+            self._transfer(Op.WRITE, view, operator.index(offset), flags)
             self.note_change()
             return len(view)
 
-    def zero(self, offset: int, size: int) -> None:
-        """Make a range [bytes] read as zeros; its storage is given back."""
-        self._range(Op.ZERO, offset, size)
+    def zero(self, offset: SupportsIndex, size: SupportsIndex) -> None:
+        """Make a range [bytes] read as zeros; its storage is given back.
 
-    def discard(self, offset: int, size: int) -> None:
-        """Say that a range [bytes] is not needed any more; it reads as zeros."""
-        self._range(Op.DISCARD, offset, size)
+        Raises:
+            UsageError: the range is not inside the volume; nothing is changed.
+        """
+        self._range(Op.ZERO, operator.index(offset), operator.index(size))
+
+    def discard(self, offset: SupportsIndex, size: SupportsIndex) -> None:
+        """Say that a range [bytes] is not needed any more; it reads as zeros.
+
+        Raises:
+            UsageError: the range is not inside the volume; nothing is changed.
+        """
+        self._range(Op.DISCARD, operator.index(offset), operator.index(size))
 
     def flush(self) -> None:
         """Return after everything that was written before is safe from any crash.
@@ -198,27 +222,37 @@ class Volume(Closing):
         Raises:
             IoError: it is not, or another node has had the volume since the last flush.
         """
-        changes = self._changes
-        self._transfer(Op.FLUSH, None, 0, 0, Flag(0))
-        self._flushed = max(self._flushed, changes)
-        if self._doubtful:
-            self._doubtful = False
+        with self._count:
+            changes = self._changes
+        self._small(Op.FLUSH)
+        with self._count:
+            self._flushed = max(self._flushed, changes)
+            doubtful, self._doubtful = self._doubtful, False
+        if doubtful:
             raise IoError(
                 f'another node had "{self._name}" before it was flushed here: writes '
                 "since the flush before may be lost"
             )
 
-    def extents(self, offset: int = 0, size: int | None = None) -> Iterator[Run]:
+    def extents(
+        self, offset: SupportsIndex = 0, size: SupportsIndex | None = None
+    ) -> Iterator[Run]:
         """Yield where the sectors of a range come from, in order.
 
         Args:
             offset: [bytes]; rounded down to a whole sector.
             size: [bytes]; None goes to the end of the volume.  Its end is rounded up:
                 the last run may go beyond the end of the volume.
+
+        Raises:
+            UsageError: the range is not inside the volume.
         """
-        end = self.size if size is None else offset + size
-        offset -= offset % SECTOR_BYTES
-        end += -end % SECTOR_BYTES
+        start, length = operator.index(offset), self.size
+        end = length if size is None else start + operator.index(size)
+        self._require_inside(Op.MAPR, start, end - start, length)
+        return self._extents(start - start % SECTOR_BYTES, end + -end % SECTOR_BYTES)
+
+    def _extents(self, offset: int, end: int) -> Iterator[Run]:
         while offset < end:
             runs = self._runs(offset, min(end - offset, _RANGE_BYTES))
             yield from runs
@@ -226,7 +260,7 @@ class Volume(Closing):
 
     # ---- without a copy --------------------------------------------------------------
 
-    def buffer(self, size: int) -> Buffer:
+    def buffer(self, size: SupportsIndex) -> Buffer:
         """Take a buffer of the segment, to fill or read in place.
 
         Args:
@@ -235,10 +269,19 @@ class Volume(Closing):
         Returns:
             A writable buffer object; give it back with ``with`` or `free`.
         """
-        return self._client.segment.alloc(size)
+        size = operator.index(size)
+        if not 0 < size <= BUFFER_MAX_BYTES:
+            raise UsageError(
+                f"a buffer cannot have {size} bytes: choose from 1 to "
+                f"{BUFFER_MAX_BYTES}"
+            )
+        return take_buffer(self._client.segment, size, _PATIENCE)
 
     def write_buffer(
-        self, buffer: Buffer, offset: int, length: int | None = None
+        self,
+        buffer: Buffer,
+        offset: SupportsIndex,
+        length: SupportsIndex | None = None,
     ) -> int:
         """Write from a buffer of `Volume.buffer` without copying it.
 
@@ -247,23 +290,41 @@ class Volume(Closing):
             offset: [bytes].
             length: how much of it, from its start [bytes]; None: all.
         """
-        done = self._whole(Op.WRITE, buffer, offset, length)
+        size = buffer_part(buffer, 0, length)
+        done = self._whole(Op.WRITE, buffer, operator.index(offset), size)
         self.note_change()
         return done
 
     def read_buffer(
-        self, buffer: Buffer, offset: int, length: int | None = None
+        self,
+        buffer: Buffer,
+        offset: SupportsIndex,
+        length: SupportsIndex | None = None,
     ) -> int:
         """Read into a buffer of `Volume.buffer` without a copy."""
-        return self._whole(Op.READ, buffer, offset, length)
+        size = buffer_part(buffer, 0, length)
+        return self._whole(Op.READ, buffer, operator.index(offset), size)
 
-    def queue(self, depth: int = 32) -> VolumeQueue:
+    def queue(self, depth: SupportsIndex = 32) -> VolumeQueue:
         """Make a queue that keeps many requests of one thread under way."""
         from archipelago.volume_queue import VolumeQueue
 
-        return VolumeQueue(self, depth)
+        return VolumeQueue(self, operator.index(depth))
 
     # ---- end -------------------------------------------------------------------------
+
+    def __del__(self) -> None:
+        # Collection may come in the middle of another call of this thread, so that its
+        # port and locks are taken: another thread closes, and is waited for a little.
+        if self._closed or self._client.segment.closed:
+            return
+        warnings.warn(
+            f"{self!r} was not closed", ResourceWarning, stacklevel=2, source=self
+        )
+        closing = threading.Thread(target=self.close, name="volume-close")
+        with contextlib.suppress(RuntimeError):  # the interpreter ends
+            closing.start()
+            closing.join(_CLOSE_WAIT)
 
     def close(self) -> None:
         """Close it; the last close of a volume flushes it.  Twice is harmless.
@@ -337,57 +398,91 @@ class Volume(Closing):
         After the answer, not before the request: a flush that runs meanwhile need not
         cover it.
         """
-        self._changes += 1
+        with self._count:
+            self._changes += 1
 
     def _is_flushed(self) -> bool:
-        return self._flushed == self._changes
+        with self._count:
+            return self._flushed == self._changes
+
+    def _require_inside(
+        self, op: Op, offset: int, size: int, volume_size: int | None = None
+    ) -> None:
+        """Refuse a range of several requests before the first of them is sent.
+
+        One request alone needs none of this: vlmcd looks at its whole range first.
+        """
+        if offset < 0 or size < 0:
+            raise self._outside(op, offset, size)
+        if volume_size is None:
+            volume_size = self.size
+        if offset + size > volume_size:
+            raise self._outside(op, offset, size, volume_size)
 
     def _range(self, op: Op, offset: int, size: int) -> None:
+        self._require_inside(op, offset, size)
         end = offset + size
         while offset < end:
             length = min(end - offset, _RANGE_BYTES)
-            self._transfer(op, None, offset, length, Flag(0))
+            self._small(op, offset, length)
             self.note_change()
             offset += length
 
-    def _whole(self, op: Op, buffer: Buffer, offset: int, length: int | None) -> int:
-        size = len(buffer) if length is None else length
-        if offset < 0:
-            raise UsageError(f"a volume has no offset {offset}")
+    def _small(self, op: Op, offset: int = 0, size: int = 0) -> int:
+        """Send a request that carries no data."""
 
         def attempt(handle: int) -> int:
-            with self._client.messenger.port.request() as rq:
-                _fill(rq, op, handle, offset, size, Flag(0))
-                rq.set_data(buffer, 0, size)
-                return self._call(rq)
+            messenger = self._client.messenger
+            with messenger.port.request() as rq:
+                fill(rq, op, handle, offset, size, 0)
+                return messenger.port.call(rq, PORT_VLMCD)
 
-        result = self._persist(attempt)
-        if result < 0:
-            raise self._failure(op, offset, size, result)
-        return result
+        return self._checked(op, offset, size, self._persist(attempt))
+
+    def _whole(
+        self, op: Op, buffer: Buffer, offset: int, size: int, flags: Flag | int = 0
+    ) -> int:
+        """Send one request whose bytes lie in a buffer of the segment."""
+        if not 0 <= offset < _OFFSET_END:
+            raise self._outside(op, offset, size)
+
+        def attempt(handle: int) -> int:
+            port = self._client.messenger.port
+            with port.request() as rq:
+                fill(rq, op, handle, offset, size, flags)
+                rq.set_data(buffer, 0, size)
+                return port.call(rq, PORT_VLMCD)
+
+        return self._checked(op, offset, size, self._persist(attempt))
 
     def _transfer(
-        self, op: Op, view: memoryview | None, offset: int, size: int, flags: Flag
+        self, op: Op, view: memoryview, offset: int, flags: Flag | int = 0
     ) -> None:
         """Do all of a request, in pieces; all or an exception."""
-        if offset < 0:
-            raise UsageError(f"a volume has no offset {offset}")
-        if size == 0 and op is not Op.FLUSH:
+        size = len(view)
+        if 0 < size <= PIECE_BYTES:
+            with self.buffer(size) as buffer:
+                if op is Op.WRITE:
+                    with memoryview(buffer) as data:
+                        data[:] = view
+                self._whole(op, buffer, offset, size, flags)
+                if op is Op.READ:
+                    with memoryview(buffer) as data:
+                        view[:] = data
+            return
+        self._require_inside(op, offset, size)
+        if size == 0:
             return
 
         def attempt(handle: int) -> int:
-            client = self._client
-            return _Transfer(client, handle, op, view, offset, size, flags).run()
+            return Transfer(self._client, handle, op, view, offset, flags).run()
 
-        result = self._persist(attempt)
+        self._checked(op, offset, size, self._persist(attempt))
+
+    def _checked(self, op: Op, offset: int, size: int, result: int) -> int:
         if result < 0:
             raise self._failure(op, offset, size, result)
-
-    def _call(self, rq: Request) -> int:
-        try:
-            return self._client.messenger.port.call(rq, PORT_VLMCD)
-        except PortUnbound:
-            return -errno.EPIPE
+        return result
 
     def _persist(self, attempt: Callable[[int], int]) -> int:
         """Try with the handle, and for a while again if a peer died meanwhile.
@@ -396,23 +491,28 @@ class Volume(Closing):
         knows and that is stale all the same has lost its map, and perhaps writes that
         were not flushed: that is not for us to gloss over.
         """
+        handle = self.handle
+        result = _tried(attempt, handle)
+        if result not in _AGAIN:
+            return result
         started = time.monotonic()
         pause = 0.001
-        handle = self.handle
-        while True:
-            result = attempt(handle)
-            if not _lost(result) or time.monotonic() - started > _PATIENCE:
-                return result
+        while time.monotonic() - started < _PATIENCE:
             time.sleep(pause)
             pause = min(2 * pause, 0.1)
-            if self._known(handle):
-                if result == -errno.ESTALE:
-                    return result
-                continue
-            try:
-                handle = self._reopen(handle)
-            except NotRunning:
-                continue
+            if result != -errno.EAGAIN:
+                if self._known(handle):
+                    if result == -errno.ESTALE:
+                        return result
+                else:
+                    try:
+                        handle = self._reopen(handle)
+                    except NotRunning:
+                        continue
+            result = _tried(attempt, handle)
+            if result not in _AGAIN:
+                break
+        return result
 
     def _known(self, handle: int) -> bool:
         """True if vlmcd has it open: then it is the volume that was stopped."""
@@ -428,7 +528,8 @@ class Volume(Closing):
                 self._handle, record, since = self._open_again()
                 # Restarts take the lease back, however often: nothing is missing.
                 if since > self._fence and not self._is_flushed():
-                    self._doubtful = True
+                    with self._count:
+                        self._doubtful = True
                 self._fence = record.fence
             return self._handle
 
@@ -448,14 +549,23 @@ class Volume(Closing):
                 return self._open_again()
         raise VolumeNotFound(f'there is no volume "{self._name}" any more')
 
+    def _outside(
+        self, op: Op, offset: int, size: int, volume_size: int | None = None
+    ) -> UsageError:
+        of = "" if volume_size is None else f" of {volume_size} bytes"
+        return UsageError(
+            f"cannot {_VERBS.get(op, op.name.lower())} {size} bytes at {offset} of "
+            f'"{self._name}": they do not lie in the volume{of}'
+        )
+
     def _failure(self, op: Op, offset: int, size: int, result: int) -> ArchipelagoError:
-        what = f'cannot {op.name.lower()} "{self._name}"'
+        if result == -errno.EINVAL and size:
+            return self._outside(op, offset, size, self.size)
+        what = f'cannot {_VERBS.get(op, op.name.lower())} "{self._name}"'
         if size:
             what += f" ({size} bytes at {offset})"
-        if result == -errno.EINVAL:
-            return UsageError(
-                f"{what}: the range does not lie in the volume of {self.size} bytes"
-            )
+        if result == -errno.EAGAIN:
+            return no_room(self._client.segment.name)
         if result == -errno.ESTALE:
             return LeaseLost(
                 f"{what}: this instance lost the volume's lease, or had to stop it; "
@@ -464,110 +574,32 @@ class Volume(Closing):
         return from_errno(result, what)
 
 
-class _Transfer:
-    """One large request as several small ones."""
+def buffer_part(buffer: Buffer, start: int, length: SupportsIndex | None) -> int:
+    """How much of a buffer is meant [bytes].
 
-    def __init__(
-        self,
-        client: Client,
-        handle: int,
-        op: Op,
-        view: memoryview | None,
-        offset: int,
-        size: int,
-        flags: Flag,
-    ) -> None:
-        self._client = client
-        self._port: Port = client.messenger.port
-        self._handle = handle
-        self._op = op
-        self._view = view
-        self._offset = offset
-        self._size = size
-        self._flags = flags
-        self._next = 0
-        self._error = 0
-        #: by index of the request: itself, its buffer, its place in the view [bytes]
-        self._pending: dict[int, tuple[Request, Buffer | None, int]] = {}
-
-    def run(self) -> int:
-        """Returns 0, or the first error once nothing is under way any more."""
-        first = True
-        while self._pending or first or (self._next < self._size and not self._error):
-            first = False
-            while self._may_send():
-                self._send()
-            if self._pending:
-                self._receive()
-        return self._error
-
-    def _may_send(self) -> bool:
-        if self._error or len(self._pending) >= _PIECES:
-            return False
-        return self._next < self._size or (self._op is Op.FLUSH and not self._pending)
-
-    def _send(self) -> None:
-        start = self._next
-        length = self._size - start
-        buffer = None
-        if self._view is not None:
-            length = min(length, _PIECE_BYTES)
-            buffer = self._client.segment.alloc(length)
-        rq = self._port.request()
-        try:
-            _fill(rq, self._op, self._handle, self._offset + start, length, self._flags)
-            if buffer is not None and self._view is not None:
-                if self._op is Op.WRITE:
-                    with memoryview(buffer) as into:
-                        into[:length] = self._view[start : start + length]
-                rq.set_data(buffer, 0, length)
-            self._port.submit(rq, PORT_VLMCD)
-        except BaseException as error:
-            rq.free()
-            if buffer is not None:
-                buffer.free()
-            if isinstance(error, PortUnbound):
-                self._error = -errno.EPIPE
-                return
-            raise
-        self._pending[rq.index] = rq, buffer, start
-        self._next = start + length if self._op is not Op.FLUSH else self._size
-
-    def _receive(self) -> None:
-        while (rq := self._port.reap()) is None:
-            self._port.wait()
-        known = self._pending.pop(rq.index, None)
-        if known is None:
-            rq.free()
-            return
-        _, buffer, start = known
-        try:
-            result = rq.result
-            if result < 0:
-                self._error = self._error or result
-            elif self._op is Op.READ and buffer is not None and self._view is not None:
-                length = min(self._size - start, _PIECE_BYTES)
-                with memoryview(buffer) as data:
-                    self._view[start : start + length] = data[:length]
-        finally:
-            rq.free()
-            if buffer is not None:
-                buffer.free()
+    Raises:
+        UsageError: that part does not lie in the buffer.
+    """
+    size = len(buffer) - start if length is None else operator.index(length)
+    if start < 0 or size < 0 or start + size > len(buffer):
+        raise UsageError(
+            f"{size} bytes from {start} on do not lie in a buffer of {len(buffer)}"
+        )
+    return size
 
 
-def _fill(
-    rq: Request, op: Op, handle: int, offset: int, size: int, flags: Flag
-) -> None:
-    rq.op = op
-    rq.handle = handle
-    rq.offset = offset
-    rq.size = size
-    rq.flags = flags
+def _tried(attempt: Callable[[int], int], handle: int) -> int:
+    """What came of one try; that it could not be sent, as a negated errno."""
+    try:
+        return attempt(handle)
+    except PortUnbound:
+        return -errno.EPIPE
+    except (SegmentFull, WouldBlock):
+        return -errno.EAGAIN
 
 
-def _lost(result: int) -> bool:
-    """True if vlmcd does not know the handle, or was not there or died."""
-    return result in (-errno.ESTALE, -errno.EPIPE, -errno.EOWNERDEAD, -errno.ECANCELED)
-
-
-assert _PIECE_BYTES <= BUFFER_MAX_BYTES
+#: Results after which a request may be sent again: vlmcd does not know the handle, was
+#: not there or died, or the segment had no room for the request.
+_AGAIN = frozenset(
+    {-errno.ESTALE, -errno.EPIPE, -errno.EOWNERDEAD, -errno.ECANCELED, -errno.EAGAIN}
+)

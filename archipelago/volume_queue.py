@@ -14,15 +14,20 @@ gives them.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from archipelago.errors import UsageError
+from archipelago.transfer import fill
+from archipelago.volume_handle import buffer_part
 from xseg import Buffer, Request
 from xseg.closing import Closing
 from xseg.constants import PORT_ANY, PORT_VLMCD, Flag, Op
 
 if TYPE_CHECKING:
+    from typing import SupportsIndex
+
     from archipelago.volume_handle import Volume
 
 
@@ -59,8 +64,8 @@ class VolumeQueue(Closing):
         return not self._idle
 
     def read(
-        self, buffer: Buffer, offset: int, tag: Any = None, start: int = 0,
-        length: int | None = None,
+        self, buffer: Buffer, offset: SupportsIndex, tag: Any = None,
+        start: SupportsIndex = 0, length: SupportsIndex | None = None,
     ) -> None:  # fmt: skip
         """Begin to read into a part of a buffer of `Volume.buffer`.
 
@@ -70,21 +75,26 @@ class VolumeQueue(Closing):
             tag: comes back with the result.
             start: where in the buffer [bytes].
             length: how much [bytes]; None: the rest of the buffer.
+
+        Raises:
+            UsageError: the queue is full, or that is no part of the buffer.  A range
+                outside of the volume is told by the result, and changes nothing.
         """
-        self._begin(Op.READ, buffer, offset, tag, start, length, Flag(0))
+        self._begin(Op.READ, buffer, offset, tag, start, length, 0)
 
     def write(
-        self, buffer: Buffer, offset: int, tag: Any = None, start: int = 0,
-        length: int | None = None, *, durable: bool = False,
+        self, buffer: Buffer, offset: SupportsIndex, tag: Any = None,
+        start: SupportsIndex = 0, length: SupportsIndex | None = None, *,
+        durable: bool = False,
     ) -> None:  # fmt: skip
         """Begin to write from a part of a buffer; as `read`."""
-        flags = Flag.FUA if durable else Flag(0)
+        flags = Flag.FUA if durable else 0
         self._begin(Op.WRITE, buffer, offset, tag, start, length, flags)
 
     def flush(self, tag: Any = None) -> None:
         """Begin to flush what has been answered so far."""
         rq = self._take()
-        rq.op, rq.handle, rq.offset, rq.size, rq.flags = Op.FLUSH, self._handle, 0, 0, 0
+        fill(rq, Op.FLUSH, self._handle, 0, 0, 0)
         rq.set_data(None)
         self._send(rq, tag)
 
@@ -132,17 +142,19 @@ class VolumeQueue(Closing):
         self,
         op: Op,
         buffer: Buffer,
-        offset: int,
+        offset: SupportsIndex,
         tag: Any,
-        start: int,
-        length: int | None,
-        flags: Flag,
+        start: SupportsIndex,
+        length: SupportsIndex | None,
+        flags: int,
     ) -> None:
+        where, first = operator.index(offset), operator.index(start)
+        if not 0 <= where < 1 << 63:
+            raise UsageError(f"a volume has no offset {where}")
+        size = buffer_part(buffer, first, length)
         rq = self._take()
-        size = len(buffer) - start if length is None else length
-        rq.op, rq.handle, rq.offset, rq.size = op, self._handle, offset, size
-        rq.flags = flags
-        rq.set_data(buffer, start, size)
+        fill(rq, op, self._handle, where, size, flags)
+        rq.set_data(buffer, first, size)
         self._send(rq, tag)
 
     def _send(self, rq: Request, tag: Any) -> None:

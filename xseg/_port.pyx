@@ -451,13 +451,13 @@ cdef class Port(PortHandle):
         xseg_port_unbind(self.port)
         # What was not accepted yet has been withdrawn; the rest somebody still serves.
         for rq in list(self.inflight.values()):
-            rq.unlend()
             if (
                 rq.buffer is not None
                 and rq.rq.state == <uint32_t>XSEG_RS_SERVING
                 and rq.rq.src_port == self.id
             ):
                 rq.buffer.disown()
+            rq.unlend()
             rq.forget()
         self.inflight.clear()
         self.port = NULL

@@ -148,7 +148,7 @@ cdef class Request:
 
     cdef void unlend(self) noexcept:
         if self.buffer is not None:
-            self.buffer.lent -= 1
+            self.buffer.returned()
 
     cdef void forget(self) noexcept:
         """The descriptor is no longer this object's."""
@@ -348,7 +348,7 @@ cdef class Request:
             self.buffer = None
             rq.data_off = rq.data_len = 0
             return
-        if not buffer.live or buffer.segment is not self.port.segment:
+        if not buffer.live or buffer.left or buffer.segment is not self.port.segment:
             raise _invalid("the buffer is freed, or of another segment")
         first = start
         size = buffer.size - first if length is None else length

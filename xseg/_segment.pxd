@@ -34,9 +34,11 @@ cdef class Buffer:
     cdef Py_ssize_t exports     # views of this buffer that are in use
     cdef Py_ssize_t lent        # requests in flight that carry it
     cdef bint live
+    cdef bint left              # freed by its user while lent
     cdef object __weakref__
 
     cdef void disown(self) noexcept
+    cdef void returned(self) noexcept
 
 
 cdef class View:

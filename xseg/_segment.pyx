@@ -345,6 +345,7 @@ cdef class Buffer:
 
     def __cinit__(self):
         self.live = False
+        self.left = False
         self.exports = 0
         self.lent = 0
 
@@ -364,7 +365,7 @@ cdef class Buffer:
     @property
     def closed(self):
         """True once it is freed."""
-        return not (self.live and self.segment.usable())
+        return self.left or not (self.live and self.segment.usable())
 
     def __len__(self):
         return self.size
@@ -375,7 +376,7 @@ cdef class Buffer:
 
     def __getbuffer__(self, Py_buffer *view, int flags):
         cdef void *start
-        if not self.live:
+        if not self.live or self.left:
             raise _ClosedError(_errno.EBADF, "the buffer is freed")
         start = xseg_heap_ptr(self.segment.get(), self.off, <uint64_t>self.size)
         if start == NULL:
@@ -395,6 +396,28 @@ cdef class Buffer:
             self.segment.buffers.discard(self.off)
             count_handle(HANDLE_BUFFER, -1)
 
+    cdef void returned(self) noexcept:
+        """A request in flight does not carry it any more."""
+        self.lent -= 1
+        if self.left and not self.lent and self.live and self.segment.usable():
+            self.disown()
+            xseg_buffer_free(self.segment.seg, self.off)
+
+    def leave(self):
+        """Give it back: now, or once no request in flight carries it any more.
+
+        For a way out that cannot wait for the answer, such as Ctrl-C.
+
+        Raises:
+            BufferError: Memoryviews of it are still in use.
+        """
+        if self.live and self.lent and self.segment.usable():
+            if self.exports:
+                raise BufferError(f"buffer: {self.exports} memoryviews are in use")
+            self.left = True
+        else:
+            self.free()
+
     def free(self):
         """Give it back.  Freeing twice is harmless.
 
@@ -402,7 +425,7 @@ cdef class Buffer:
             BufferError: Memoryviews of it are still in use.
             BusyError: A request in flight carries it.
         """
-        if not self.live:
+        if not self.live or self.left:
             return
         if self.segment.usable():
             if self.exports:
@@ -421,11 +444,14 @@ cdef class Buffer:
     def __enter__(self):
         return self
 
-    def __exit__(self, *exc):
-        self.free()
+    def __exit__(self, kind, value, trace):
+        if kind is None:
+            self.free()
+        else:
+            self.leave()
 
     def __del__(self):
-        if not self.live or not self.segment.usable():
+        if not self.live or self.left or not self.segment.usable():
             return
         try:
             self.free()

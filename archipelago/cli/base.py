@@ -182,10 +182,15 @@ def run(group: click.Group, program: str) -> NoReturn:
     sys.exit(code)
 
 
+#: Ways of a stream to write every character somehow, if not as it is.
+_LENIENT = ("backslashreplace", "replace", "ignore", "xmlcharrefreplace", "namereplace")
+
+
 class _Output(TextIOWrapper):
     """Standard output that says its name when it cannot be written.
 
-    Else an error would look as if the store were full.
+    Else an error would look as if the store were full.  A character that the
+    terminal's encoding lacks is escaped: a listing is not cut short by a name.
     """
 
     def write(self, text: str) -> int:
@@ -222,7 +227,8 @@ def _open_standard_streams() -> None:
     sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
     out = sys.stdout
     if isinstance(out, TextIOWrapper):
-        encoding, errors = out.encoding, out.errors
+        encoding = out.encoding
+        errors = out.errors if out.errors in _LENIENT else "backslashreplace"
         sys.stdout = _Output(out.detach(), encoding, errors, line_buffering=True)
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -19,7 +20,14 @@ def write_json(document: Any, *, err: bool = False) -> None:
         document: what to write.
         err: to standard error: standard output carries something else.
     """
-    click.echo(json.dumps(document, indent=2, ensure_ascii=False, default=str), err=err)
+    text = json.dumps(document, indent=2, ensure_ascii=False, default=str)
+    encoding = (sys.stderr if err else sys.stdout).encoding
+    try:
+        text.encode(encoding or "utf-8")
+    except UnicodeEncodeError:
+        # JSON has escapes of its own; those of the stream would make it invalid.
+        text = json.dumps(document, indent=2, ensure_ascii=True, default=str)
+    click.echo(text, err=err)
 
 
 def write_table(

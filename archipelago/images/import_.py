@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 from archipelago._layer_write import LayerWriter
 from archipelago.errors import (
     ArchipelagoError,
-    BackendUnavailable,
     UsageError,
     VolumeExists,
     from_errno,
@@ -36,10 +35,11 @@ from archipelago.ids import (
 from archipelago.images.source import Source, open_source
 from archipelago.layerfile import LayerFile
 from archipelago.objects import Store
+from archipelago.room import take_buffer
 from archipelago.units import check_block_size
 from xseg import Buffer, block_id, stripped_bytes
 from xseg.constants import PORT_BLOCKERB, Flag, ObjectKind, Op
-from xseg.errors import PortUnbound, SegmentFull
+from xseg.errors import PortUnbound
 
 if TYPE_CHECKING:
     from archipelago.client import Client
@@ -193,7 +193,14 @@ class _Ingest:
         """
         with contextlib.ExitStack() as held:
             with self._image.turn():
-                buffer = held.enter_context(self._buffer())
+                buffer = held.enter_context(
+                    take_buffer(
+                        self._client.segment,
+                        self._block_size,
+                        self._client.messenger.patience,
+                        lambda: self._error is None,
+                    )
+                )
                 with memoryview(buffer) as room:
                     place = self._image.fill(room)
             if place is None:
@@ -207,21 +214,6 @@ class _Ingest:
             if digest is not None:
                 self._take(buffer, length, number, digest)
         return True
-
-    def _buffer(self) -> Buffer:
-        """Take a buffer for one block; waits while others hold all of them."""
-        started = time.monotonic()
-        while True:
-            try:
-                return self._client.segment.alloc(self._block_size)
-            except SegmentFull:
-                waited = time.monotonic() - started
-                if waited > self._client.messenger.patience or self._error is not None:
-                    raise BackendUnavailable(
-                        f"segment {self._client.segment.name} has no buffer free for "
-                        "a block: try again later"
-                    ) from None
-            time.sleep(_PAUSE)
 
     def _take(self, buffer: Buffer, length: int, number: int, digest: BlockId) -> None:
         """Note what a block of the image is, and store it if that was not done."""

@@ -47,15 +47,21 @@ class Instance:
         self, program: str, *args: str, stdin: bytes | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run a command of the project to its end."""
-        done = subprocess.run(
+        done = self.raw(program, *args, stdin=stdin)
+        return subprocess.CompletedProcess(
+            done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
+        )
+
+    def raw(
+        self, program: str, *args: str, stdin: bytes | None = None
+    ) -> subprocess.CompletedProcess[bytes]:
+        """The same, with its output as bytes."""
+        return subprocess.run(
             [str(BIN / program), *args],
             env=self.env,
             capture_output=True,
             input=stdin,
             timeout=120,
-        )
-        return subprocess.CompletedProcess(
-            done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
         )
 
     def vlmc(self, *args: str, exit_code: int = 0) -> str:
