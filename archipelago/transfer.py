@@ -13,7 +13,7 @@ from xseg.errors import PortUnbound, SegmentFull, WouldBlock
 if TYPE_CHECKING:
     from archipelago.client import Client
 
-__all__ = ["PIECE_BYTES", "Transfer", "fill"]
+__all__ = ["PIECE_BYTES", "Transfer"]
 
 #: Largest piece of a transfer [bytes], and how many are under way at once.
 PIECE_BYTES = 1 << 20
@@ -86,7 +86,7 @@ class Transfer:
         buffer = None
         rq = self._port.request()
         try:
-            fill(rq, self._op, self._handle, self._offset + start, length, self._flags)
+            rq.ask(self._op, self._handle, self._offset + start, length, self._flags)
             buffer = self._segment.alloc(length)
             if self._op is Op.WRITE:
                 with memoryview(buffer) as into:
@@ -127,17 +127,6 @@ class Transfer:
             rq.free()
             buffer.leave()
         self._pending.clear()
-
-
-def fill(
-    rq: Request, op: Op, handle: int, offset: int, size: int, flags: Flag | int
-) -> None:
-    """Say what is asked of a range of a volume."""
-    rq.op = op
-    rq.handle = handle
-    rq.offset = offset
-    rq.size = size
-    rq.flags = flags
 
 
 assert PIECE_BYTES <= BUFFER_MAX_BYTES

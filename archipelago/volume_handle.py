@@ -34,7 +34,7 @@ from archipelago.errors import (
 from archipelago.ids import uuid_text
 from archipelago.messenger import Reply
 from archipelago.room import no_room, take_buffer
-from archipelago.transfer import PIECE_BYTES, Transfer, fill
+from archipelago.transfer import PIECE_BYTES, Transfer
 from xseg import Buffer
 from xseg.closing import Closing
 from xseg.constants import (
@@ -82,6 +82,8 @@ class Volume(Closing):
     def __init__(self, client: Client, name: str, read_only: bool = False) -> None:
         self._closed = True
         self._client = client
+        self._segment = client.segment
+        self._messenger = client.messenger
         self._flags = Flag.RDONLY if read_only else Flag(0)
         self._guard = threading.Lock()
         self._handle, raw, _ = client.open_handle(name, self._flags)
@@ -153,10 +155,9 @@ class Volume(Closing):
         """
         size, offset = operator.index(size), operator.index(offset)
         if 0 < size <= PIECE_BYTES:
-            with self.buffer(size) as buffer:
+            with take_buffer(self._segment, size, _PATIENCE) as buffer:
                 self._whole(Op.READ, buffer, offset, size)
-                with memoryview(buffer) as view:
-                    return view.tobytes()
+                return bytes(buffer)
         self._require_inside(Op.READ, offset, size)
         into = bytearray(size)
         self.pread_into(into, offset)
@@ -275,7 +276,7 @@ class Volume(Closing):
                 f"a buffer cannot have {size} bytes: choose from 1 to "
                 f"{BUFFER_MAX_BYTES}"
             )
-        return take_buffer(self._client.segment, size, _PATIENCE)
+        return take_buffer(self._segment, size, _PATIENCE)
 
     def write_buffer(
         self,
@@ -316,7 +317,7 @@ class Volume(Closing):
     def __del__(self) -> None:
         # Collection may come in the middle of another call of this thread, so that its
         # port and locks are taken: another thread closes, and is waited for a little.
-        if self._closed or self._client.segment.closed:
+        if self._closed or self._segment.closed:
             return
         warnings.warn(
             f"{self!r} was not closed", ResourceWarning, stacklevel=2, source=self
@@ -335,7 +336,7 @@ class Volume(Closing):
         if self._closed:
             return
         try:
-            if not self._client.segment.closed:
+            if not self._segment.closed:
                 self._close()
         finally:
             self._closed = True
@@ -377,7 +378,7 @@ class Volume(Closing):
         replies: list[Reply] = []
 
         def attempt(handle: int) -> int:
-            reply = self._client.messenger.call(
+            reply = self._messenger.call(
                 PORT_VLMCD,
                 op,
                 handle=handle,
@@ -432,9 +433,9 @@ class Volume(Closing):
         """Send a request that carries no data."""
 
         def attempt(handle: int) -> int:
-            messenger = self._client.messenger
+            messenger = self._messenger
             with messenger.port.request() as rq:
-                fill(rq, op, handle, offset, size, 0)
+                rq.ask(op, handle, offset, size)
                 return messenger.port.call(rq, PORT_VLMCD)
 
         return self._checked(op, offset, size, self._persist(attempt))
@@ -447,9 +448,9 @@ class Volume(Closing):
             raise self._outside(op, offset, size)
 
         def attempt(handle: int) -> int:
-            port = self._client.messenger.port
+            port = self._messenger.port
             with port.request() as rq:
-                fill(rq, op, handle, offset, size, flags)
+                rq.ask(op, handle, offset, size, flags)
                 rq.set_data(buffer, 0, size)
                 return port.call(rq, PORT_VLMCD)
 
@@ -461,7 +462,7 @@ class Volume(Closing):
         """Do all of a request, in pieces; all or an exception."""
         size = len(view)
         if 0 < size <= PIECE_BYTES:
-            with self.buffer(size) as buffer:
+            with take_buffer(self._segment, size, _PATIENCE) as buffer:
                 if op is Op.WRITE:
                     with memoryview(buffer) as data:
                         data[:] = view
@@ -493,7 +494,7 @@ class Volume(Closing):
         """
         handle = self.handle
         result = _tried(attempt, handle)
-        if result not in _AGAIN:
+        if result >= 0 or result not in _AGAIN:
             return result
         started = time.monotonic()
         pause = 0.001
@@ -517,7 +518,7 @@ class Volume(Closing):
     def _known(self, handle: int) -> bool:
         """True if vlmcd has it open: then it is the volume that was stopped."""
         try:
-            reply = self._client.messenger.call(PORT_VLMCD, Op.INFO, handle=handle)
+            reply = self._messenger.call(PORT_VLMCD, Op.INFO, handle=handle)
         except NotRunning:
             return False
         return reply.result >= 0
@@ -565,7 +566,7 @@ class Volume(Closing):
         if size:
             what += f" ({size} bytes at {offset})"
         if result == -errno.EAGAIN:
-            return no_room(self._client.segment.name)
+            return no_room(self._segment.name)
         if result == -errno.ESTALE:
             return LeaseLost(
                 f"{what}: this instance lost the volume's lease, or had to stop it; "

@@ -19,7 +19,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from archipelago.errors import UsageError
-from archipelago.transfer import fill
 from archipelago.volume_handle import buffer_part
 from xseg import Buffer, Request
 from xseg.closing import Closing
@@ -94,7 +93,7 @@ class VolumeQueue(Closing):
     def flush(self, tag: Any = None) -> None:
         """Begin to flush what has been answered so far."""
         rq = self._take()
-        fill(rq, Op.FLUSH, self._handle, 0, 0, 0)
+        rq.ask(Op.FLUSH, self._handle, 0, 0)
         rq.set_data(None)
         self._send(rq, tag)
 
@@ -153,7 +152,7 @@ class VolumeQueue(Closing):
             raise UsageError(f"a volume has no offset {where}")
         size = buffer_part(buffer, first, length)
         rq = self._take()
-        fill(rq, op, self._handle, where, size, flags)
+        rq.ask(op, self._handle, where, size, flags)
         rq.set_data(buffer, first, size)
         self._send(rq, tag)
 

@@ -247,6 +247,24 @@ cdef class Request:
             raise _invalid(f"argument {i} of {NR_ARGS}")
         self.put().arg[i] = value
 
+    def ask(self, uint32_t op, uint64_t handle, uint64_t offset, uint64_t size,
+            uint32_t flags=0):
+        """Set in one step what a request to an open volume asks.
+
+        Args:
+            op: See `Op`.
+            handle: From OPEN's reply.
+            offset: In the volume [bytes].
+            size: Asked [bytes].
+            flags: See `Flag`.
+        """
+        cdef xseg_request *rq = self.put()
+        rq.op = op
+        rq.handle = handle
+        rq.offset = offset
+        rq.size = size
+        rq.flags = flags
+
     # ---- names ---------------------------------------------------------------------
 
     @property
