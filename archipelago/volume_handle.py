@@ -319,13 +319,13 @@ class Volume(Closing):
         # port and locks are taken: another thread closes, and is waited for a little.
         if self._closed or self._segment.closed:
             return
-        warnings.warn(
-            f"{self!r} was not closed", ResourceWarning, stacklevel=2, source=self
-        )
+        said = f"{self!r} was not closed"
         closing = threading.Thread(target=self.close, name="volume-close")
         with contextlib.suppress(RuntimeError):  # the interpreter ends
             closing.start()
             closing.join(_CLOSE_WAIT)
+        # Last: a filter may turn it into an exception.
+        warnings.warn(said, ResourceWarning, stacklevel=2, source=self)
 
     def close(self) -> None:
         """Close it; the last close of a volume flushes it.  Twice is harmless.

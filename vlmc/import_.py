@@ -6,6 +6,7 @@ from __future__ import annotations
 import click
 
 from archipelago.cli.base import common_options
+from archipelago.images.signature import FORMATS
 from vlmc.connection import block_size_option, connect, new_name_argument
 from vlmc.output import done, size_text
 from vlmc.progress import progress_bar
@@ -20,7 +21,7 @@ __all__ = ["command"]
 @click.option(
     "--format",
     "image_format",
-    type=click.Choice(["raw", "qcow2", "vmdk", "vdi", "vhdx", "vhd"]),
+    type=click.Choice(FORMATS),
     help="What FILE is (default: what its first and last bytes say).",
 )
 @block_size_option

@@ -2,7 +2,7 @@
 """What a file is, by its first and last bytes.
 
 A guest may write any bytes to its own raw disk, so a signature is a claim, never a
-permission: it decides who reads the file, and what is refused.
+permission: it decides what reads the file, and what is refused.
 
 Sources: QEMU docs/interop/{qcow2,qed_spec,parallels}.rst and its probe functions,
 VMware Virtual Disk Format 5.0, [MS-VHDX], Microsoft's VHD specification 1.0,
@@ -15,8 +15,10 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 
-__all__ = ["HEAD_BYTES", "TAIL_BYTES", "Signature", "Way", "recognise"]
+__all__ = ["FORMATS", "HEAD_BYTES", "TAIL_BYTES", "Signature", "Way", "recognise"]
 
+#: What a caller may say that an image is.
+FORMATS = ("raw", "qcow2", "vmdk", "vdi", "vhdx", "vhd")
 #: How much of the start and of the end of a file is looked at [bytes].
 HEAD_BYTES = 4096
 TAIL_BYTES = 512

@@ -21,6 +21,7 @@ from archipelago.images.containers import check_container
 from archipelago.images.qemu import qemu_image
 from archipelago.images.reader import FdReader
 from archipelago.images.signature import (
+    FORMATS,
     HEAD_BYTES,
     TAIL_BYTES,
     Signature,
@@ -29,10 +30,7 @@ from archipelago.images.signature import (
 )
 from archipelago.images.unpack import unpacked
 
-__all__ = ["FORMATS", "Source", "open_source"]
-
-#: What a caller may say that an image is.
-FORMATS = ("raw", "qcow2", "vmdk", "vdi", "vhdx", "vhd")
+__all__ = ["Source", "open_source"]
 
 
 class Source(Protocol):

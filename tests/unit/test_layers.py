@@ -89,6 +89,8 @@ CLIENT_SIDE = (
     "layerfile.py",
     "messenger.py",
     "objects.py",
+    "room.py",
+    "transfer.py",
     "units.py",
     "volume_handle.py",
     "volume_queue.py",
