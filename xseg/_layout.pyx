@@ -11,6 +11,7 @@ cdef extern from "xseg/xseg.h" nogil:
     const uint64_t XSEG_PORT_CONTROL
     const uint64_t XSEG_PORT_VLMCD
     const uint64_t XSEG_PORT_ENDPOINT
+    const uint64_t XSEG_PORT_FUSE
     const uint64_t XSEG_PORT_DYNAMIC
     const uint64_t XSEG_PORT_FREE
     const uint64_t XSEG_PORT_BINDING
@@ -152,6 +153,7 @@ def c_values():
         "XSEG_PORT_CONTROL": XSEG_PORT_CONTROL,
         "XSEG_PORT_VLMCD": XSEG_PORT_VLMCD,
         "XSEG_PORT_ENDPOINT": XSEG_PORT_ENDPOINT,
+        "XSEG_PORT_FUSE": XSEG_PORT_FUSE,
         "XSEG_PORT_DYNAMIC": XSEG_PORT_DYNAMIC,
         "XSEG_PORT_FREE": XSEG_PORT_FREE,
         "XSEG_PORT_BINDING": XSEG_PORT_BINDING,

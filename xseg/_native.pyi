@@ -28,6 +28,7 @@ class Native:
         engine: str = "auto",
         direct: bool = False,
         listen_fds: Iterable[int] = (),
+        attach_fd: int = -1,
         marks_fd: int = -1,
         log_level: int = 1,
     ) -> None: ...

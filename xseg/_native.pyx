@@ -65,6 +65,8 @@ cdef class Native:
         direct: Open files with O_DIRECT.
         listen_fds: Listening sockets of the NBD endpoint; they stay the caller's, open
             until `close`.
+        attach_fd: listening socket on which the FUSE endpoint is handed mounts; it
+            must stay open until `close`.
         marks_fd: memfd in which the mapper keeps marks that are not flushed, so that
             the next one finds them; stays the caller's.  -1: they end with this one.
         log_level: 0 errors, 1 warnings, 2 information, 3 debugging; to stderr.
@@ -89,6 +91,7 @@ cdef class Native:
         str engine not None="auto",
         bint direct=False,
         listen_fds=(),
+        int attach_fd=-1,
         int marks_fd=-1,
         uint32_t log_level=1,
     ):
@@ -118,6 +121,7 @@ cdef class Native:
         options.direct = direct
         options.listen_fds = &fds[0]
         options.nr_listen_fds = <uint32_t>(fds.shape[0] - 1)
+        options.attach_fd = attach_fd
         options.marks_fd = marks_fd
         options.log_level = log_level
         with nogil:

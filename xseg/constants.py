@@ -17,6 +17,7 @@ PORT_MAPPERD: Final = 3
 PORT_CONTROL: Final = 4
 PORT_VLMCD: Final = 5
 PORT_ENDPOINT: Final = 6
+PORT_FUSE: Final = 7
 PORT_DYNAMIC: Final = 8
 """First of the ports that `PORT_ANY` chooses from."""
 PORT_ANY: Final = 0xFFFFFFFF
@@ -182,3 +183,5 @@ class Role(IntFlag):
     VLMCD = 1 << 3
     NBD = 1 << 4
     """The NBD endpoint; only together with VLMCD."""
+    FUSE = 1 << 5
+    """The FUSE endpoint; only together with VLMCD."""

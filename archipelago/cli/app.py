@@ -23,6 +23,7 @@ _PACKAGE = "archipelago.cli"
         "restart": Entry(f"{_PACKAGE}.restart", "Restart archipelago, or one peer."),
         "status": Entry(f"{_PACKAGE}.status", "Show the status of archipelago."),
         "init": Entry(f"{_PACKAGE}.init", "Make a new store on purpose."),
+        "doctor": Entry(f"{_PACKAGE}.doctor", "Show what this machine has."),
         "config": Entry(f"{_PACKAGE}.config", "Show the settings in effect."),
         "completion": Entry(f"{_PACKAGE}.completion", "Print a completion script."),
     },

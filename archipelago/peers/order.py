@@ -17,7 +17,13 @@ from collections.abc import Iterable
 
 from archipelago.peers.ports import PORTS
 from xseg import Segment
-from xseg.constants import PORT_CONTROL, PORT_ENDPOINT, PORT_MAPPERD, PORT_VLMCD
+from xseg.constants import (
+    PORT_CONTROL,
+    PORT_ENDPOINT,
+    PORT_FUSE,
+    PORT_MAPPERD,
+    PORT_VLMCD,
+)
 from xseg.errors import XsegError
 
 __all__ = ["await_dependents", "await_desertion"]
@@ -30,7 +36,7 @@ _PATIENCE = 10.0
 #: Time between two looks [s].
 _PAUSE = 0.01
 
-_VLMCD = {PORT_VLMCD, PORT_ENDPOINT}
+_VLMCD = {PORT_VLMCD, PORT_ENDPOINT, PORT_FUSE}
 _DEPENDENTS = {
     "blockerb": {PORT_MAPPERD, PORT_CONTROL} | _VLMCD,
     "blockerm": {PORT_MAPPERD, PORT_CONTROL} | _VLMCD,

@@ -55,14 +55,19 @@ class PeerConfig:
     instance_file: str
     block_size: int
     umask: int
+    attach_fd: int = -1
 
     @property
     def native_roles(self) -> Role:
-        """The roles as bits; vlmcd brings the NBD endpoint with it."""
+        """The roles as bits; vlmcd brings the endpoints with it."""
         bits = Role(0)
         for name in self.roles:
             bits |= _ROLES[name]
-        return bits | Role.NBD if Role.VLMCD in bits else bits
+        if Role.VLMCD in bits:
+            bits |= Role.NBD
+            if self.attach_fd >= 0:
+                bits |= Role.FUSE
+        return bits
 
 
 class PeerRunner:
@@ -150,6 +155,7 @@ class PeerRunner:
                 engine=config.engine,
                 direct=config.direct,
                 listen_fds=config.listen_fds,
+                attach_fd=config.attach_fd,
                 marks_fd=config.marks_fd,
                 log_level=config.log_level,
             )

@@ -14,13 +14,16 @@ import os
 import socket
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from archipelago.errors import ArchipelagoError, NotRunning, UsageError, VolumeBusy
+from archipelago.mapping import mappings
 from archipelago.settings import ROLES, Settings, load_settings
 from archipelago.supervisor import ground, openvolumes, report, store
 from archipelago.supervisor.home import Home
 from archipelago.supervisor.lock import PidLock
+from archipelago.supervisor.mounts import Mounts
 from archipelago.supervisor.plan import plan_processes, process_config
 from archipelago.supervisor.process import PeerProcess, State
 from archipelago.supervisor.record import Record
@@ -75,6 +78,7 @@ class Supervisor:
         self._sockets: list[socket.socket] = []
         self._marks_fd = -1
         self._record = Record(settings.run_dir / "peers")
+        self._mounts = Mounts(settings.run_dir, settings.gid)
         self.processes: list[PeerProcess] = []
 
     # Start and stop
@@ -93,11 +97,13 @@ class Supervisor:
                 self._segment_fd = ground.hold_segment(self.settings.segment_name)
                 self._sockets = ground.listen(self.settings)
                 self._marks_fd = ground.make_mark_log()
+                self._mounts.open()
                 self.processes = [
                     PeerProcess(
                         plan,
                         self._configure,
                         self._reap,
+                        self._served,
                         self.settings.log_dir / f"{plan.name}.log",
                         self._record.note,
                     )
@@ -146,6 +152,8 @@ class Supervisor:
             self._segment_watcher = None
         kill = self._home.gone()
         self._home.close()
+        # What is mapped is flushed to volumes that are still served.
+        await asyncio.to_thread(self._mounts.close)
         for process in reversed(self.processes):
             await process.stop(kill=kill)
         self._record.forget()
@@ -290,8 +298,13 @@ class Supervisor:
     def _configure(self, roles: tuple[str, ...]) -> tuple[dict[str, Any], list[int]]:
         fds = [s.fileno() for s in self._sockets] if "vlmcd" in roles else []
         marks_fd = self._marks_fd if "mapperd" in roles else -1
-        config = process_config(self.settings, roles, fds, marks_fd)
-        return config, fds if marks_fd < 0 else [*fds, marks_fd]
+        attach_fd = self._mounts.attach_fd if "vlmcd" in roles else -1
+        config = process_config(self.settings, roles, fds, marks_fd, attach_fd)
+        return config, [*fds, *(fd for fd in (marks_fd, attach_fd) if fd >= 0)]
+
+    def _served(self, roles: tuple[str, ...]) -> None:
+        if "vlmcd" in roles:
+            self._mounts.hand_over_all()
 
     def _reap(self) -> None:
         if self._segment is None:
@@ -329,6 +342,16 @@ class Supervisor:
         """End the process of a peer that hangs; it is started again."""
         await self._process_of(role).replace(why)
 
+    # Mounts
+
+    async def _mount(self, path: str | None) -> Path:
+        async with self._busy:
+            return await asyncio.to_thread(self._mounts.mount, path)
+
+    async def _unmount(self, path: str, *, force: bool) -> None:
+        async with self._busy:
+            await asyncio.to_thread(self._mounts.unmount, path, force=force)
+
     # Reports
 
     async def _refuse_if_open(self, what: str) -> None:
@@ -338,6 +361,11 @@ class Supervisor:
         names = await asyncio.to_thread(
             openvolumes.list_open, self.settings.segment_name
         )
+        devices = {m.volume: m.device for m in mappings(self._mounts.own)}
+        names = [
+            f"{name} (mapped as {devices[name]})" if name in devices else name
+            for name in names
+        ]
         if names:
             shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
             raise VolumeBusy(
@@ -365,8 +393,12 @@ class Supervisor:
             )
         return status
 
-    async def obey(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    async def obey(self, request: Mapping[str, Any], uid: int) -> dict[str, Any]:
         """Carry out one command from the control socket.
+
+        Args:
+            request: the command and its members.
+            uid: of the user that asks.
 
         Raises:
             ArchipelagoError: why not.
@@ -379,7 +411,19 @@ class Supervisor:
             return self.status()
         if command == "settings":
             return report.settings_in_effect(self.settings)
-        if command == "start" and peer is not None:
+        if command == "mount":
+            path = request.get("path")
+            if path is not None and not isinstance(path, str):
+                raise UsageError("path is not a string")
+            if uid not in (0, os.geteuid()):
+                raise UsageError(
+                    "only root and the instance's own user may mount volumes: the "
+                    "mount is made with the instance's rights"
+                )
+            return {"path": str(await self._mount(path))}
+        if command == "unmount":
+            await self._unmount(str(request.get("path")), force=force)
+        elif command == "start" and peer is not None:
             await self.start_peer(peer)
         elif command == "stop" and peer is not None:
             await self.stop_peer(peer, force=force)

@@ -31,6 +31,7 @@ def process_config(
     roles: tuple[str, ...],
     listen_fds: list[int],
     marks_fd: int = -1,
+    attach_fd: int = -1,
 ) -> dict[str, object]:
     """What a peer process is told on its standard input (`archipelago.peers`)."""
     return {
@@ -43,6 +44,7 @@ def process_config(
         "direct": settings.direct,
         "listen_fds": listen_fds,
         "marks_fd": marks_fd,
+        "attach_fd": attach_fd,
         "supervisor_pid": os.getpid(),
         "log_level": max(settings.log_level(role) for role in roles),
         "lease_ttl": settings.lease_ttl,

@@ -62,6 +62,7 @@ class PeerProcess:
         configure: makes the child's configuration for the roles it is to have, and
             the descriptors to pass on.
         reap: reclaims what dead processes held in the segment.
+        served: called with the roles whenever a child serves.
         log_file: where the child's standard error goes, appended.
         note: records the pid of each child that is started.
     """
@@ -71,6 +72,7 @@ class PeerProcess:
         plan: ProcessPlan,
         configure: Callable[[tuple[str, ...]], tuple[dict[str, Any], list[int]]],
         reap: Callable[[], None],
+        served: Callable[[tuple[str, ...]], None],
         log_file: Path,
         note: Callable[[int], None] = lambda pid: None,
     ) -> None:
@@ -81,6 +83,7 @@ class PeerProcess:
         self.engine: str | None = None
         self._configure = configure
         self._reap = reap
+        self._served = served
         self._log_file = log_file
         self._note = note
         self._child: PeerChild | None = None
@@ -184,6 +187,7 @@ class PeerProcess:
         self._started = time.monotonic()
         self._enter(State.RUNNING)
         log.info("%s ready, pid %s", self.plan.name, self.pid)
+        self._served(self.roles)
         self._preparer = asyncio.create_task(self._prepare_next())
 
     async def _begin(self, config: dict[str, Any]) -> dict[str, Any]:

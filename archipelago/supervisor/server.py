@@ -13,6 +13,8 @@ import asyncio
 import contextlib
 import json
 import logging
+import socket
+import struct
 from typing import Any
 
 from archipelago.errors import ArchipelagoError, NotRunning, UsageError
@@ -24,6 +26,8 @@ __all__ = ["ControlServer"]
 
 log = logging.getLogger(__name__)
 
+#: struct ucred: pid, uid, gid.
+_UCRED = struct.Struct("=iII")
 #: Longest request line [bytes].
 _LINE_MAX = 1 << 16
 
@@ -103,7 +107,7 @@ class ControlServer:
                     return
                 if not line:
                     return
-                command, answer = await self._answer(line)
+                command, answer = await self._answer(line, _uid_of(writer))
                 await _send(writer, answer)
                 if command == "stop" and answer["ok"]:
                     self._supervisor.ended.set()
@@ -115,7 +119,7 @@ class ControlServer:
             self._connections.discard(writer)
             writer.close()
 
-    async def _answer(self, line: bytes) -> tuple[object, dict[str, Any]]:
+    async def _answer(self, line: bytes, uid: int) -> tuple[object, dict[str, Any]]:
         """Obey one request; also says which command ended the whole instance."""
         try:
             try:
@@ -127,7 +131,7 @@ class ControlServer:
             command = request.get("command")
             if command not in ("status", "settings"):
                 log.info("command: %s", request)
-            answer = await self._supervisor.obey(request)
+            answer = await self._supervisor.obey(request, uid)
         except ArchipelagoError as error:
             return None, _failure(error)
         except Exception as error:
@@ -135,6 +139,14 @@ class ControlServer:
             return None, _failure(ArchipelagoError(f"{type(error).__name__}: {error}"))
         ending = command if request.get("peer") is None else None
         return ending, {"ok": True, **answer}
+
+
+def _uid_of(writer: asyncio.StreamWriter) -> int:
+    """The user at the other end."""
+    sock: socket.socket = writer.get_extra_info("socket")
+    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    uid: int = _UCRED.unpack(raw)[1]
+    return uid
 
 
 async def _send(writer: asyncio.StreamWriter, answer: dict[str, Any]) -> None:

@@ -6,9 +6,10 @@
 
 #include <string.h>
 
+#include "endpoint/fuse/fuse.h"
 #include "endpoint/nbd/nbd.h"
 
-static const struct endpoint_kind *const kinds[] = {&nbd_endpoint};
+static const struct endpoint_kind *const kinds[] = {&nbd_endpoint, &fuse_endpoint};
 
 const struct endpoint_kind *endpoint_kind(const char *name)
 {

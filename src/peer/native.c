@@ -84,18 +84,29 @@ static int create_vlmcd(struct reactor *r, const struct native_options *options,
     return composer_create(r, &(struct composer_options){0}, out, why);
 }
 
-static int create_nbd(struct reactor *r, const struct native_options *options,
-                      struct peer **out, const char **why)
+static int create_endpoint(struct reactor *r, const char *kind, const int *listen_fds,
+                           uint32_t nr_listen_fds, struct peer **out, const char **why)
 {
-    const struct endpoint_options nbd = {
-        .listen_fds = options->listen_fds,
-        .nr_listen_fds = options->nr_listen_fds,
-    };
+    const struct endpoint_options options = {.listen_fds = listen_fds,
+                                             .nr_listen_fds = nr_listen_fds};
     struct endpoint *endpoint;
-    int rc = endpoint_kind("nbd")->create(r, &nbd, &endpoint, why);
+    int rc = endpoint_kind(kind)->create(r, &options, &endpoint, why);
 
     *out = rc ? NULL : &endpoint->peer;
     return rc;
+}
+
+static int create_nbd(struct reactor *r, const struct native_options *options,
+                      struct peer **out, const char **why)
+{
+    return create_endpoint(r, "nbd", options->listen_fds, options->nr_listen_fds, out,
+                           why);
+}
+
+static int create_fuse(struct reactor *r, const struct native_options *options,
+                       struct peer **out, const char **why)
+{
+    return create_endpoint(r, "fuse", &options->attach_fd, 1, out, why);
 }
 
 /** In the order in which they start: each needs only those above it. */
@@ -110,6 +121,7 @@ static const struct {
     {NATIVE_MAPPERD, "mapperd", create_mapperd},
     {NATIVE_VLMCD, "vlmcd", create_vlmcd},
     {NATIVE_NBD, "nbd", create_nbd},
+    {NATIVE_FUSE, "fuse", create_fuse},
 };
 
 static int create_peers(struct native *n, const struct native_options *options,
@@ -130,7 +142,7 @@ static int create_peers(struct native *n, const struct native_options *options,
         }
         n->peers[n->nr_peers++] = peer;
         n->nr_serving = n->nr_peers;
-        if (!(roles[i].bit & (NATIVE_VLMCD | NATIVE_NBD)))
+        if (!(roles[i].bit & (NATIVE_VLMCD | NATIVE_NBD | NATIVE_FUSE)))
             n->nr_southbound = n->nr_peers;
         log_line(LOG_INFO, "native", "%s is ready", roles[i].name);
     }

@@ -16,7 +16,8 @@ enum native_role {
     NATIVE_BLOCKERM = 1u << 1,
     NATIVE_MAPPERD = 1u << 2,
     NATIVE_VLMCD = 1u << 3,
-    NATIVE_NBD = 1u << 4, /* with VLMCD */
+    NATIVE_NBD = 1u << 4,  /* with VLMCD */
+    NATIVE_FUSE = 1u << 5, /* with VLMCD */
 };
 
 struct native_options {
@@ -29,6 +30,7 @@ struct native_options {
     bool direct;           /* O_DIRECT */
     const int *listen_fds; /* NBD */
     uint32_t nr_listen_fds;
+    int attach_fd;      /* FUSE: listening socket for mounts; -1 without the role */
     int marks_fd;       /* MAPPERD: memfd of the mark log, needed only during the call;
                            -1: none, marks that are not flushed end with this process */
     uint32_t log_level; /* 0 error, 1 warning, 2 info, 3 debug; to stderr */

@@ -12,7 +12,8 @@
 #include "common/log.h"
 
 #define ALL_ROLES                                                                      \
-    (NATIVE_BLOCKERB | NATIVE_BLOCKERM | NATIVE_MAPPERD | NATIVE_VLMCD | NATIVE_NBD)
+    (NATIVE_BLOCKERB | NATIVE_BLOCKERM | NATIVE_MAPPERD | NATIVE_VLMCD | NATIVE_NBD |  \
+     NATIVE_FUSE)
 
 const char *native_reason(const char *format, ...)
 {
@@ -42,6 +43,8 @@ static int check_roles(const struct native_options *options, const char **why)
                                          options->roles & ~(uint32_t)ALL_ROLES));
     if ((options->roles & NATIVE_NBD) && !(options->roles & NATIVE_VLMCD))
         return refuse(why, "role nbd runs only together with vlmcd");
+    if ((options->roles & NATIVE_FUSE) && !(options->roles & NATIVE_VLMCD))
+        return refuse(why, "role fuse runs only together with vlmcd");
     return 0;
 }
 
@@ -80,6 +83,25 @@ static int check_store(const struct native_options *options, const char **why)
     return rc;
 }
 
+static int check_listening(int fd, const char **why)
+{
+    int listening = 0;
+    socklen_t len = sizeof listening;
+
+    if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) == 0 && listening)
+        return 0;
+    return refuse(why, native_reason("descriptor %d is not a listening socket", fd));
+}
+
+static int check_attach(const struct native_options *options, const char **why)
+{
+    if (options->roles & NATIVE_FUSE)
+        return check_listening(options->attach_fd, why);
+    if (options->attach_fd >= 0)
+        return refuse(why, "attach_fd is given, but not the role fuse");
+    return 0;
+}
+
 static int check_listeners(const struct native_options *options, const char **why)
 {
     if (!(options->roles & NATIVE_NBD)) {
@@ -90,14 +112,9 @@ static int check_listeners(const struct native_options *options, const char **wh
     if (!options->listen_fds || options->nr_listen_fds == 0)
         return refuse(why, "role nbd needs at least one listening socket");
     for (uint32_t i = 0; i < options->nr_listen_fds; i++) {
-        int fd = options->listen_fds[i];
-        int listening = 0;
-        socklen_t len = sizeof listening;
-
-        if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) < 0 ||
-            !listening)
-            return refuse(why,
-                          native_reason("descriptor %d is not a listening socket", fd));
+        int rc = check_listening(options->listen_fds[i], why);
+        if (rc)
+            return rc;
     }
     return 0;
 }
@@ -118,5 +135,7 @@ int native_options_check(const struct native_options *options, const char **why)
         rc = check_store(options, why);
     if (!rc)
         rc = check_listeners(options, why);
+    if (!rc)
+        rc = check_attach(options, why);
     return rc;
 }

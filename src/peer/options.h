@@ -7,7 +7,7 @@
 
 #include "peer/native.h"
 
-#define NATIVE_NR_ROLES 5u
+#define NATIVE_NR_ROLES 6u
 
 /** 0, or -EINVAL and one line that names the option and how to mend it. */
 int native_options_check(const struct native_options *options, const char **why);

@@ -102,6 +102,11 @@ class Instance:
         """A Python client of it."""
         return connect(self.home)
 
+    def connect_and_list(self) -> list[str]:
+        """The names of its volumes and snapshots."""
+        with self.connect() as client:
+            return [info.name for info in client.list()]
+
     def logs(self) -> str:
         """The last lines of all its logs, for a failure's message."""
         text = ""

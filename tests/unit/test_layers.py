@@ -36,11 +36,12 @@ C_LAYERS = {
 #: Python packages and what each may import of the project.
 PY_LAYERS = {
     "xseg": set(),
-    "archipelago": {"xseg"},
-    "vlmc": {"xseg", "archipelago"},
+    "kernel": set(),
+    "archipelago": {"xseg", "kernel"},
+    "vlmc": {"xseg", "archipelago", "kernel"},
     # not installed
-    "tests": {"xseg", "archipelago", "vlmc"},
-    "benchmarks": {"xseg", "archipelago", "vlmc", "tests"},
+    "tests": {"xseg", "kernel", "archipelago", "vlmc"},
+    "benchmarks": {"xseg", "kernel", "archipelago", "vlmc", "tests"},
 }
 
 

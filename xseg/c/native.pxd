@@ -11,6 +11,7 @@ cdef extern from "peer/native.h" nogil:
         NATIVE_MAPPERD
         NATIVE_VLMCD
         NATIVE_NBD
+        NATIVE_FUSE
 
     struct native_options:
         const char *segment
@@ -22,6 +23,7 @@ cdef extern from "peer/native.h" nogil:
         bint direct
         const int *listen_fds
         uint32_t nr_listen_fds
+        int attach_fd
         int marks_fd
         uint32_t log_level
 

@@ -34,7 +34,8 @@ enum xseg_well_known_port {
     XSEG_PORT_MAPPERD = 3,  /* native half of mapperd: MAPR, MAPW, FLUSH */
     XSEG_PORT_CONTROL = 4,  /* control half of mapperd: CREATE, SNAPSHOT, ... */
     XSEG_PORT_VLMCD = 5,    /* composer: volume I/O and volume control */
-    XSEG_PORT_ENDPOINT = 6, /* the northbound endpoint's own client port */
+    XSEG_PORT_ENDPOINT = 6, /* the NBD endpoint's own client port */
+    XSEG_PORT_FUSE = 7,     /* the FUSE endpoint's */
     XSEG_PORT_DYNAMIC = 8,
 };
 #define XSEG_PORT_ANY UINT32_MAX

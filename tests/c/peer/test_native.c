@@ -24,6 +24,7 @@ static struct native_options good_options(uint32_t roles)
         .roles = roles,
         .backend = "mem",
         .engine = "threads",
+        .attach_fd = -1,
         .marks_fd = -1,
     };
 }
@@ -77,6 +78,13 @@ static void test_bad_options_are_named(void)
     o = good_options(NATIVE_BLOCKERB);
     o.marks_fd = STDIN_FILENO;
     check_refused(&o, -EINVAL, "marks_fd");
+    o = good_options(NATIVE_VLMCD);
+    o.attach_fd = STDIN_FILENO;
+    check_refused(&o, -EINVAL, "attach_fd");
+    o = good_options(NATIVE_FUSE);
+    check_refused(&o, -EINVAL, "vlmcd");
+    o = good_options(NATIVE_VLMCD | NATIVE_FUSE);
+    check_refused(&o, -EINVAL, "listening");
     o = good_options(NATIVE_BLOCKERB);
     o.log_level = 4;
     check_refused(&o, -EINVAL, "log level");
