@@ -72,4 +72,4 @@ def complete_volumes(
             volumes = itertools.islice(client.list(prefix=incomplete), _COMPLETIONS)
             return [volume.name for volume in volumes]
     except Exception:
-        return []  # a completion has nobody to complain to
+        return []  # a completion shows no errors

@@ -31,7 +31,7 @@ def command(ctx: click.Context, names: tuple[str, ...]) -> None:
                 client.remove(name)
             except ArchipelagoError as error:
                 failure = report(error, ctx.find_root().info_name)
-                if failure == 8:  # nobody is there to remove the others either
+                if failure == 8:  # the others cannot be removed either
                     ctx.exit(failure)
                 code = code or failure
             else:

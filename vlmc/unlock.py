@@ -14,13 +14,13 @@ __all__ = ["command"]
 
 @click.command("unlock", epilog="Example: vlmc unlock -f disk")
 @volume_argument()
-@click.option("-f", "--force", is_flag=True, help="Break the lock, whoever holds it.")
+@click.option("-f", "--force", is_flag=True, help="Break the lock of another instance.")
 @common_options
 def command(name: str, force: bool) -> None:
     """Unlock the volume NAME.
 
     A lock that another instance took, or the one of a volume that is open, is only
-    broken with -f: whoever uses the volume there is answered with errors from then on.
+    broken with -f: clients that use the volume there get errors from then on.
     """
     with connect() as client:
         broken = client.unlock(name, force=force).broken

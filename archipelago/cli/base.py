@@ -145,8 +145,8 @@ class LazyGroup(click.Group):
 def _signal_before(error: BaseException) -> BaseException | None:
     """The end by a signal on whose way out something failed, if there was one.
 
-    A request that is under way when the signal comes cannot be given back, say; whoever
-    sent the signal wants to hear nothing of it.
+    A request that is under way when the signal comes cannot be given back, say.  That
+    is no news for the sender of the signal.
     """
     before = error.__context__
     while before is not None:

@@ -117,7 +117,7 @@ class Maintenance:
             self._ctx.reclaimer.run()
 
     def _broken(self) -> None:
-        """Forget what was stopped: who opens it again gets it anew."""
+        """Forget volumes that were stopped, so that they can be opened anew."""
         ctx = self._ctx
         for name in [o.header.name for o in ctx.table.all() if o.broken]:
             try:

@@ -113,7 +113,7 @@ class ControlService:
         try:
             # Nothing is read before the deeds of a control half that died have ended.
             await_departed(self._segment)
-            # Shows other instances on this store that somebody is here.
+            # Shows other instances that this one uses the store.
             ctx.leases.acquire(ctx.instance, f"instance {ctx.instance.hex()}")
             self.maintenance.keep_left()
             self._port = self._segment.bind(PORT_CONTROL, "control")
@@ -154,7 +154,7 @@ class ControlService:
         self._segment.close()
 
     def _end_dispatcher(self) -> None:
-        """End its thread and unbind its port; who still asks is told ECANCELED."""
+        """End its thread and unbind its port; open requests end with ECANCELED."""
         port = self._port
         if port is None:
             return

@@ -23,7 +23,7 @@ def main() -> int:
     """Run the roles; returns the exit status."""
     parser = argparse.ArgumentParser(prog="archipelago.peers")
     parser.add_argument("--ready-fd", type=int, required=True)
-    parser.add_argument("name", help="for people who look at ps")
+    parser.add_argument("name", help="shown by ps")
     arguments = parser.parse_args()
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
@@ -33,7 +33,7 @@ def main() -> int:
         os.write(arguments.ready_fd, json.dumps(answer).encode() + b"\n")
 
     def ready(facts: dict[str, Any]) -> None:
-        # Without a supervisor there is nobody to tell; the end of its pipe says so.
+        # A supervisor that has died reads nothing; the end of its pipe says so.
         with contextlib.suppress(BrokenPipeError):
             report({"ready": True, **facts})
         os.close(arguments.ready_fd)
@@ -54,7 +54,7 @@ def main() -> int:
         return runner.run(ready, 0)
     except Exception as error:
         logging.exception("cannot serve")
-        # Once it was ready nobody listens any more: then the log has the reason.
+        # Once it was ready the supervisor reads no more: then the log has the reason.
         with contextlib.suppress(OSError):
             why = getattr(error, "strerror", None) or str(error) or type(error).__name__
             report({"error": why, "exit_code": getattr(error, "exit_code", 1)})

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The order in which peers end when nobody is left to tell them: who needs whom.
+"""The order in which peers end without a supervisor: which peer needs which.
 
 A supervisor stops vlmcd first, whose volumes are flushed and closed through the others,
 and the blockers last.  When it dies all its peers notice at the same moment; each then
-waits for those that need it.  If one that it needs has died as well, nobody starts that
-one again: there is no good order any more, and to wait for it would only keep the next
-supervisor waiting.
+waits for those that need it.  If one that it needs has died as well, there is no good
+order any more: nothing starts that one again, and to wait for it would only keep the
+next supervisor waiting.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def await_dependents(segment_name: str, roles: Iterable[str]) -> None:
                     return
                 time.sleep(_PAUSE)
     except XsegError as error:
-        log.warning("cannot see who needs this peer: %s", error)
+        log.warning("cannot see which peers need this one: %s", error)
 
 
 def await_desertion(segment_name: str, roles: Iterable[str]) -> bool:
@@ -73,7 +73,7 @@ def await_desertion(segment_name: str, roles: Iterable[str]) -> bool:
             while all(_served(segment, {port}) for port in needed):
                 time.sleep(_PAUSE)
     except XsegError as error:
-        log.warning("cannot see whom this peer needs: %s", error)
+        log.warning("cannot see which peers this one needs: %s", error)
         return False
     return True
 

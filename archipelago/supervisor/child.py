@@ -66,7 +66,7 @@ class PeerChild:
         """Start an interpreter and wait until it has imported what a peer needs.
 
         Args:
-            name: of the peer, for people who look at ps.
+            name: of the peer, as ps shows it.
             log_file: where its standard error goes, appended.
             fds: descriptors it inherits.
 

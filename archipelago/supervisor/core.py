@@ -160,7 +160,7 @@ class Supervisor:
         for sock in self._sockets:
             sock.close()
         if self._sockets:
-            # A file system that has gone read-only keeps it: nobody listens there.
+            # A file system that has gone read-only keeps it; no process listens there.
             with contextlib.suppress(OSError):
                 self.settings.nbd_socket.unlink(missing_ok=True)
         self._sockets = []
@@ -322,7 +322,7 @@ class Supervisor:
 
         A peer that died is noticed at once, by its exit; a client is no child of the
         supervisor, and its volumes would stay open.  A peer that runs without its ports
-        serves nobody: it is started again.
+        is of no use: it is started again.
         """
         while self._segment is not None:
             await asyncio.sleep(SEGMENT_LOOK)

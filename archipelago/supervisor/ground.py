@@ -122,7 +122,7 @@ def _open_to_group(path: Path, mode: int, settings: Settings, key: str) -> None:
 
 
 def _check_private(path: Path) -> None:
-    """Refuse a directory in which somebody else could put sockets of their own."""
+    """Refuse a directory in which another user could put sockets."""
     status = path.stat()
     if status.st_uid not in (os.geteuid(), 0):
         raise ConfigError(
@@ -313,7 +313,7 @@ def _orphans(segment: Segment) -> Iterator[tuple[int, int]]:
 def make_mark_log() -> int:
     """Make the memory in which the mapper's marks outlive it.
 
-    Nobody can shrink it: whoever maps it may rely on its size.
+    It is sealed against shrinking, so a peer that maps it may rely on its size.
 
     Returns:
         A memfd; the caller closes it.
@@ -369,14 +369,14 @@ def _listen_unix(path: Path, settings: Settings) -> socket.socket:
 
 
 def own_socket(path: Path, settings: Settings) -> None:
-    """Let the group connect to a socket, and nobody else."""
+    """Let only the user and the group connect to a socket."""
     if settings.gid is not None:
         os.chown(path, -1, settings.gid)
     path.chmod(0o660 if settings.gid is not None else 0o600)
 
 
 def _remove_dead_socket(path: Path) -> None:
-    """Unlink a socket nobody listens on; anything else there is left alone."""
+    """Unlink a socket on which no process listens; other files are left alone."""
     try:
         is_socket = stat.S_ISSOCK(path.lstat().st_mode)
     except FileNotFoundError:
@@ -386,13 +386,13 @@ def _remove_dead_socket(path: Path) -> None:
     deadline = time.monotonic() + _HEIR_PATIENCE
     while _is_heard(path):
         if time.monotonic() >= deadline:
-            raise OSError(f"somebody listens on {path} already")
+            raise OSError(f"another process listens on {path} already")
         time.sleep(0.02)
     path.unlink(missing_ok=True)
 
 
 def _is_heard(path: Path) -> bool:
-    """Whether somebody listens on a socket, or may."""
+    """Whether a process listens on a socket, or may."""
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(1.0)
         try:

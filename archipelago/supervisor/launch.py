@@ -54,7 +54,7 @@ def _await_ready(
     reading, writing = os.pipe()
     with open(reading, encoding="utf-8") as ready:
         try:
-            # It forks once more, so that it is nobody's child when this returns.
+            # It forks once more, so that init is its parent when this returns.
             subprocess.run(
                 [
                     sys.executable,

@@ -48,7 +48,7 @@ class PidLock:
         """Take the lock, creating the file.
 
         Raises:
-            AlreadyRunning: somebody holds it; the message has the pid.
+            AlreadyRunning: a supervisor holds it; the message has its pid.
             OSError: the file cannot be made.
         """
         while True:

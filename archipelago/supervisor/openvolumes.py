@@ -23,8 +23,8 @@ _PATIENCE = 5.0
 def list_open(segment_name: str) -> list[str]:
     """Name the open volumes, with how they are held; none if vlmcd does not answer.
 
-    Blocks; call it in a thread.  A vlmcd that does not answer serves nobody, so it is
-    no reason against stopping it.
+    Blocks; call it in a thread.  A vlmcd that does not answer serves no client, so that
+    is no reason against stopping it.
     """
     try:
         with Segment.attach(segment_name) as segment:

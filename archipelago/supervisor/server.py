@@ -72,7 +72,7 @@ class ControlServer:
         self._servers.clear()
         if self._bound:
             self._bound = False
-            # A file system that has gone read-only keeps it: nobody listens there.
+            # A file system that has gone read-only keeps it; no process listens there.
             with contextlib.suppress(OSError):
                 self._path.unlink(missing_ok=True)
 

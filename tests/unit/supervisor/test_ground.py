@@ -97,7 +97,7 @@ def test_a_dead_socket_is_replaced_and_a_living_one_is_not(settings: Settings) -
         dead.bind(str(settings.nbd_socket))
     [living] = ground.listen(settings)
     inode = settings.nbd_socket.stat().st_ino
-    with pytest.raises(ground.StartError, match="somebody listens on"):
+    with pytest.raises(ground.StartError, match="another process listens on"):
         ground.listen(settings)
     assert settings.nbd_socket.stat().st_ino == inode
     living.close()

@@ -395,7 +395,7 @@ def test_a_socket_that_is_taken(make_instance: MakeInstance) -> None:
         taken.bind(str(path))
         taken.listen()
         message = refused(instance, "-o", f"nbd.socket={path}")
-        assert f"somebody listens on {path} already" in message
+        assert f"another process listens on {path} already" in message
     # Its owner is gone, so the socket is of no use to anybody.
     instance.archipelago("start", "-o", f"nbd.socket={path}")
     instance.stop()
