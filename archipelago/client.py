@@ -47,7 +47,7 @@ __all__ = ["Client", "CloneResult", "connect"]
 
 #: Room for the answer to most requests, and for a listing [bytes].
 _ROOM = 64 << 10
-_LIST_ROOM = 4 << 20
+_LIST_ROOM = 1 << 20
 #: How long to wait for a peer that is being started again [s]: longer than the
 #: supervisor's longest pause before that.
 _PATIENCE = 10.0
@@ -58,7 +58,7 @@ _ARG_SINCE = 2
 #: Argument of CLOSE's answer with an error: 1, all is flushed.
 _ARG_FLUSHED = 0
 #: Entries of one page of a listing: they fit into the room however long the names are.
-_LIST_PAGE = 2500
+_LIST_PAGE = 600
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,9 @@ class Client(Closing):
         self._opener = SerialMessenger(
             segment, "client-open", _PATIENCE, persistent=True, explains=explains
         )
+        owner = paths.locate(home).owner
+        for messenger in (self._messenger, self._opener):
+            messenger.attach = lambda: Segment.attach(segment.name, owner=owner)
         _clients.add(self)
 
     def close(self) -> None:

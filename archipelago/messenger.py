@@ -27,7 +27,15 @@ from xseg.constants import (
     PORT_MAPPERD,
     Op,
 )
-from xseg.errors import BusyError, PortUnbound, SegmentFull, TimedOut, WouldBlock
+from xseg.errors import (
+    BusyError,
+    PeerDied,
+    PortUnbound,
+    SegmentFull,
+    TimedOut,
+    WouldBlock,
+    XsegError,
+)
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -167,6 +175,10 @@ class Messenger:
         self._explains = explains
         self._abandoned: list[_Flight] = []
         self._local = threading.local()
+        #: Attaches the segment that the instance has now; None: it keeps its first.
+        self.attach: Callable[[], Segment] | None = None
+        self._joined: list[Segment] = []
+        self._left: list[threading.local] = []
         self._lock = threading.Lock()
         self._ports: dict[int, Port] = {}
         self._closed = False
@@ -176,17 +188,53 @@ class Messenger:
         """The calling thread's port."""
         slot: _Slot | None = getattr(self._local, "slot", None)
         if slot is None:
+            port = self._bind()
+            slot = _Slot(port)
             with self._lock:
-                if self._closed:
-                    raise NotRunning("the connection is closed: connect again")
-                port = self.segment.bind(PORT_ANY, self.role)
-                slot = _Slot(port)
                 self._ports[id(port)] = port
             # It holds no messenger: the thread, and with it the slot, may outlive that.
             finalizer = weakref.finalize(slot, _unbind, weakref.ref(self), port)
             finalizer.atexit = False
             self._local.slot = slot
         return slot.port
+
+    def _bind(self) -> Port:
+        """Bind a port; waits while other clients have all of them.
+
+        Raises:
+            NotRunning: the connection is closed.
+            BackendUnavailable: none has been free for `patience`.
+        """
+        started = time.monotonic()
+        while not self._closed:
+            try:
+                return self.segment.bind(PORT_ANY, self.role)
+            except SegmentFull as error:
+                if time.monotonic() - started >= self.patience:
+                    raise BackendUnavailable(
+                        f"{error.strerror}: end some clients, or raise segment.ports"
+                    ) from None
+            time.sleep(_RETRY_MOST)
+        raise NotRunning("the connection is closed: connect again")
+
+    def _moved(self) -> bool:
+        """Go to the instance's new segment, if it has made one."""
+        if self.attach is None or self._closed:
+            return False
+        try:
+            fresh = self.attach()
+        except XsegError:
+            return False  # there is none: the instance is stopped, or starts
+        with self._lock:
+            if fresh.statistics().uuid == self.segment.statistics().uuid:
+                fresh.close()
+                return False
+            # Threads that still wait in the old one keep their ports until `close`.
+            self._left.append(self._local)
+            self._local = threading.local()
+            self._joined.append(fresh)
+            self.segment = fresh
+        return True
 
     def _unbind(self, port: Port) -> None:
         with self._lock:
@@ -203,6 +251,8 @@ class Messenger:
         for port in ports:
             port.unbind()
         self._free_abandoned()
+        for segment in self._joined:
+            segment.close()
 
     def call(
         self,
@@ -279,6 +329,11 @@ class Messenger:
                 refused: OSError | None = None
             except (PortUnbound, SegmentFull, WouldBlock) as error:
                 refused = error
+            except PeerDied as error:
+                # No supervisor ends what it served: the segment is not in use any more.
+                if call.op not in _REPEATABLE or not self._moved():
+                    raise self._gave_up(call, None) from error
+                continue
             finally:
                 if flight is not None:
                     self._release(flight)
@@ -289,6 +344,8 @@ class Messenger:
                 look = time.monotonic() + _LOOK_NEXT
             if time.monotonic() - started >= self.patience:
                 raise self._gave_up(call, refused)
+            if self._moved():
+                continue
             time.sleep(pause)
             pause = min(2 * pause, _RETRY_MOST)
 
@@ -490,8 +547,16 @@ class SerialMessenger(Messenger):
         if self._closed:
             raise NotRunning("the connection is closed: connect again")
         if self._only is None:
-            self._only = self.segment.bind(PORT_ANY, self.role)
+            self._only = self._bind()
         return self._only
+
+    def _moved(self) -> bool:
+        """As `Messenger._moved`; the port in the old segment stays until `close`."""
+        moved = super()._moved()
+        if moved and self._only is not None:
+            self._ports[id(self._only)] = self._only
+            self._only = None
+        return moved
 
     def send(self, call: Call) -> Reply:
         """As `Messenger.send`, when it is the calling thread's turn."""
@@ -510,4 +575,4 @@ class SerialMessenger(Messenger):
             if self._only is not None:
                 self._only.unbind()
                 self._only = None
-        self._free_abandoned()
+            super().close()

@@ -28,7 +28,6 @@ from xseg._request cimport (
     new_request,
 )
 from xseg._segment cimport HANDLE_PORT, Segment, count_handle
-from xseg.c.layout cimport XSEG_PORT_FREE, xseg_port_shared
 from xseg.c.port cimport (
     xseg_bell_arm,
     xseg_bell_disarm,
@@ -53,7 +52,7 @@ from xseg.c.request cimport (
     xseg_request_submit,
 )
 from xseg.c.process cimport XSEG_LIFE_DEAD
-from xseg.c.segment cimport xseg_port_life, xseg_segment_port
+from xseg.c.segment cimport xseg_port_life
 
 from xseg.constants import PORT_ANY as _PORT_ANY
 from xseg.errors import InvalidArgument as _InvalidArgument
@@ -371,15 +370,19 @@ cdef class Port(PortHandle):
 
     cdef int look_for_dead(self) except -1:
         """PeerDied if a process that serves a request of ours has long been dead."""
-        cdef const xseg_port_shared *slot
         cdef Request rq
         cdef uint64_t now = now_ns()
         cdef uint32_t dst
         cdef dict dead = {}
+        if xseg_port_life(self.segment.seg, self.id) == XSEG_LIFE_DEAD:
+            raise _PeerDied(
+                _errno.EOWNERDEAD, f"port {self.id} is no longer this process's"
+            )
         for rq in self.inflight.values():
             dst = rq.rq.dst_port
-            slot = xseg_segment_port(self.segment.seg, dst)
-            if dst in dead or slot == NULL or slot.state == <uint32_t>XSEG_PORT_FREE:
+            # A port that was unbound has answered all: a request that still waits there
+            # was lost.  Port 0 marks one whose data a third peer still works on.
+            if dst in dead or dst == 0:
                 continue
             if xseg_port_life(self.segment.seg, dst) == XSEG_LIFE_DEAD:
                 dead[dst] = self.dead_since.get(dst, now)

@@ -20,6 +20,7 @@ from posix.types cimport uid_t
 from xseg._errors cimport check
 from xseg._stats cimport port_statistics, request_infos, segment_statistics
 from xseg.c.buffer cimport xseg_buffer_alloc, xseg_buffer_free
+from xseg.c.check cimport xseg_check
 from xseg.c.segment cimport (
     gid_t,
     xseg_heap_ptr,
@@ -76,6 +77,10 @@ cdef bytes _segment_name(str name):
     if b"\0" in raw:
         raise _InvalidArgument(_errno.EINVAL, f"segment name {name!r} contains NUL")
     return raw
+
+
+cdef void _note_finding(void *found, const char *text) noexcept with gil:
+    (<list>found).append(text.decode("ascii", "replace"))
 
 
 cdef Segment _wrap(xseg_segment *seg, str name):
@@ -314,6 +319,16 @@ cdef class Segment:
     def requests(self):
         """Every request that is not free, as a list of `RequestInfo`."""
         return request_infos(self.get())
+
+    def check(self):
+        """Look for what only a broken process can have written (``xseg/check.h``).
+
+        Returns:
+            One line for each thing that is wrong; empty for a sound segment.
+        """
+        cdef list found = []
+        xseg_check(self.get(), _note_finding, <void *>found)
+        return found
 
     def reap(self):
         """Reclaim what processes held that are proven dead.

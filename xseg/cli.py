@@ -8,6 +8,7 @@ import errno
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from functools import wraps
 from typing import NoReturn, ParamSpec, TypeVar
@@ -21,6 +22,7 @@ from xseg.discover import segments
 from xseg.errors import (
     AlreadyExists,
     BusyError,
+    DataCorrupt,
     FormatMismatch,
     InvalidArgument,
     NoSpace,
@@ -29,6 +31,7 @@ from xseg.errors import (
 )
 from xseg.trust import segment_owner
 from xseg.units import MIB, parse_size
+from xseg.watch import port_rates
 
 __all__ = ["cli", "main"]
 
@@ -87,16 +90,16 @@ _json = click.option(
     package_name="archipelago", message="xseg %(version)s", help="Print the version."
 )
 def cli() -> None:
-    """Create, inspect and recover shared-memory segments."""
+    """Create, inspect, watch and recover shared-memory segments."""
 
 
 @cli.command(epilog="Example: xseg create lab --heap 1G")
 @click.argument("name")
-@click.option("--ports", type=click.IntRange(16, 4096), help="Port slots [64].")
+@click.option("--ports", type=click.IntRange(16, 4096), help="Port slots [1024].")
 @click.option(
     "--requests",
     type=click.IntRange(64, 65536),
-    help="Request descriptors, a power of two [4096].",
+    help="Request descriptors, a power of two [8192].",
 )
 @click.option(
     "--heap",
@@ -206,6 +209,45 @@ def reap(name: str, as_json: bool) -> None:
     """Give back what dead processes held in the segment NAME."""
     with Segment.attach(name, owner=segment_owner(name)) as segment:
         output.reaped(dataclasses.asdict(segment.reap()), as_json)
+
+
+@cli.command()
+@click.argument("name")
+@_json
+@_reports
+def check(name: str, as_json: bool) -> None:
+    """Look for what only a broken process can have written in the segment NAME.
+
+    What a process leaves that dies is sound: a reap gives it back.
+    """
+    with Segment.attach(name, owner=segment_owner(name)) as segment:
+        findings = segment.check()
+    output.checked(name, findings, as_json)
+    if findings:
+        sys.exit(DataCorrupt.exit_code)
+
+
+@cli.command(epilog="Example: xseg watch archipelago --interval 5")
+@click.argument("name")
+@click.option(
+    "--interval",
+    type=click.FloatRange(0.1, 3600),
+    default=1.0,
+    help="Seconds between two looks [1].",
+)
+@click.option("--count", type=click.IntRange(1), help="End after so many intervals.")
+@_json
+@_reports
+def watch(name: str, interval: float, count: int | None, as_json: bool) -> None:
+    """Show what the ports of the segment NAME do: rates, depths, latencies."""
+    with Segment.attach(name, owner=segment_owner(name)) as segment:
+        before, then = segment.ports(), time.monotonic()
+        while count is None or count > 0:
+            time.sleep(interval)
+            now, moment = segment.ports(), time.monotonic()
+            output.watched(port_rates(before, now, moment - then), as_json)
+            before, then = now, moment
+            count = count - 1 if count is not None else None
 
 
 def main() -> NoReturn:

@@ -14,8 +14,18 @@ from rich.table import Table
 
 from xseg.statistics import PortStatistics, RequestInfo, SegmentStatistics
 from xseg.units import format_size
+from xseg.watch import PortRate
 
-__all__ = ["created", "destroyed", "ports", "reaped", "requests", "statuses"]
+__all__ = [
+    "checked",
+    "created",
+    "destroyed",
+    "ports",
+    "reaped",
+    "requests",
+    "statuses",
+    "watched",
+]
 
 _TARGET_WIDTH = 40
 
@@ -129,6 +139,54 @@ def ports(found: Sequence[PortStatistics], as_json: bool) -> None:
             for p in found
         ),
     )
+
+
+def checked(name: str, findings: Sequence[str], as_json: bool) -> None:
+    """Tell what is wrong with a segment."""
+    if as_json:
+        _write_json({"sound": not findings, "findings": list(findings)})
+    elif findings:
+        for finding in findings:
+            click.echo(finding)
+    else:
+        click.echo(f"{name}: sound")
+
+
+def watched(found: Sequence[PortRate], as_json: bool) -> None:
+    """Show one interval; as JSON, on one line."""
+    if as_json:
+        click.echo(json.dumps({"ports": [asdict(port) for port in found]}))
+        return
+    _write_table(
+        [
+            ">port",
+            "role",
+            ">queue",
+            ">serving",
+            ">answered/s",
+            ">errors/s",
+            ">asked/s",
+            ">read/s",
+            ">written/s",
+            ">latency us",
+        ],
+        (
+            (
+                p.id,
+                p.role,
+                p.queue_depth,
+                p.serving,
+                f"{p.answered:.0f}",
+                f"{p.errors:.0f}",
+                f"{p.asked:.0f}",
+                format_size(int(p.read_bytes)),
+                format_size(int(p.write_bytes)),
+                f"{p.latency_ns / 1000:.0f}" if p.latency_ns else "-",
+            )
+            for p in found
+        ),
+    )
+    click.echo("")
 
 
 def requests(found: Sequence[RequestInfo], as_json: bool) -> None:

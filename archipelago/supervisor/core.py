@@ -237,6 +237,8 @@ class Supervisor:
             if changed:
                 return changed
             ground.make_directories(fresh)
+            findings = self._segment.check() if self._segment is not None else []
+            role = None if findings else role  # nothing outlives an unsound segment
             chosen = [self._process_of(role)] if role else self.processes
             # Who comes next is prepared while the present one still serves.
             await asyncio.gather(*(process.renew_spare() for process in chosen))
@@ -245,7 +247,9 @@ class Supervisor:
             self.settings, self._overrides = fresh, merged
             try:
                 for process in reversed(chosen):
-                    await process.stop(keep_spare=True)
+                    await process.stop(keep_spare=True, kill=bool(findings))
+                if findings:
+                    self._replace_segment(findings)
                 for process in chosen:
                     roles = process.plan.roles if role is None else process.roles
                     await process.start(_ordered({*roles, role} if role else roles))
@@ -324,6 +328,7 @@ class Supervisor:
         supervisor, and its volumes would stay open.  A peer that runs without its ports
         is of no use: it is started again.
         """
+        unsound = False
         while self._segment is not None:
             await asyncio.sleep(SEGMENT_LOOK)
             self._reap()
@@ -332,6 +337,11 @@ class Supervisor:
                 self.ended.set()
             if self._busy.locked():
                 continue  # a command is starting or stopping peers
+            # Twice: what one look finds may be a peer's half-done step.
+            findings = self._segment.check()
+            if findings and unsound:
+                await self._heal(findings)
+            unsound = bool(findings) and not unsound
             ports = self._segment.ports()
             for process in self.processes:
                 lost = report.lost_ports(process, ports)
@@ -351,6 +361,27 @@ class Supervisor:
     async def _unmount(self, path: str, *, force: bool) -> None:
         async with self._busy:
             await asyncio.to_thread(self._mounts.unmount, path, force=force)
+
+    async def _heal(self, findings: list[str]) -> None:
+        """Give the instance a new segment, and start what ran."""
+        async with self._busy:
+            ran = {p: p.roles for p in self.processes if p.state is not State.STOPPED}
+            for process in reversed(self.processes):
+                await process.stop(keep_spare=True, kill=True)
+            self._replace_segment(findings)
+            for process, roles in ran.items():
+                process.revive(roles)
+
+    def _replace_segment(self, findings: list[str]) -> None:
+        """Make the segment anew, while no peer runs; clients find it by its name."""
+        shown = "; ".join(findings[:3]) + ("; ..." if len(findings) > 3 else "")
+        log.error("the segment is unsound (%s): it is made anew", shown)
+        self._reap()  # its clients learn that their requests have ended
+        if self._segment is not None:
+            self._segment.close()
+            self._segment = None
+        Segment.destroy(self.settings.segment_name)
+        self._segment = ground.create_segment(self.settings, self._record)
 
     # Reports
 

@@ -14,12 +14,16 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "xseg/internal.h"
 
 /* How often to let a living peer finish a few instructions before putting a port off.
  */
 #define PATIENCE 1000
+
+/* How long a request may wait at a port whose ring is empty [ns]. */
+#define LOST_NS UINT64_C(2000000000)
 
 static bool port_alive(const struct xseg_segment *seg, uint32_t id,
                        struct owner_memo *memo)
@@ -306,6 +310,34 @@ static int release_buffers(struct xseg_segment *seg, struct owner_memo *memo,
 
 /* ---- ports -------------------- */
 
+/*
+ * A request that has waited long at a port whose ring is empty has lost its entry: some
+ * process wrote nonsense over it.  Its receiver finds it in the table.
+ */
+static void revive_lost(struct xseg_segment *seg)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    uint64_t now_ns =
+        (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
+    for (uint32_t i = 0; i < seg->geo.nr_requests; i++) {
+        const struct xseg_request *rq = &seg->requests[i];
+        uint32_t state = load32_acquire(&rq->state);
+        bool sent = state == XSEG_RS_SUBMITTED;
+        if ((!sent && state != XSEG_RS_DONE) || now_ns - rq->submitted_ns < LOST_NS)
+            continue;
+        uint32_t port = load32_relaxed(sent ? &rq->dst_port : &rq->src_port);
+        if (port >= seg->geo.nr_ports)
+            continue;
+        struct ring ring = segment_ring(seg, port, !sent);
+        if (ring_ready(&ring))
+            continue;
+        or32_acqrel(&seg->ports[port].rescan,
+                    sent ? PORT_RESCAN_REQUESTS : PORT_RESCAN_REPLIES);
+        bell_force(seg, &seg->ports[port]);
+    }
+}
+
 static int retire_port(struct xseg_segment *seg, uint32_t id, int error,
                        struct owner_memo *memo, struct xseg_reap_result *result)
 {
@@ -352,6 +384,7 @@ int reap_locked(struct xseg_segment *seg, struct xseg_reap_result *result)
     int rc = release_buffers(seg, &memo, result);
     request_mend(seg);
     heap_mend(seg);
+    revive_lost(seg);
     if (result->ports == 0)
         return rc;
     /* Answers whose entry, and bells whose ring, died with their sender. */

@@ -18,19 +18,22 @@
  *   xseg_segment_detach, xseg_segment_destroy
  *
  * Caveats
- *  - A port belongs to one thread at a time; everything else may be shared.
+ *  - A port belongs to one thread at a time, or to two: one that waits, accepts and
+ *    reaps, and one that allocates, submits, completes and frees.
  *  - The data of a request is lent from submit to reap: leave it alone.
  *  - Do not use an attachment after fork(2): the child attaches anew.
  *  - Nothing in the segment is trusted: an offset, length, index or op number that came
- *    from another peer is checked before use.  Whoever can write the segment can
- *    still destroy its contents: its file mode is the border of trust.
- *  - A process that dies leaves its slots marked with its pid and start time;
- *    xseg_reap() gives them back.
+ *    from another peer is checked before use.  A process that writes nonsense
+ *    into the segment makes requests fail or wait; xseg_check() says so, and the segment
+ *    is made anew.  Its file mode is the border of trust.
+ *  - A process that dies leaves its slots marked with its name; xseg_reap() gives them
+ *    back.
  */
 #ifndef XSEG_XSEG_H
 #define XSEG_XSEG_H
 
 #include "xseg/buffer.h"
+#include "xseg/check.h"
 #include "xseg/error.h"
 #include "xseg/layout.h"
 #include "xseg/payload.h"

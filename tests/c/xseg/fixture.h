@@ -106,8 +106,8 @@ static inline void request_send(struct xseg_port *port, struct xseg_request *rq,
     CHECK_EQ(rc, 0);
 }
 
-/** How a child ends after its deeds. */
-enum child_end { CHILD_DETACHES, CHILD_DIES };
+/** How a child ends after its deeds: EXITS leaves all that it holds. */
+enum child_end { CHILD_DETACHES, CHILD_DIES, CHILD_EXITS };
 
 /** Run `deeds` in a child that has attached the segment on its own. */
 static inline pid_t child_start(void (*deeds)(struct xseg_segment *own),
@@ -122,7 +122,8 @@ static inline pid_t child_start(void (*deeds)(struct xseg_segment *own),
         deeds(own);
         if (how == CHILD_DIES)
             raise(SIGKILL);
-        xseg_segment_detach(own);
+        if (how == CHILD_DETACHES)
+            xseg_segment_detach(own);
         _exit(0);
     }
     return child;

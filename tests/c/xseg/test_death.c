@@ -17,9 +17,18 @@ static void dies_after(void (*last_deeds)(struct xseg_segment *own))
     child_bury(child_start(last_deeds, CHILD_DIES));
 }
 
+/* Whatever a death leaves, the segment is sound: before the reap, and after it. */
+static void say_what_is_wrong(void *arg, const char *text)
+{
+    (void)arg;
+    fprintf(stderr, "check: %s\n", text);
+}
+
 static void reap(void)
 {
+    CHECK_EQ(xseg_check(seg, say_what_is_wrong, NULL), 0);
     CHECK_EQ(xseg_reap(seg, &reaped), 0);
+    CHECK_EQ(xseg_check(seg, say_what_is_wrong, NULL), 0);
 }
 
 /* Two that live on: a peer and its client. */

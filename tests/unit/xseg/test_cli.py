@@ -91,6 +91,24 @@ def test_reap(segment: Segment) -> None:
     assert "0 ports" in run("reap", segment.name).output
 
 
+def test_check(segment: Segment) -> None:
+    assert read("check", segment.name) == {"sound": True, "findings": []}
+    assert run("check", segment.name).output == f"{segment.name}: sound\n"
+    with open(f"/dev/shm/{segment.name}", "r+b") as file:
+        file.seek(4096 + 768 * 9)  # the state of port 9
+        file.write(b"\xff")
+    found = run("check", segment.name)
+    assert found.exit_code == 9
+    assert found.output == "port 9: no such state as 255\n"
+
+
+def test_watch(segment: Segment) -> None:
+    with segment.bind(9, "server"):
+        shown = run("watch", segment.name, "--interval", "0.1", "--count", "1")
+    assert "server" in shown.output
+    assert "latency us" in shown.output
+
+
 def test_a_segment_in_use_is_not_destroyed(segment: Segment, port: Port) -> None:
     line = fails(5, "destroy", segment.name)
     assert segment.name in line and str(os.getpid()) in line and "--force" in line
@@ -99,7 +117,9 @@ def test_a_segment_in_use_is_not_destroyed(segment: Segment, port: Port) -> None
     assert segment.name not in xseg.segments()
 
 
-@pytest.mark.parametrize("command", ["status", "ports", "requests", "reap", "destroy"])
+@pytest.mark.parametrize(
+    "command", ["status", "ports", "requests", "check", "watch", "reap", "destroy"]
+)
 def test_a_missing_segment_ends_with_3(command: str) -> None:
     line = fails(3, command, "nobody-made-this")
     assert "nobody-made-this" in line and "xseg status" in line
