@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
+from collections.abc import Callable
 
 from archipelago.errors import ArchipelagoError, LeaseHeld, VolumeNotFound
 from archipelago.volume.checkpoint import checkpoint, mend
@@ -56,6 +58,7 @@ class Maintenance:
     def stop(self) -> None:
         """Finish what is being done and end."""
         self._stopping.set()
+        self._ctx.work_noted.set()
         if self._thread.is_alive():
             self._thread.join()
         if self._ctx.composer_life() is None:
@@ -73,14 +76,27 @@ class Maintenance:
             self._stale,
             self._left.round,
         ):
-            try:
-                step()
-            except Exception:
-                log.exception("a round of maintenance failed; the next one tries again")
+            self._attempt(step)
+
+    @staticmethod
+    def _attempt(step: Callable[[], None]) -> None:
+        try:
+            step()
+        except Exception:
+            log.exception("a round of maintenance failed; the next one tries again")
 
     def _run(self) -> None:
-        while not self._stopping.wait(_PERIOD):
+        due = time.monotonic() + _PERIOD
+        while True:
+            self._ctx.work_noted.wait(max(0.0, due - time.monotonic()))
+            if self._stopping.is_set():
+                return
+            if time.monotonic() < due:
+                # A volume that grew may be closed again within a period: begin at once.
+                self._attempt(self._compactions)
+                continue
             self.round()
+            due = time.monotonic() + _PERIOD
 
     def _checkpoints(self) -> None:
         ctx = self._ctx

@@ -32,6 +32,9 @@ from xseg.constants import VolumeFlag
 
 log = logging.getLogger(__name__)
 
+#: What `compact_small` merges at most [bytes].
+SMALL_BYTES = 256 << 10
+
 
 def choose(lengths: Sequence[int], most: int) -> int:
     """Choose how many entries from the top to merge.
@@ -65,6 +68,18 @@ def compact_to(ctx: Context, name: str, most: int) -> None:
     while len(_header(ctx, name).stack) > most:
         if not compact(ctx, name, most):
             return
+
+
+def compact_small(ctx: Context, name: str, most: int) -> None:
+    """Merge once if there are more than `most` entries and those to merge are small.
+
+    For volumes that are never open long enough for a merge in the background.  The
+    caller holds no lock, and waits for it: so large tables are left alone.
+    """
+    stack = _header(ctx, name).stack
+    count = choose([entry.length for entry in stack], most)
+    if 0 < sum(entry.length for entry in stack[:count]) <= SMALL_BYTES:
+        compact(ctx, name, most)
 
 
 def compact(ctx: Context, name: str, most: int, *, background: bool = False) -> bool:
@@ -145,7 +160,9 @@ def _merge(ctx: Context, header: Header, entries: tuple[StackEntry, ...]) -> Sta
         out.finish()
     except MapFormatError as error:
         ctx.store.delete(target)
-        raise MapCorrupt(f'a table of "{header.name}" is damaged: {error}') from error
+        why = f'a table of "{header.name}" is damaged: {error}; see docs/damage.md'
+        ctx.maps.note_damage(header.uuid, why)
+        raise MapCorrupt(why) from error
     except ArchipelagoError:
         ctx.store.delete(target)
         raise

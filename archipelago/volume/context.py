@@ -157,6 +157,7 @@ class Context:
             target=self._bury, name="archipelago-lost", daemon=True
         )
         self._growing: set[str] = set()
+        self.work_noted = threading.Event()
         self._left: set[bytes] = set()
         self._noted_guard = threading.Lock()
 
@@ -172,9 +173,11 @@ class Context:
         if len(header.stack) > self.limits.stack_soft:
             with self._noted_guard:
                 self._growing.add(header.name)
+            self.work_noted.set()
 
     def take_growing(self) -> list[str]:
         """Take the names noted by `compact_soon`."""
+        self.work_noted.clear()
         with self._noted_guard:
             names = sorted(self._growing)
             self._growing.clear()

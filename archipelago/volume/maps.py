@@ -19,7 +19,6 @@ from archipelago.errors import (
 )
 from archipelago.ids import ObjectId, lease_id
 from archipelago.messenger import Messenger, Reply
-from archipelago.words import verb
 from xseg.constants import PORT_MAPPERD, Flag, Op
 from xseg.payload import (
     JournalInfo,
@@ -39,6 +38,16 @@ _ALL_GENERATIONS = (1 << 64) - 1
 _RUNS_ROOM = 64 << 10
 #: Range of one MAPR [bytes]: bounds how long one answer keeps the mapper busy.
 _RUNS_RANGE = 4 << 30
+#: What each op does to a map, for people.
+_DONE = {
+    Op.OPEN: "loaded",
+    Op.UPDATE: "changed",
+    Op.MAPR: "read",
+    Op.MAPW: "marked",
+    Op.FLUSH: "flushed",
+    Op.INFO: "described",
+    Op.CLOSE: "closed",
+}
 #: Volumes that `Maps.left` lists at a time.
 _LEFT_MOST = 1024
 
@@ -52,6 +61,8 @@ class Maps:
 
     def __init__(self, messenger: Messenger) -> None:
         self._messenger = messenger
+        self._names: dict[int, str] = {}
+        self._damaged: dict[bytes, str] = {}
 
     def open(self, header: bytes, *, read_only: bool) -> int:
         """Load a map; returns its handle.
@@ -60,11 +71,23 @@ class Maps:
             MapCorrupt: header, journals or layers are damaged.
         """
         flags = Flag.RDONLY if read_only else Flag(0)
+        known = unpack_header(header)
         try:
-            return self._call(Op.OPEN, data=header, flags=flags).handle
+            handle = self._call(Op.OPEN, data=header, flags=flags, name=known.name).handle
         except MapCorrupt as error:
-            name = unpack_header(header).name
-            raise MapCorrupt(f'"{name}" is damaged: {error}') from error
+            self.note_damage(known.uuid, str(error))
+            raise
+        self._damaged.pop(known.uuid, None)
+        self._names[handle] = known.name
+        return handle
+
+    def note_damage(self, uuid: bytes, why: str) -> None:
+        """Remember that the map of a volume (uuid) was found damaged, and how."""
+        self._damaged[uuid] = why
+
+    def damage(self, uuid: bytes) -> str | None:
+        """Why the map of a volume (uuid) could not be read lately; None if it could."""
+        return self._damaged.get(uuid)
 
     def close(self, handle: int, *, drop: bool = False) -> None:
         """Forget a map, if it is still there.
@@ -76,6 +99,7 @@ class Maps:
         """
         flags = Flag.FORCE if drop else Flag(0)
         self._call(Op.CLOSE, handle, flags=flags, ok=errno.ESTALE)
+        self._names.pop(handle, None)
 
     def hold(self, handle: int) -> JournalInfo:
         """Hold appends back until `follow`; say where the journal stands."""
@@ -84,6 +108,7 @@ class Maps:
 
     def follow(self, handle: int, header: bytes) -> None:
         """Let the map follow a changed header; appends go on."""
+        self._names[handle] = unpack_header(header).name
         self._call(Op.UPDATE, handle, data=header)
 
     def info(self, handle: int) -> MapInfo:
@@ -140,6 +165,7 @@ class Maps:
         target: ObjectId | None = None,
         record: int = Run.LAYOUT.size,
         ok: int = 0,
+        name: str = "",
     ) -> Reply:
         reply = self._messenger.call(
             PORT_MAPPERD,
@@ -155,14 +181,23 @@ class Maps:
             take=lambda rq, result: result * record,
         )
         if reply.result < 0 and -reply.result != ok:
-            raise _failure(op, reply.result)
+            raise _failure(op, name or self._names.get(handle, ""), reply.result)
         return reply
 
 
-def _failure(op: Op, result: int) -> ArchipelagoError:
-    what = f"the mapper cannot {verb(op)} the map"
-    if result == -errno.ENOENT:
-        return MapCorrupt(f"{what}: a layer or journal of it is missing")
+def _failure(op: Op, name: str, result: int) -> ArchipelagoError:
+    of = f'of "{name}"' if name else "of a volume"
+    if result in (-errno.EBADMSG, -errno.ENOENT):
+        return MapCorrupt(
+            f"the map {of} is damaged: one of its journals or layers is missing, cut "
+            "short, another's or fails its checksum; the log of mapperd names it, "
+            "docs/damage.md has the cure"
+        )
+    if result == -errno.EPROTONOSUPPORT:
+        return MapCorrupt(
+            f"the map {of} was written by a newer version: upgrade this one"
+        )
+    what = f"the map {of} cannot be {_DONE.get(op, 'used')}"
     if result == -errno.EOWNERDEAD:
-        return BackendUnavailable(f"{what}: it died; try again")
+        return BackendUnavailable(f"{what}: mapperd died; try again")
     return from_errno(result, what)

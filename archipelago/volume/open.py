@@ -27,6 +27,7 @@ from archipelago.errors import (
 from archipelago.volume.change import Change
 from archipelago.volume.changing import change_of, replaced, settled_change_of
 from archipelago.volume.checkpoint import freeze, freeze_torn
+from archipelago.volume.compact import compact_small
 from archipelago.volume.context import Context, OpenMap, own_extent
 from archipelago.volume.departed import await_departed
 from archipelago.volume.journal import note_length
@@ -51,6 +52,8 @@ def open_volume(ctx: Context, name: str, *, read_only: bool, fence: int = 0) -> 
         LeaseHeld: another instance has it open for writing.
         LeaseLost: it cannot be had under that fence any more.
     """
+    if not read_only and not fence:
+        _merge_small(ctx, name)
     with ctx.locks.hold(name):
         opened = _find_open(ctx, name)
         if opened is not None:
@@ -67,6 +70,16 @@ def open_volume(ctx: Context, name: str, *, read_only: bool, fence: int = 0) -> 
             opened = _open_for_read(ctx, name)
     ctx.compact_soon(opened.header)
     return opened
+
+
+def _merge_small(ctx: Context, name: str) -> None:
+    """Keep the stack of a volume short that is opened often and never for long."""
+    if ctx.table.get(name) is not None:
+        return
+    try:
+        compact_small(ctx, name, ctx.limits.stack_hard)
+    except ArchipelagoError as error:
+        log.info('the tables of "%s" are not merged: %s', name, error)
 
 
 def close_volume(ctx: Context, name: str) -> None:

@@ -13,6 +13,7 @@
  *   again.c     what a dying peer did not serve is sent again
  *   revive.c    a volume whose map died gets it back
  *   lease.c     deadlines of leases; lost volumes
+ *   missing.c   stored data that cannot be read, told in the log
  *   change.c    SNAPSHOT, TRUNCATE, RENAME, DELETE: drained, then forwarded
  */
 #ifndef COMPOSER_INTERNAL_H
@@ -154,6 +155,7 @@ struct volume {
     uint32_t asked;       /* the one that was asked last */
     bool changing;        /* CONTROL is making a change of it */
     struct list overdue;  /* struct queued: taken up after the deadline */
+    uint8_t missing_id[32]; /* object that was said to be missing last */
     bool lost;            /* the lease is gone: everything is answered -ESTALE */
     bool reviving;        /* CONTROL is asked for a new map, or told of the loss */
     bool new_epoch;      /* a change was under way: it may come back in another epoch */
@@ -288,6 +290,12 @@ void reader_start(struct reader *r, struct volume *v, uint64_t offset, uint64_t 
                   uint64_t data_off, void (*done)(struct reader *self));
 void vol_serve_read(struct composer *c, struct volume *v, struct xseg_request *rq);
 void vol_serve_mapr(struct composer *c, struct volume *v, struct xseg_request *rq);
+
+/* ---- missing.c ----------------------------------------------------------------- */
+
+/** A READ of stored data ended: say so if its object is missing or damaged.
+ *  `offset`: where in the volume it was for [bytes]. */
+void missing_tell(struct volume *v, const struct xseg_request *rq, uint64_t offset);
 
 /* ---- mutate.c ------------------------------------------------------------------ */
 

@@ -46,6 +46,7 @@ static void reader_data_done(void *arg, struct xseg_request *rq)
         return;
     if (rq->result < 0) {
         /* a run the map promised is not there: damage, not a caller's mistake */
+        missing_tell(r->v, rq, r->base + (rq->data_off - r->data_off));
         reader_fail(r, rq->result == -ENOENT ? -EIO : rq->result);
     } else if ((uint64_t)rq->result != rq->size) {
         reader_fail(r, -EIO);

@@ -78,12 +78,12 @@ static void frozen_loaded(struct journal_load *load, int rc)
     if (rc == 0) {
         frozen->ready = true;
     } else {
-        log_line(LOG_ERROR, "mapperd", "journal %llu of %02x%02x%02x%02x...: %s",
-                 (unsigned long long)frozen->key.number, frozen->key.uuid[0],
-                 frozen->key.uuid[1], frozen->key.uuid[2], frozen->key.uuid[3],
-                 strerror(-rc));
+        char uuid[MAP_UUID_TEXT];
+        log_line(LOG_ERROR, "mapperd", "journals/%s.%016llx: %s",
+                 map_uuid_text(frozen->key.uuid, uuid),
+                 (unsigned long long)frozen->key.number, map_error_text(rc));
         map_table_fini(&frozen->table);
-        unpublish(frozen); /* whoever asks next reads it anew */
+        unpublish(frozen); /* the next to ask reads it anew */
     }
     waiters_wake(&frozen->waiters, rc);
     frozen_put(frozen);

@@ -42,6 +42,14 @@ struct map;
 struct map_op;
 struct mapper;
 
+/* ---- text.c ---- */
+
+#define MAP_UUID_TEXT 33u
+/** A uuid as 32 hexadecimal digits; returns `out`. */
+const char *map_uuid_text(const uint8_t uuid[16], char out[MAP_UUID_TEXT]);
+/** What an error of stored bytes means, to follow the name of what has them. */
+const char *map_error_text(int rc);
+
 /** Something that waits for a page, a layer or a journal; rc < 0: it will not come. */
 struct waiter {
     struct list link;
@@ -298,6 +306,8 @@ struct map_op {
 
 /** Take an operation for a request, or NULL without memory. */
 struct map_op *op_new(struct mapper *m, struct xseg_request *rq);
+/** Answer and free; damage is told in the log. */
+void op_end(struct map_op *op, int rc);
 /** Answer and free. */
 void op_reply(struct map_op *op, int64_t result);
 
@@ -362,6 +372,8 @@ struct map {
     struct radix views; /* by first block */
     uint64_t nr_views;
     uint64_t pages_read;
+    uint64_t damaged_block; /* told in the log last */
+    bool damage_told;
 
     struct map_journal journal;
     struct append append;

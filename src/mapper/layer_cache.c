@@ -84,10 +84,11 @@ static void layer_read_done(struct map_io *io)
         }
         layer->ready = true;
     } else {
+        char uuid[MAP_UUID_TEXT];
         layer_fini(&layer->super);
         log_line(rc == -ECANCELED ? LOG_DEBUG : LOG_ERROR, "mapperd",
-                 "superblock of layer %02x%02x%02x%02x...: %s", layer->uuid[0],
-                 layer->uuid[1], layer->uuid[2], layer->uuid[3], strerror(-rc));
+                 "layers/%s: first page: %s", map_uuid_text(layer->uuid, uuid),
+                 map_error_text(rc));
     }
     layer->reading = false;
     waiters_wake(&layer->waiters, rc);

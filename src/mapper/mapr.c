@@ -177,8 +177,10 @@ static void mapr_start(struct map_op *op)
     int rc = walk(&a, first, first + op->size / XSEG_SECTOR_BYTES);
     if (rc == -EAGAIN && a.nr == 0)
         op_park(op);
+    else if (a.nr)
+        op_reply(op, (int64_t)a.nr);
     else
-        op_reply(op, a.nr ? (int64_t)a.nr : rc);
+        op_end(op, rc);
 }
 
 void mapr_serve(struct map_op *op)

@@ -260,7 +260,7 @@ static void mapw_start(struct map_op *op)
     else if (rc == -EINPROGRESS)
         op_defer(op);
     else
-        op_reply(op, rc == -ENOBUFS ? -EAGAIN : rc);
+        op_end(op, rc == -ENOBUFS ? -EAGAIN : rc);
 }
 
 void mapw_serve(struct map_op *op)

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/log.h"
 #include "mapper/internal.h"
 
 struct map_op *op_new(struct mapper *m, struct xseg_request *rq)
@@ -45,13 +46,28 @@ void op_reply(struct map_op *op, int64_t result)
     xseg_request_complete(m->port, op->rq, result);
 }
 
+void op_end(struct map_op *op, int rc)
+{
+    struct map *map = op->map;
+    uint64_t block = op->offset / map->header.block_bytes;
+    if (rc == -EBADMSG && (!map->damage_told || map->damaged_block != block)) {
+        map->damage_told = true;
+        map->damaged_block = block; /* a client may read it again and again */
+        log_line(LOG_ERROR, "mapperd",
+                 "\"%s\": bytes from %llu on cannot be read or zeroed: a layer of its "
+                 "map is missing or damaged; see docs/damage.md",
+                 map->header.name.bytes, (unsigned long long)op->offset);
+    }
+    op_reply(op, rc);
+}
+
 /** Run it again, unless the map went away or what it waited for did not come. */
 static void again(struct map_op *op, int rc)
 {
     if (op->map->closed)
         op_reply(op, -ESTALE);
     else if (rc < 0)
-        op_reply(op, rc);
+        op_end(op, rc);
     else
         op->start(op);
 }

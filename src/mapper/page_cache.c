@@ -79,9 +79,9 @@ static void page_read_done(struct map_io *io)
         m->pages.bytes += sizeof *page;
         list_push_front(&m->pages.lru, &page->lru);
     } else {
-        log_line(LOG_ERROR, "mapperd", "page %u of layer %02x%02x%02x%02x...: %s",
-                 page->number, layer->uuid[0], layer->uuid[1], layer->uuid[2],
-                 layer->uuid[3], strerror(-rc));
+        char uuid[MAP_UUID_TEXT];
+        log_line(LOG_ERROR, "mapperd", "layers/%s: page %u: %s",
+                 map_uuid_text(layer->uuid, uuid), page->number, map_error_text(rc));
     }
     page_pin(page);
     waiters_wake(&page->waiters, rc);

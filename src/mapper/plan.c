@@ -316,10 +316,15 @@ static void plan_commit(struct plan *plan)
 static void plan_wake(struct waiter *w, int rc)
 {
     struct plan *plan = LIST_ENTRY(w, struct plan, waiter);
-    if (rc < 0)
+    if (rc < 0) {
+        const struct map_entry *e = &plan->header.entries[plan->next];
+        log_line(LOG_ERROR, "mapperd", "\"%s\": journal %llu of its stack: %s",
+                 plan->header.name.bytes, (unsigned long long)e->number,
+                 map_error_text(rc));
         plan_end(plan, rc);
-    else
+    } else {
         plan_step(plan);
+    }
 }
 
 static void top_loaded(struct journal_load *load, int rc)
@@ -331,9 +336,9 @@ static void top_loaded(struct journal_load *load, int rc)
     plan->journal.torn = load->reader.torn;
     journal_reader_fini(&load->reader);
     if (rc < 0) {
-        log_line(LOG_ERROR, "mapperd", "\"%s\": journal %llu: %s",
+        log_line(LOG_ERROR, "mapperd", "\"%s\": current journal %llu: %s",
                  plan->header.name.bytes, (unsigned long long)plan->header.journal,
-                 strerror(-rc));
+                 map_error_text(rc));
         plan_end(plan, rc);
         return;
     }
