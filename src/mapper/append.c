@@ -17,8 +17,11 @@
 #include "common/log.h"
 #include "mapper/internal.h"
 
-/** Longest row of marks that is sorted: longer ones would hold the loop up for ms. */
-#define SORT_MAX 8192u
+/**
+ * Marks of one append: to sort them, and to read them again, takes about a millisecond,
+ * and so long others wait.
+ */
+#define APPEND_MARKS_MAX 8192u
 
 static void append_send(struct map *map);
 static void recover_info(struct map *map, void (*done)(struct map_io *io));
@@ -61,9 +64,7 @@ static uint32_t tidy(struct journal_mark *marks, uint32_t nr)
         uint32_t end = at + 1;
         while (end < nr && marks[end].kind == marks[at].kind)
             end++;
-        uint32_t left = end - at;
-        if (left <= SORT_MAX)
-            left = merge_marks(marks + at, left);
+        uint32_t left = merge_marks(marks + at, end - at);
         memmove(marks + out, marks + at, left * sizeof *marks);
         out += left;
         at = end;
@@ -82,8 +83,8 @@ static int collect(struct map *map)
         if (set->generation <= a->generation)
             nr += set->nr;
     }
-    if (nr > JOURNAL_RECORD_MAX_MARKS)
-        nr = JOURNAL_RECORD_MAX_MARKS;
+    if (nr > APPEND_MARKS_MAX)
+        nr = APPEND_MARKS_MAX;
     struct mark_set *taken = calloc(1, sizeof *taken);
     if (taken)
         taken->marks = malloc(nr * sizeof *taken->marks);

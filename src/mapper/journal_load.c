@@ -5,8 +5,8 @@
 
 #include "mapper/internal.h"
 
-#define FIRST_CHUNK_BYTES (64u << 10)
-#define CHUNK_BYTES       (1u << 20)
+/** About a millisecond of work: between two chunks the reactor serves others. */
+#define CHUNK_BYTES (128u << 10)
 
 static void load_read_chunk(struct journal_load *load);
 
@@ -49,7 +49,7 @@ static void load_read_chunk(struct journal_load *load)
     uint64_t at = load->reader.fed_bytes;
     struct map_io *io = &load->io;
     io->offset = at;
-    io->size = at ? CHUNK_BYTES : FIRST_CHUNK_BYTES;
+    io->size = CHUNK_BYTES;
     if (!load->current && io->size > load->length - at)
         io->size = load->length - at;
     map_io_start(io->m, io);

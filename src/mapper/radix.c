@@ -39,12 +39,22 @@ void *radix_get(const struct radix *r, uint64_t key)
     return node->slot[slot_of(key, 0)];
 }
 
-static struct radix_node *new_node(struct radix *r)
+static struct radix_node *node_new(struct radix *r)
 {
-    struct radix_node *node = calloc(1, sizeof *node);
+    struct radix_node *node =
+        r->arena ? arena_alloc(r->arena, sizeof *node) : calloc(1, sizeof *node);
     if (node)
         r->nr_nodes++;
     return node;
+}
+
+static void node_free(struct radix *r, struct radix_node *node)
+{
+    r->nr_nodes--;
+    if (r->arena)
+        arena_free(r->arena, node, sizeof *node);
+    else
+        free(node);
 }
 
 /** Free empty nodes on the way to `key`, from the leaf up; lower the tree if it can be.
@@ -61,8 +71,7 @@ static void prune(struct radix *r, uint64_t key)
         node = level ? node->slot[slot_of(key, level)] : NULL;
     }
     for (; level < r->height && path[level]->used == 0; level++) {
-        free(path[level]);
-        r->nr_nodes--;
+        node_free(r, path[level]);
         if (level + 1 == r->height) {
             r->root = NULL;
             r->height = 0;
@@ -74,8 +83,7 @@ static void prune(struct radix *r, uint64_t key)
     }
     while (r->height > 1 && r->root->used == 1) {
         struct radix_node *child = r->root->slot[0];
-        free(r->root);
-        r->nr_nodes--;
+        node_free(r, r->root);
         r->root = child;
         r->height--;
     }
@@ -84,20 +92,19 @@ static void prune(struct radix *r, uint64_t key)
 int radix_set(struct radix *r, uint64_t key, void *value)
 {
     if (!r->root) {
-        r->root = new_node(r);
+        r->root = node_new(r);
         if (!r->root)
             return -ENOMEM;
         r->height = 1;
     }
     while (!covers(r->height, key)) {
-        struct radix_node *up = new_node(r);
+        struct radix_node *up = node_new(r);
         if (!up)
             goto no_memory;
         up->slot[0] = r->root;
         up->used = r->root->used ? 1 : 0;
         if (!r->root->used) { /* never keep an empty child below */
-            free(r->root);
-            r->nr_nodes--;
+            node_free(r, r->root);
             up->slot[0] = NULL;
         }
         r->root = up;
@@ -107,7 +114,7 @@ int radix_set(struct radix *r, uint64_t key, void *value)
     for (uint32_t level = r->height - 1; level > 0; level--) {
         uint32_t slot = slot_of(key, level);
         if (!node->slot[slot]) {
-            struct radix_node *child = new_node(r);
+            struct radix_node *child = node_new(r);
             if (!child)
                 goto no_memory;
             node->slot[slot] = child;
@@ -204,24 +211,24 @@ void *radix_prev(const struct radix *r, uint64_t key, uint64_t *found)
     return prev_below(r->root, r->height - 1, key, 0, !covers(r->height, key), found);
 }
 
-static void clear_below(struct radix_node *node, uint32_t level,
+static void clear_below(struct radix *r, struct radix_node *node, uint32_t level,
                         void (*fn)(void *ctx, void *value), void *ctx)
 {
     for (uint64_t used = node->used; used; used &= used - 1) {
         void *slot = node->slot[__builtin_ctzll(used)];
         if (level)
-            clear_below(slot, level - 1, fn, ctx);
+            clear_below(r, slot, level - 1, fn, ctx);
         else if (fn)
             fn(ctx, slot);
     }
-    free(node);
+    node_free(r, node);
 }
 
 void radix_clear(struct radix *r, void (*fn)(void *ctx, void *value), void *ctx)
 {
     if (r->root)
-        clear_below(r->root, r->height - 1, fn, ctx);
-    *r = (struct radix){0};
+        clear_below(r, r->root, r->height - 1, fn, ctx);
+    *r = (struct radix){.arena = r->arena};
 }
 
 size_t radix_bytes(const struct radix *r)

@@ -11,13 +11,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "mapper/arena.h"
+
 struct radix_node;
 
-/** Zero it to start. */
+/** Zero it to start; then an arena may be set, from which nodes come. */
 struct radix {
     struct radix_node *root;
-    uint32_t height; /* levels of nodes; 0 when empty */
-    uint64_t nr;     /* keys */
+    struct arena *arena; /* NULL: nodes come from malloc */
+    uint32_t height;     /* levels of nodes; 0 when empty */
+    uint64_t nr;         /* keys */
     uint64_t nr_nodes;
 };
 
@@ -36,7 +39,7 @@ void *radix_next(const struct radix *r, uint64_t key, uint64_t *found);
 /** The value of the last key <= `key`, which goes to *found; NULL if there is none. */
 void *radix_prev(const struct radix *r, uint64_t key, uint64_t *found);
 
-/** Remove all, calling `fn` (may be NULL) with each value. */
+/** Remove all, calling `fn` (may be NULL) with each value.  Its arena is kept. */
 void radix_clear(struct radix *r, void (*fn)(void *ctx, void *value), void *ctx);
 
 /** Bytes that the tree itself takes. */

@@ -29,16 +29,25 @@ void map_table_init(struct map_table *t, uint32_t block_bytes)
     t->words = (t->sectors + 63) / 64;
 }
 
-static void free_slot(void *ctx, void *slot)
-{
-    (void)ctx;
-    if (!is_tag(slot))
-        free(slot);
-}
-
 void map_table_fini(struct map_table *t)
 {
-    radix_clear(&t->blocks, free_slot, NULL);
+    arena_destroy(t->blocks.arena); /* with all nodes and bitmaps */
+    t->blocks = (struct radix){0};
+    t->nr_bitmaps = 0;
+    t->present_sectors = 0;
+}
+
+/** A table that gets its first mark gets its memory.  0 or -ENOMEM. */
+static int table_begin(struct map_table *t)
+{
+    if (!t->blocks.arena)
+        t->blocks.arena = arena_create();
+    return t->blocks.arena ? 0 : -ENOMEM;
+}
+
+static void bitmap_free(struct map_table *t, void *bits)
+{
+    arena_free(t->blocks.arena, bits, bitmap_bytes(t));
 }
 
 /** Sectors present in a slot. */
@@ -50,7 +59,7 @@ static uint32_t slot_present(const struct map_table *t, const void *slot)
 }
 
 /** A block becomes all one kind: a tag. */
-static int mark_whole(struct map_table *t, uint64_t block, uint32_t kind)
+static int table_mark_whole(struct map_table *t, uint64_t block, uint32_t kind)
 {
     void *tag = kind == JOURNAL_PRESENT ? ALL_PRESENT : ALL_ZERO;
     void *old = radix_get(&t->blocks, block);
@@ -59,7 +68,7 @@ static int mark_whole(struct map_table *t, uint64_t block, uint32_t kind)
     if (rc < 0)
         return rc;
     if (old && !is_tag(old)) {
-        free(old);
+        bitmap_free(t, old);
         t->nr_bitmaps--;
     }
     t->present_sectors += slot_present(t, tag);
@@ -70,23 +79,26 @@ static int mark_whole(struct map_table *t, uint64_t block, uint32_t kind)
 int map_table_mark(struct map_table *t, uint64_t block, uint32_t start, uint32_t nr,
                    uint32_t kind)
 {
+    int rc = table_begin(t);
+    if (rc < 0)
+        return rc;
     if (nr == t->sectors)
-        return mark_whole(t, block, kind);
+        return table_mark_whole(t, block, kind);
     void *old = radix_get(&t->blocks, block);
     if (old == (kind == JOURNAL_PRESENT ? ALL_PRESENT : ALL_ZERO))
         return 0;
     uint32_t before = slot_present(t, old);
     uint64_t *bits = old;
     if (!old || is_tag(old)) {
-        bits = calloc(1, bitmap_bytes(t));
+        bits = arena_alloc(t->blocks.arena, bitmap_bytes(t));
         if (!bits)
             return -ENOMEM;
         if (old)
             bits_set(old == ALL_PRESENT ? bits : bits + t->words, t->words, 0,
                      t->sectors);
-        int rc = radix_set(&t->blocks, block, bits);
+        rc = radix_set(&t->blocks, block, bits);
         if (rc < 0) {
-            free(bits);
+            bitmap_free(t, bits);
             return rc;
         }
         t->nr_bitmaps++;
@@ -100,7 +112,7 @@ int map_table_mark(struct map_table *t, uint64_t block, uint32_t start, uint32_t
     if (bits_count(set, t->words) == t->sectors &&
         radix_set(&t->blocks, block,
                   kind == JOURNAL_PRESENT ? ALL_PRESENT : ALL_ZERO) == 0) {
-        free(bits);
+        bitmap_free(t, bits);
         t->nr_bitmaps--;
     }
     return 0;
@@ -157,5 +169,5 @@ uint64_t map_table_next(const struct map_table *t, uint64_t block)
 
 size_t map_table_bytes(const struct map_table *t)
 {
-    return sizeof *t + radix_bytes(&t->blocks) + t->nr_bitmaps * bitmap_bytes(t);
+    return sizeof *t + arena_bytes(t->blocks.arena);
 }

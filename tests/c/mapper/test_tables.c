@@ -115,6 +115,30 @@ static void test_table(uint64_t *seed)
     map_table_fini(&t);
 }
 
+/** Issue 9, fault 29: what a table had goes back to the system, all at once. */
+static void test_memory_of_a_table_is_used_again_and_given_back(void)
+{
+    struct map_table t;
+    map_table_init(&t, 4u << 20);
+    for (uint64_t b = 0; b < 20000; b++)
+        CHECK_EQ(map_table_mark(&t, b * 7, 3, 1, JOURNAL_PRESENT), 0);
+    size_t full = map_table_bytes(&t);
+    CHECK(full < 20000 * 700);
+    for (uint64_t b = 0; b < 20000; b++) /* whole: its bitmap is spare */
+        CHECK_EQ(map_table_mark(&t, b * 7, 0, t.sectors, JOURNAL_PRESENT), 0);
+    CHECK_EQ(t.nr_bitmaps, 0);
+    for (uint64_t b = 0; b < 20000; b++)
+        CHECK_EQ(map_table_mark(&t, b * 7, 5, 1, JOURNAL_ZERO), 0);
+    CHECK_EQ(t.nr_bitmaps, 20000);
+    CHECK_EQ(map_table_bytes(&t), full);
+    struct map_marks marks;
+    CHECK(map_table_get(&t, 7, &marks));
+    CHECK_EQ(marks.zero[0], 1u << 5);
+    CHECK_EQ(~marks.present[0], 1u << 5);
+    map_table_fini(&t);
+    CHECK_EQ(map_table_bytes(&t), sizeof t);
+}
+
 static void test_whole_blocks_take_no_bitmap(void)
 {
     struct map_table t;
@@ -138,6 +162,7 @@ int main(void)
     test_radix_extremes();
     for (int i = 0; i < 100; i++)
         test_table(&seed);
+    test_memory_of_a_table_is_used_again_and_given_back();
     test_whole_blocks_take_no_bitmap();
     return 0;
 }
