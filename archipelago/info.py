@@ -58,6 +58,8 @@ class VolumeInfo:
             counted.
         lease: who may change it, or None.
         broken: the lease that was broken just now, by `unlock` with force.
+        damaged: why its header or map could not be read when that was tried last; None
+            if it could.
     """
 
     name: str
@@ -74,11 +76,12 @@ class VolumeInfo:
     shared_bytes: int | None = None
     lease: LeaseInfo | None = None
     broken: LeaseInfo | None = None
+    damaged: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the members for JSON; what is not known is left out."""
         members = asdict(self)
-        for key in ("private_bytes", "shared_bytes", "broken"):
+        for key in ("private_bytes", "shared_bytes", "broken", "damaged"):
             if members[key] is None:
                 del members[key]
         return members
@@ -107,6 +110,7 @@ class VolumeInfo:
                 shared_bytes=members.get("shared_bytes"),
                 lease=None if lease is None else LeaseInfo(**lease),
                 broken=None if broken is None else LeaseInfo(**broken),
+                damaged=members.get("damaged"),
             )
         except (KeyError, TypeError) as error:
             raise MapCorrupt(f"the answer about a volume lacks {error}") from error

@@ -43,6 +43,7 @@ def command(name: str) -> None:
             ("private", size_text(info.private_bytes)),
             ("shared", size_text(info.shared_bytes)),
             ("in use by", _holder(info.lease)),
+            *([("damaged", info.damaged)] if info.damaged else []),
         ]
     )
 

@@ -38,7 +38,12 @@ def describe(ctx: Context, name: str, *, usage: bool = False) -> VolumeInfo:
         return _with_usage(ctx, header)
     except (BlockNotFound, MapCorrupt):
         # Its map may have changed while it was read, or the volume been removed.
-        return _with_usage(ctx, ctx.headers.get(name))
+        header = ctx.headers.get(name)
+    try:
+        return _with_usage(ctx, header)
+    except MapCorrupt as error:
+        ctx.maps.note_damage(header.uuid, str(error))
+        return describe_header(ctx, header)
 
 
 def describe_header(ctx: Context, header: Header) -> VolumeInfo:
@@ -56,6 +61,7 @@ def describe_header(ctx: Context, header: Header) -> VolumeInfo:
         created=utc_text(header.created_ns),
         depth=len(header.stack),
         lease=ctx.leases.describe(header.uuid),
+        damaged=ctx.maps.damage(header.uuid),
     )
 
 

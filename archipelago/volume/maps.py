@@ -73,13 +73,13 @@ class Maps:
         flags = Flag.RDONLY if read_only else Flag(0)
         known = unpack_header(header)
         try:
-            handle = self._call(Op.OPEN, data=header, flags=flags, name=known.name).handle
+            reply = self._call(Op.OPEN, data=header, flags=flags, name=known.name)
         except MapCorrupt as error:
             self.note_damage(known.uuid, str(error))
             raise
         self._damaged.pop(known.uuid, None)
-        self._names[handle] = known.name
-        return handle
+        self._names[reply.handle] = known.name
+        return reply.handle
 
     def note_damage(self, uuid: bytes, why: str) -> None:
         """Remember that the map of a volume (uuid) was found damaged, and how."""

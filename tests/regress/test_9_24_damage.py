@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import archipelago
-from archipelago.images import import_image
+from archipelago.images.import_ import import_image
 from tests.helpers.inprocess import BLOCK, MIB, SECTOR, running
 
 
@@ -34,7 +34,7 @@ def test_a_missing_content_block_is_named_and_costs_its_sectors_alone(
             for _ in range(3):
                 with pytest.raises(archipelago.ArchipelagoError):
                     volume.pread(SECTOR, 2 * BLOCK + SECTOR)
-            volume.pwrite(b"new" * BLOCK, 2 * BLOCK)  # needs nothing of the old
+            volume.pwrite(b"new".ljust(BLOCK), 2 * BLOCK)  # needs nothing of the old
             assert volume.pread(3, 2 * BLOCK) == b"new"
         assert client.open("golden").pread(BLOCK, 0) == b"\x01" * BLOCK
     lines = [line for line in capfd.readouterr().err.splitlines() if lost.name in line]
@@ -66,6 +66,7 @@ def test_a_damaged_journal_is_an_error_of_its_volume_that_names_it(
         found = {info.name: info.damaged for info in client.list()}
         assert 'the map of "v" is damaged' in (found["v"] or "")
         assert found["w"] is None
+        assert "is damaged" in (client.info("v", usage=True).damaged or "")
         assert client.open("w").pread(1, 0) == b"w"
     errors = capfd.readouterr().err
     assert '"v": current journal 1' in errors
