@@ -24,7 +24,7 @@
 #define APPEND_MARKS_MAX 8192u
 
 static void append_send(struct map *map);
-static void recover_info(struct map *map, void (*done)(struct map_io *io));
+static void append_look(struct map *map, void (*done)(struct map_io *io));
 
 uint32_t append_nr(const struct map *map)
 {
@@ -40,7 +40,7 @@ static int by_start(const void *a, const void *b)
 }
 
 /** Sort and merge marks of one kind; returns how many are left. */
-static uint32_t merge_marks(struct journal_mark *marks, uint32_t nr)
+static uint32_t marks_merge(struct journal_mark *marks, uint32_t nr)
 {
     uint32_t out = 0;
     qsort(marks, nr, sizeof *marks, by_start);
@@ -57,14 +57,14 @@ static uint32_t merge_marks(struct journal_mark *marks, uint32_t nr)
 }
 
 /** Shorten a batch: within a row of marks of one kind their order does not matter. */
-static uint32_t tidy(struct journal_mark *marks, uint32_t nr)
+static uint32_t marks_tidy(struct journal_mark *marks, uint32_t nr)
 {
     uint32_t out = 0;
     for (uint32_t at = 0; at < nr;) {
         uint32_t end = at + 1;
         while (end < nr && marks[end].kind == marks[at].kind)
             end++;
-        uint32_t left = merge_marks(marks + at, end - at);
+        uint32_t left = marks_merge(marks + at, end - at);
         memmove(marks + out, marks + at, left * sizeof *marks);
         out += left;
         at = end;
@@ -73,7 +73,7 @@ static uint32_t tidy(struct journal_mark *marks, uint32_t nr)
 }
 
 /** Take marks of the round out of the sets, oldest generation first.  0 or -ENOMEM. */
-static int collect(struct map *map)
+static int append_collect(struct map *map)
 {
     struct append *a = &map->append;
     uint64_t nr = 0;
@@ -111,7 +111,7 @@ static int collect(struct map *map)
             memmove(set->marks, set->marks + take, set->nr * sizeof *set->marks);
         }
     }
-    taken->nr = taken->room = tidy(taken->marks, taken->nr);
+    taken->nr = taken->room = marks_tidy(taken->marks, taken->nr);
     a->set = taken;
     return 0;
 }
@@ -120,7 +120,7 @@ static int collect(struct map *map)
  * Make the marks of the append pending again, before all others.  Their data is durable,
  * since a flush asked for them: so they go with whichever comes next.
  */
-static void put_back(struct map *map)
+static void append_put_back(struct map *map)
 {
     struct mark_set *set = map->append.set;
     set->generation = 0;
@@ -130,7 +130,7 @@ static void put_back(struct map *map)
 
 /* ---- the append ---- */
 
-static void name_journal(const struct map *map, struct map_io *io)
+static void append_name(const struct map *map, struct map_io *io)
 {
     memset(io, 0, sizeof *io);
     io->object.kind = XSEG_OBJ_JOURNAL;
@@ -138,13 +138,13 @@ static void name_journal(const struct map *map, struct map_io *io)
     memcpy(io->object.id + 16, &map->header.journal, 8);
 }
 
-static struct map *map_of(struct map_io *io)
+static struct map *append_map(struct map_io *io)
 {
     return LIST_ENTRY(io, struct map, append.io);
 }
 
 /** The oldest generation that is not journaled; UINT64_MAX if all is. */
-static uint64_t oldest_pending(const struct map *map)
+static uint64_t marks_oldest(const struct map *map)
 {
     uint64_t oldest = UINT64_MAX;
     for (const struct list *it = map->pending.next; it != &map->pending;
@@ -165,54 +165,55 @@ static void append_end(struct map *map, int rc)
         map->journal.sequence++;
         map->journal.nr_marks += a->set->nr;
         mark_set_free(a->set);
-        mark_log_release(&map->m->marks, &map->marks, oldest_pending(map));
+        mark_log_release(&map->m->marks, &map->marks, marks_oldest(map));
         if (map->nr_pending == 0)
             map->generation = 0; /* no sector waits for a later flush than any other */
     } else {
-        put_back(map);
+        append_put_back(map);
         log_line(LOG_WARNING, "mapperd", "\"%s\": append to journal %llu: %s",
                  map->header.name.bytes, (unsigned long long)map->header.journal,
                  strerror(-rc));
     }
     a->set = NULL;
-    flush_appended(map, rc);
+    map->append.appended(map, rc);
 }
 
 /** What the file has after our length is not ours: it takes no more records. */
 static void append_torn(struct map *map)
 {
-    map->journal.torn = true;
+    map->journal.state = JOURNAL_TORN;
     append_end(map, -EAGAIN); /* until a checkpoint brings a new journal */
 }
 
-static void fill_record(struct map_io *io, void *data)
+static void append_fill(struct map_io *io, void *data)
 {
-    struct map *map = map_of(io);
+    struct map *map = append_map(io);
     struct journal_identity journal =
         journal_identity(map->header.uuid, map->header.journal);
     journal_record_pack(data, &journal, map->journal.length, map->journal.sequence,
                         map->header.fence, map->append.set->marks, map->append.set->nr);
 }
 
-static void flushed_all(struct map_io *io)
+static void append_flushed(struct map_io *io)
 {
-    struct map *map = map_of(io);
-    map->append.compared = false; /* blockerm may have died before it did */
+    struct map *map = append_map(io);
+    map->append.round = ROUND_STARTED; /* blockerm may have died before it did */
     if (io->result < 0)
-        map->journal.torn = true; /* it is there, and will not become durable */
+        map->journal.state =
+            JOURNAL_TORN; /* it is there, and will not become durable */
     append_end(map, io->result < 0 ? (int)io->result : 0);
 }
 
 /** A record lies where ours would: is it ours? */
-static void read_back(struct map_io *io)
+static void append_read_back(struct map_io *io)
 {
-    struct map *map = map_of(io);
+    struct map *map = append_map(io);
     size_t len = journal_record_bytes(map->append.set->nr);
     void *ours = NULL;
     int64_t rc = io->result;
     bool same = false;
     if (rc == (int64_t)len && (ours = malloc(len))) {
-        fill_record(io, ours);
+        append_fill(io, ours);
         same = memcmp(ours, map_io_data(io), len) == 0;
     }
     free(ours);
@@ -224,27 +225,27 @@ static void read_back(struct map_io *io)
     memset(io, 0, sizeof *io); /* FLUSH of everything: a journal has none of its own */
     io->op = XSEG_OP_FLUSH;
     io->again = true;
-    io->done = flushed_all;
+    io->done = append_flushed;
     map_io_start(map->m, io);
 }
 
-static void away_info(struct map_io *io)
+static void append_found(struct map_io *io)
 {
-    struct map *map = map_of(io);
+    struct map *map = append_map(io);
     size_t len = journal_record_bytes(map->append.set->nr);
     uint64_t size = io->result == -ENOENT ? 0 : io->info.size_bytes;
     if (io->result < 0 && io->result != -ENOENT) {
-        map->journal.unsure = true;
+        map->journal.state = JOURNAL_UNSURE;
         append_end(map, (int)io->result);
     } else if (size == map->journal.length) {
         append_send(map);
     } else if (size == map->journal.length + len) {
-        name_journal(map, io);
+        append_name(map, io);
         io->op = XSEG_OP_READ;
         io->again = true;
         io->offset = map->journal.length;
         io->size = len;
-        io->done = read_back;
+        io->done = append_read_back;
         map_io_start(map->m, io);
     } else {
         append_torn(map);
@@ -253,44 +254,44 @@ static void away_info(struct map_io *io)
 
 static void append_done(struct map_io *io)
 {
-    struct map *map = map_of(io);
+    struct map *map = append_map(io);
     int64_t rc = io->result;
     map_io_end(io);
     if (map_io_is_away(rc) && !map->m->stopping &&
         reactor_now_ns(map->m->reactor) < map->append.give_up_ns) {
-        recover_info(map, away_info);
+        append_look(map, append_found);
         return;
     }
     if (rc == -ERANGE) {
         /* An append of before, which hung when this map was loaded, came after it. */
-        map->journal.torn = true;
+        map->journal.state = JOURNAL_TORN;
         rc = -EAGAIN;
     } else if (rc < 0 && rc != -ESTALE) {
-        map->journal.unsure = true;
+        map->journal.state = JOURNAL_UNSURE;
     }
     if (map_io_is_away(rc) && !map->m->stopping)
         rc = -EIO; /* for too long; the error itself would say that we are away */
-    map->append.compared = rc == 0; /* APPEND ends with it */
+    map->append.round = rc == 0 ? ROUND_COMPARED : ROUND_STARTED;
     append_end(map, rc < 0 ? (int)rc : 0);
 }
 
 static void append_send(struct map *map)
 {
     struct map_io *io = &map->append.io;
-    name_journal(map, io);
+    append_name(map, io);
     io->op = XSEG_OP_APPEND;
     io->offset = map->journal.length;
     io->size = journal_record_bytes(map->append.set->nr);
     io->fence = map->header.fence;
-    io->fill = fill_record;
+    io->fill = append_fill;
     io->done = append_done;
     map_io_start(map->m, io);
 }
 
-static void recover_info(struct map *map, void (*done)(struct map_io *io))
+static void append_look(struct map *map, void (*done)(struct map_io *io))
 {
     struct map_io *io = &map->append.io;
-    name_journal(map, io);
+    append_name(map, io);
     io->op = XSEG_OP_INFO;
     io->again = true;
     io->done = done;
@@ -298,15 +299,15 @@ static void recover_info(struct map *map, void (*done)(struct map_io *io))
 }
 
 /** After a failed append: the journal is usable if it has the length it had before. */
-static void unsure_info(struct map_io *io)
+static void append_sure(struct map_io *io)
 {
-    struct map *map = map_of(io);
+    struct map *map = append_map(io);
     uint64_t size = io->result == -ENOENT ? 0 : io->info.size_bytes;
     if (io->result < 0 && io->result != -ENOENT) {
         append_end(map, (int)io->result);
         return;
     }
-    map->journal.unsure = false;
+    map->journal.state = JOURNAL_SOUND;
     if (size != map->journal.length) {
         append_torn(map);
         return;
@@ -316,11 +317,11 @@ static void unsure_info(struct map_io *io)
 
 int append_start(struct map *map)
 {
-    int rc = collect(map);
+    int rc = append_collect(map);
     if (rc < 0)
         return rc;
-    if (map->journal.unsure)
-        recover_info(map, unsure_info);
+    if (map->journal.state == JOURNAL_UNSURE)
+        append_look(map, append_sure);
     else
         append_send(map);
     return 0;

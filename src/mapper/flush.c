@@ -15,7 +15,7 @@
 
 static void round_step(struct map *map);
 
-static void answer_all(struct list *flushes, int result)
+static void flush_answer(struct list *flushes, int result)
 {
     struct list todo, *link;
     list_init(&todo);
@@ -27,30 +27,31 @@ static void answer_all(struct list *flushes, int result)
 
 void flush_fail(struct map *map, int error)
 {
-    answer_all(&map->append.flushes, error);
-    answer_all(&map->flushes, error);
+    flush_answer(&map->append.flushes, error);
+    flush_answer(&map->flushes, error);
 }
 
 /* ---- a round ---- */
 
 static void round_end(struct map *map, int rc)
 {
-    map->append.active = false;
+    map->append.round = ROUND_NONE;
     if (rc == -ESTALE)
         map_fence(map);
     if (rc < 0)
         flush_fail(map, rc);
     else
-        answer_all(&map->append.flushes, 0);
-    update_continue(map);
+        flush_answer(&map->append.flushes, 0);
+    if (map->round_over)
+        map->round_over(map);
     flush_pump(map);
     map_put(map);
 }
 
-static void compared(struct map_io *io)
+static void round_compared(struct map_io *io)
 {
     struct map *map = LIST_ENTRY(io, struct map, append.io);
-    map->append.compared = true;
+    map->append.round = ROUND_COMPARED;
     if (io->result < 0)
         round_end(map, (int)io->result);
     else
@@ -58,7 +59,7 @@ static void compared(struct map_io *io)
 }
 
 /** Ask whether our fence is the newest. */
-static void compare(struct map *map)
+static void round_compare(struct map *map)
 {
     struct map_io *io = &map->append.io;
     memset(io, 0, sizeof *io);
@@ -69,11 +70,11 @@ static void compare(struct map *map)
     memcpy(io->object.id + 16, &map->header.journal, 8);
     io->offset = map->journal.length;
     io->fence = map->header.fence;
-    io->done = compared;
+    io->done = round_compared;
     map_io_start(map->m, io);
 }
 
-static bool has_marks(const struct map *map, uint64_t generation)
+static bool round_has_marks(const struct map *map, uint64_t generation)
 {
     for (const struct list *it = map->pending.next; it != &map->pending;
          it = it->next) {
@@ -88,14 +89,14 @@ static bool has_marks(const struct map *map, uint64_t generation)
 static void round_step(struct map *map)
 {
     struct append *a = &map->append;
-    if (!has_marks(map, a->generation)) {
-        if (a->compared)
+    if (!round_has_marks(map, a->generation)) {
+        if (a->round == ROUND_COMPARED)
             round_end(map, 0);
         else
-            compare(map);
+            round_compare(map);
         return;
     }
-    if (map->journal.torn) {
+    if (map->journal.state == JOURNAL_TORN) {
         round_end(map, -EAGAIN); /* until a checkpoint brings a new journal */
         return;
     }
@@ -104,7 +105,7 @@ static void round_step(struct map *map)
         round_end(map, rc);
 }
 
-void flush_appended(struct map *map, int rc)
+static void round_appended(struct map *map, int rc)
 {
     if (rc < 0)
         round_end(map, rc);
@@ -116,16 +117,14 @@ void flush_pump(struct map *map)
 {
     struct append *a = &map->append;
     struct list *link;
-    if (a->active || map->closed || list_empty(&map->flushes))
+    if (a->round != ROUND_NONE || list_empty(&map->flushes))
         return;
-    if (map->fenced) {
+    if (map->state == MAP_FENCED)
         flush_fail(map, -ESTALE);
-        return;
-    }
-    if (map->held)
-        return;
-    a->active = true;
-    a->compared = false;
+    if (map->state != MAP_OPEN)
+        return; /* held: UPDATE goes on with it; closed: all are answered */
+    a->round = ROUND_STARTED;
+    a->appended = round_appended;
     a->generation = 0;
     a->give_up_ns = reactor_now_ns(map->m->reactor) + map->m->patience_ns;
     while ((link = list_pop_front(&map->flushes))) {

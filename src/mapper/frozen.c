@@ -7,8 +7,8 @@
 #include "common/log.h"
 #include "mapper/internal.h"
 
-static struct frozen *find(struct mapper *m, const struct frozen_key *key,
-                           uint64_t hash)
+static struct frozen *frozen_find(struct mapper *m, const struct frozen_key *key,
+                                  uint64_t hash)
 {
     for (struct hashtab_node *n = hashtab_find(&m->frozen, hash); n;
          n = hashtab_next(n)) {
@@ -35,13 +35,13 @@ struct frozen *frozen_new(struct mapper *m, const struct frozen_key *key)
 void frozen_publish(struct frozen *frozen)
 {
     uint64_t hash = hash_bytes(&frozen->key, sizeof frozen->key);
-    if (frozen->cached || find(frozen->m, &frozen->key, hash))
+    if (frozen->cached || frozen_find(frozen->m, &frozen->key, hash))
         return;
     hashtab_insert(&frozen->m->frozen, &frozen->node, hash);
     frozen->cached = true;
 }
 
-static void unpublish(struct frozen *frozen)
+static void frozen_unpublish(struct frozen *frozen)
 {
     if (frozen->cached)
         hashtab_remove(&frozen->m->frozen, &frozen->node);
@@ -50,7 +50,7 @@ static void unpublish(struct frozen *frozen)
 
 struct frozen *frozen_get(struct mapper *m, const struct frozen_key *key)
 {
-    struct frozen *frozen = find(m, key, hash_bytes(key, sizeof *key));
+    struct frozen *frozen = frozen_find(m, key, hash_bytes(key, sizeof *key));
     if (frozen) {
         frozen->refs++;
         return frozen;
@@ -65,7 +65,7 @@ void frozen_put(struct frozen *frozen)
 {
     if (--frozen->refs)
         return;
-    unpublish(frozen);
+    frozen_unpublish(frozen);
     map_table_fini(&frozen->table);
     free(frozen);
 }
@@ -74,16 +74,14 @@ static void frozen_loaded(struct journal_load *load, int rc)
 {
     struct frozen *frozen = LIST_ENTRY(load, struct frozen, load);
     journal_reader_fini(&load->reader);
-    frozen->reading = false;
-    if (rc == 0) {
-        frozen->ready = true;
-    } else {
+    frozen->state = rc == 0 ? LOAD_READY : LOAD_NONE;
+    if (rc < 0) {
         char uuid[MAP_UUID_TEXT];
         log_line(LOG_ERROR, "mapperd", "journals/%s.%016llx: %s",
                  map_uuid_text(frozen->key.uuid, uuid),
                  (unsigned long long)frozen->key.number, map_error_text(rc));
         map_table_fini(&frozen->table);
-        unpublish(frozen); /* the next to ask reads it anew */
+        frozen_unpublish(frozen); /* the next to ask reads it anew */
     }
     waiters_wake(&frozen->waiters, rc);
     frozen_put(frozen);
@@ -91,13 +89,13 @@ static void frozen_loaded(struct journal_load *load, int rc)
 
 void frozen_prepare(struct frozen *frozen)
 {
-    if (frozen->ready || frozen->reading)
+    if (frozen->state != LOAD_NONE)
         return;
     if (frozen->key.length == 0) {
-        frozen->ready = true;
+        frozen->state = LOAD_READY;
         return;
     }
-    frozen->reading = true;
+    frozen->state = LOAD_READING;
     frozen->refs++; /* until it is read */
     frozen->load.current = false;
     frozen->load.length = frozen->key.length;

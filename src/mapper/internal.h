@@ -92,17 +92,23 @@ void map_io_retry(struct reactor_timer *timer);
 
 /* ---- page_cache.c, layer_cache.c ---- */
 
+/** Of a thing that is read once and shared. */
+enum load_state {
+    LOAD_NONE, /* not read yet, or that failed: the next to ask reads it */
+    LOAD_READING,
+    LOAD_READY,
+};
+
 /** An open layer, shared by all maps that have it on their stack. */
 struct map_layer {
     struct hashtab_node node;
     struct mapper *m;
     uint8_t uuid[16];
     uint32_t refs;
-    bool ready;   /* `super` is filled, with all extents */
-    bool reading; /* the superblock or an extent page is on its way */
+    enum load_state state; /* READY: `super` is filled, with all extents */
     struct layer super;
     struct list pages;   /* struct cached_page.of_layer */
-    struct list waiters; /* for `ready` */
+    struct list waiters; /* for READY */
     struct map_io io;
 };
 
@@ -112,13 +118,18 @@ void map_layer_put(struct map_layer *layer);
 /** Read the superblock and the extents unless that is done or on its way. */
 void map_layer_prepare(struct map_layer *layer);
 
+enum page_state {
+    PAGE_READING,
+    PAGE_VALID, /* `page` is filled and checked */
+    PAGE_GONE,  /* out of the cache: freed with the last pin */
+};
+
 struct cached_page {
     struct hashtab_node node;
     struct map_layer *layer;
     uint32_t number;
     uint32_t pins;
-    bool valid; /* `page` is filled and checked */
-    bool gone;  /* out of the cache: freed with the last pin */
+    enum page_state state;
     struct list lru;
     struct list of_layer;
     struct list waiters;
@@ -184,11 +195,10 @@ struct frozen {
     struct mapper *m;
     struct frozen_key key;
     uint32_t refs;
-    bool cached; /* found by its key */
-    bool ready;
-    bool reading;
+    bool cached;           /* found by its key */
+    enum load_state state; /* READY: `table` is filled */
     struct map_table table;
-    struct list waiters; /* for `ready` */
+    struct list waiters; /* for READY */
     struct journal_load load;
 };
 
@@ -332,24 +342,44 @@ struct mark_set {
     uint32_t nr, room;
 };
 
+enum journal_state {
+    JOURNAL_SOUND,
+    JOURNAL_UNSURE, /* an append failed: ask for its length before the next */
+    JOURNAL_TORN,   /* ends in something that is no record: it takes no more */
+};
+
 /** The current journal. */
 struct map_journal {
     uint64_t length;   /* [bytes] */
     uint64_t sequence; /* of the next record */
     uint64_t nr_marks;
-    bool unsure; /* an append failed: ask for its length before the next */
-    bool torn;   /* ends in something that is no record: it takes no more */
+    enum journal_state state;
+};
+
+enum round_state {
+    ROUND_NONE,
+    ROUND_STARTED,
+    ROUND_COMPARED, /* the fence was the newest after it began */
 };
 
 /** A round of flushes, and the append that it is at. */
 struct append {
     struct map_io io;
-    bool active;         /* a round is under way */
-    bool compared;       /* the fence was the newest after the round began */
-    struct list flushes; /* struct map_op of this round */
-    uint64_t generation; /* newest that the round flushes */
+    enum round_state round;
+    void (*appended)(struct map *map, int rc); /* < 0: its marks are pending again */
+    struct list flushes;                       /* struct map_op of this round */
+    uint64_t generation;                       /* newest that the round flushes */
     uint64_t give_up_ns;
     struct mark_set *set; /* marks on their way into the journal, or NULL */
+};
+
+/** Of an open map; map.c has the table of what follows what. */
+enum map_state {
+    MAP_LOADING, /* by OPEN; nobody finds it yet */
+    MAP_OPEN,
+    MAP_HELD,   /* between UPDATE MORE and UPDATE: no round starts */
+    MAP_FENCED, /* its fence is not the newest: all but CLOSE and INFO is -ESTALE */
+    MAP_CLOSED, /* no request finds it; it goes with the last reference */
 };
 
 /**
@@ -362,8 +392,7 @@ struct map {
     uint32_t slot;
     uint64_t handle;
     bool read_only; /* by its header or by OPEN */
-    bool closed;
-    bool fenced; /* its fence is not the newest: all but CLOSE and INFO is -ESTALE */
+    enum map_state state;
     struct map_header header;
     struct stack_item *stack; /* header.nr_entries */
     uint32_t nr_own; /* leading entries that are journals of the current extent */
@@ -383,8 +412,8 @@ struct map {
     uint64_t generation;     /* newest that was marked with */
     struct list flushes;     /* struct map_op that wait for the next round */
     struct list parked;      /* struct map_op that wait for pages */
-    bool held;               /* between UPDATE MORE and UPDATE: no round starts */
-    struct map_op *change;   /* UPDATE that waits for the round under way, or runs */
+    void (*round_over)(struct map *map); /* NULL: nothing waits for it */
+    struct map_op *change; /* UPDATE that waits for the round under way, or runs */
 };
 
 struct map *map_new(struct mapper *m);
@@ -401,6 +430,16 @@ void map_fence(struct map *map);
 /** As map_fence for all open maps that write the volume that `map` is about to write;
  * their marks are left in the log. */
 void map_supersede(struct map *map, const uint8_t uuid[16]);
+/** Go to another state, one that may follow. */
+void map_enter(struct map *map, enum map_state next);
+/** Let no round of flushes start until map_let_go. */
+void map_hold(struct map *map);
+void map_let_go(struct map *map);
+/** True if it takes no more changes. */
+static inline bool map_is_over(const struct map *map)
+{
+    return map->state == MAP_FENCED || map->state == MAP_CLOSED;
+}
 void map_info_serve(struct map_op *op);
 /** True if [offset, offset + size) is whole sectors inside the map, and not empty. */
 bool map_has_range(const struct map *map, uint64_t offset, uint64_t size);
@@ -410,8 +449,6 @@ void stack_free(struct stack_item *stack, uint32_t nr);
 
 void open_serve(struct map_op *op);
 void update_serve(struct map_op *op);
-/** The round under way has ended: an UPDATE that waited for it goes on. */
-void update_continue(struct map *map);
 void mapr_serve(struct map_op *op);
 void mapw_serve(struct map_op *op);
 void flush_serve(struct map_op *op);
@@ -419,8 +456,6 @@ void flush_serve(struct map_op *op);
 void flush_pump(struct map *map);
 /** Answer all flushes, waiting or of the round under way. */
 void flush_fail(struct map *map, int error);
-/** The append that the round is at has ended; < 0: why its marks are pending again. */
-void flush_appended(struct map *map, int rc);
 /** Append marks of the round, as many as one record takes.  0 or -ENOMEM. */
 int append_start(struct map *map);
 /** Marks in the append under way. */

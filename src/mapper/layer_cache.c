@@ -40,10 +40,10 @@ void map_layer_put(struct map_layer *layer)
     free(layer);
 }
 
-static void read_page(struct map_layer *layer, uint32_t number);
+static void layer_read(struct map_layer *layer, uint32_t number);
 
 /** Take page 0. */
-static int take_super(struct map_layer *layer, const void *data)
+static int layer_take_super(struct map_layer *layer, const void *data)
 {
     const char *why;
     int rc = layer_init(&layer->super, data, &why);
@@ -57,7 +57,8 @@ static int take_super(struct map_layer *layer, const void *data)
 }
 
 /** Take a page of the extent table. */
-static int take_extents(struct map_layer *layer, const void *data, uint32_t number)
+static int layer_take_extents(struct map_layer *layer, const void *data,
+                              uint32_t number)
 {
     struct layer_page page;
     memcpy(&page, data, sizeof page);
@@ -73,29 +74,29 @@ static void layer_read_done(struct map_io *io)
     if (rc == -ENOENT || (rc == 0 && io->result != LAYER_PAGE_BYTES))
         rc = -EBADMSG;
     if (rc == 0)
-        rc = number ? take_extents(layer, map_io_data(io), number)
-                    : take_super(layer, map_io_data(io));
+        rc = number ? layer_take_extents(layer, map_io_data(io), number)
+                    : layer_take_super(layer, map_io_data(io));
     map_io_end(io);
     if (rc == 0) {
         uint32_t next = layer_next_extents_page(&layer->super);
         if (next) {
-            read_page(layer, next);
+            layer_read(layer, next);
             return;
         }
-        layer->ready = true;
+        layer->state = LOAD_READY;
     } else {
         char uuid[MAP_UUID_TEXT];
+        layer->state = LOAD_NONE;
         layer_fini(&layer->super);
         log_line(rc == -ECANCELED ? LOG_DEBUG : LOG_ERROR, "mapperd",
                  "layers/%s: first page: %s", map_uuid_text(layer->uuid, uuid),
                  map_error_text(rc));
     }
-    layer->reading = false;
     waiters_wake(&layer->waiters, rc);
     map_layer_put(layer);
 }
 
-static void read_page(struct map_layer *layer, uint32_t number)
+static void layer_read(struct map_layer *layer, uint32_t number)
 {
     struct map_io *io = &layer->io;
     memset(io, 0, sizeof *io);
@@ -112,9 +113,9 @@ static void read_page(struct map_layer *layer, uint32_t number)
 
 void map_layer_prepare(struct map_layer *layer)
 {
-    if (layer->ready || layer->reading)
+    if (layer->state != LOAD_NONE)
         return;
-    layer->reading = true;
+    layer->state = LOAD_READING;
     layer->refs++; /* until it is read */
-    read_page(layer, 0);
+    layer_read(layer, 0);
 }

@@ -5,6 +5,7 @@
  * A handle is a slot and a generation that starts at a different place in every
  * process, so a handle from before a restart is stale rather than somebody else's.
  */
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +14,36 @@
 #include "mapper/internal.h"
 
 #define FIRST_SLOTS 64u
+
+#define BIT(state) (1u << (state))
+/** By state: the states that may follow. */
+static const uint8_t map_next[] = {
+    [MAP_LOADING] = BIT(MAP_OPEN),
+    [MAP_OPEN] = BIT(MAP_HELD) | BIT(MAP_FENCED) | BIT(MAP_CLOSED),
+    [MAP_HELD] = BIT(MAP_OPEN) | BIT(MAP_FENCED) | BIT(MAP_CLOSED),
+    [MAP_FENCED] = BIT(MAP_FENCED) | BIT(MAP_CLOSED),
+    [MAP_CLOSED] = 0,
+};
+
+void map_enter(struct map *map, enum map_state next)
+{
+    bool follows = map_next[map->state] & BIT(next);
+    assert(follows);
+    (void)follows;
+    map->state = next;
+}
+
+void map_hold(struct map *map)
+{
+    if (map->state == MAP_OPEN)
+        map_enter(map, MAP_HELD);
+}
+
+void map_let_go(struct map *map)
+{
+    if (map->state == MAP_HELD)
+        map_enter(map, MAP_OPEN);
+}
 
 struct map *map_new(struct mapper *m)
 {
@@ -74,6 +105,7 @@ int map_publish(struct map *map)
     }
     m->slots[slot] = map;
     map->slot = slot;
+    map_enter(map, MAP_OPEN);
     map->handle = (uint64_t)((m->generation++ & 0x3fffffff) | 1u << 30) << 32 | slot;
     map_ref(map);
     return 0;
@@ -90,9 +122,9 @@ void map_close(struct map *map, int error)
 {
     struct mapper *m = map->m;
     struct list *link;
-    if (map->closed)
+    if (map->state == MAP_CLOSED)
         return;
-    map->closed = true;
+    map_enter(map, MAP_CLOSED);
     map_ref(map); /* the answers below may drop the last reference */
     while ((link = list_pop_front(&map->parked))) {
         struct map_op *op = LIST_ENTRY(link, struct map_op, link);
@@ -110,7 +142,9 @@ void map_close(struct map *map, int error)
 
 void map_fence(struct map *map)
 {
-    map->fenced = true;
+    if (map->state == MAP_CLOSED)
+        return;
+    map_enter(map, MAP_FENCED);
     mark_log_drop(&map->m->marks, &map->marks);
     flush_pump(map);
 }
@@ -149,7 +183,7 @@ void map_info_serve(struct map_op *op)
         .cached_blocks = map->nr_views,
         .pages_read = map->pages_read,
         .stack_depth = map->header.nr_entries,
-        .needs_checkpoint = map->journal.torn,
+        .needs_checkpoint = map->journal.state == JOURNAL_TORN,
     };
     for (uint32_t i = 0; i < map->nr_own; i++)
         info.present_sectors += map->stack[i].frozen->table.present_sectors;

@@ -156,7 +156,7 @@ static int walk(struct answer *a, uint64_t first, uint64_t end)
 static void mapr_start(struct map_op *op)
 {
     struct map *map = op->map;
-    if (map->fenced) {
+    if (map->state == MAP_FENCED) {
         op_reply(op, -ESTALE);
         return;
     }

@@ -245,7 +245,7 @@ static void mapw_start(struct map_op *op)
     int rc = 0;
     if (map->read_only)
         rc = -EROFS;
-    else if (map->fenced)
+    else if (map->state == MAP_FENCED)
         rc = -ESTALE;
     else if (!map_has_range(map, op->offset, op->size))
         rc = -EINVAL;

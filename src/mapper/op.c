@@ -29,7 +29,7 @@ struct map_op *op_new(struct mapper *m, struct xseg_request *rq)
     return op;
 }
 
-static void unpin(struct cached_page **pages, uint32_t nr)
+static void op_unpin(struct cached_page **pages, uint32_t nr)
 {
     for (uint32_t i = 0; i < nr; i++)
         page_unpin(pages[i]);
@@ -39,7 +39,7 @@ static void unpin(struct cached_page **pages, uint32_t nr)
 void op_reply(struct map_op *op, int64_t result)
 {
     struct mapper *m = op->m;
-    unpin(op->pinned, op->nr_pinned);
+    op_unpin(op->pinned, op->nr_pinned);
     if (op->map)
         map_put(op->map);
     list_push_front(&m->free_ops, &op->link);
@@ -62,9 +62,9 @@ void op_end(struct map_op *op, int rc)
 }
 
 /** Run it again, unless the map went away or what it waited for did not come. */
-static void again(struct map_op *op, int rc)
+static void op_again(struct map_op *op, int rc)
 {
-    if (op->map->closed)
+    if (op->map->state == MAP_CLOSED)
         op_reply(op, -ESTALE);
     else if (rc < 0)
         op_end(op, rc);
@@ -76,7 +76,7 @@ static void op_wake(struct waiter *w, int rc)
 {
     struct map_op *op = LIST_ENTRY(w, struct map_op, waiter);
     list_remove(&op->link);
-    again(op, rc);
+    op_again(op, rc);
 }
 
 void op_park(struct map_op *op)
@@ -93,7 +93,7 @@ void op_park(struct map_op *op)
     }
     for (uint32_t i = 0; i < m->nr_trail; i++)
         page_pin(pages[i]);
-    unpin(op->pinned, op->nr_pinned);
+    op_unpin(op->pinned, op->nr_pinned);
     op->pinned = pages;
     op->nr_pinned = m->nr_trail;
     op->waiter.wake = op_wake;
@@ -101,18 +101,18 @@ void op_park(struct map_op *op)
     list_push_back(&op->map->parked, &op->link);
 }
 
-static void deferred(struct reactor_task *task)
+static void op_deferred(struct reactor_task *task)
 {
     struct map_op *op = LIST_ENTRY(task, struct map_op, task);
     struct mapper *m = op->m;
     m->nr_ios--;
-    again(op, m->stopping ? -ECANCELED : 0);
+    op_again(op, m->stopping ? -ECANCELED : 0);
     mapper_check_stopped(m);
 }
 
 void op_defer(struct map_op *op)
 {
-    op->task.fn = deferred;
+    op->task.fn = op_deferred;
     op->m->nr_ios++; /* a stop waits for it */
     reactor_defer(op->m->reactor, &op->task);
 }

@@ -27,26 +27,26 @@ void page_cache_fini(struct page_cache *cache)
     hashtab_fini(&cache->pages); /* layers took their pages along */
 }
 
-static uint64_t key_hash(const struct map_layer *layer, uint32_t number)
+static uint64_t page_hash(const struct map_layer *layer, uint32_t number)
 {
     return hash_u64((uint64_t)(uintptr_t)layer ^ hash_u64(number));
 }
 
 /** Take a page out of the cache; it is freed unless it is pinned. */
-static void drop(struct mapper *m, struct cached_page *page)
+static void page_drop(struct mapper *m, struct cached_page *page)
 {
     hashtab_remove(&m->pages.pages, &page->node);
     list_remove(&page->of_layer);
-    if (page->valid) {
+    if (page->state == PAGE_VALID) {
         list_remove(&page->lru);
         m->pages.bytes -= sizeof *page;
     }
-    page->gone = true;
+    page->state = PAGE_GONE;
     if (page->pins == 0)
         free(page);
 }
 
-static void evict(struct mapper *m)
+static void page_evict(struct mapper *m)
 {
     struct page_cache *cache = &m->pages;
     struct list *at = cache->lru.prev;
@@ -54,7 +54,7 @@ static void evict(struct mapper *m)
         struct cached_page *page = LIST_ENTRY(at, struct cached_page, lru);
         at = at->prev;
         if (page->pins == 0)
-            drop(m, page);
+            page_drop(m, page);
     }
 }
 
@@ -75,7 +75,7 @@ static void page_read_done(struct map_io *io)
     }
     map_io_end(io);
     if (rc == 0) {
-        page->valid = true;
+        page->state = PAGE_VALID;
         m->pages.bytes += sizeof *page;
         list_push_front(&m->pages.lru, &page->lru);
     } else {
@@ -86,16 +86,16 @@ static void page_read_done(struct map_io *io)
     page_pin(page);
     waiters_wake(&page->waiters, rc);
     if (rc < 0)
-        drop(m, page);
+        page_drop(m, page);
     page_unpin(page);
-    evict(m);
+    page_evict(m);
     map_layer_put(layer);
 }
 
 int page_cache_get(struct mapper *m, struct map_layer *layer, uint32_t number,
                    struct cached_page **out, bool *started)
 {
-    uint64_t hash = key_hash(layer, number);
+    uint64_t hash = page_hash(layer, number);
     *started = false;
     for (struct hashtab_node *n = hashtab_find(&m->pages.pages, hash); n;
          n = hashtab_next(n)) {
@@ -103,7 +103,7 @@ int page_cache_get(struct mapper *m, struct map_layer *layer, uint32_t number,
         if (page->layer != layer || page->number != number)
             continue;
         *out = page;
-        if (!page->valid)
+        if (page->state != PAGE_VALID)
             return -EAGAIN;
         list_remove(&page->lru);
         list_push_front(&m->pages.lru, &page->lru);
@@ -140,7 +140,7 @@ void page_pin(struct cached_page *page)
 
 void page_unpin(struct cached_page *page)
 {
-    if (--page->pins == 0 && page->gone)
+    if (--page->pins == 0 && page->state == PAGE_GONE)
         free(page);
 }
 
@@ -148,6 +148,6 @@ void page_cache_forget(struct mapper *m, struct map_layer *layer)
 {
     LIST_FOR_EACH(it, n, &layer->pages)
     {
-        drop(m, LIST_ENTRY(it, struct cached_page, of_layer));
+        page_drop(m, LIST_ENTRY(it, struct cached_page, of_layer));
     }
 }

@@ -19,6 +19,13 @@
 #define WINDOW 8u
 #define NONE   UINT32_MAX
 
+/** What an UPDATE or OPEN makes of the map's top. */
+enum plan_top {
+    TOP_EMPTY,  /* another journal, with nothing in it */
+    TOP_KEPT,   /* the same journal: top and position stay */
+    TOP_LOADED, /* the current journal is read */
+};
+
 struct plan {
     struct map_op *op;
     struct map *map; /* with a reference */
@@ -27,8 +34,7 @@ struct plan {
     struct stack_item *stack;
     uint32_t next;         /* first stack entry that may not be ready */
     uint32_t frozen_index; /* entry that takes the old top, or NONE */
-    bool keep_top;         /* same journal: top and position stay */
-    bool load_top;         /* the current journal is read into `top` */
+    enum plan_top what;    /* becomes of the top */
     struct map_table top;
     struct map_journal journal;
     struct journal_load load;
@@ -36,6 +42,7 @@ struct plan {
 };
 
 static void plan_step(struct plan *plan);
+static void update_continue(struct map *map);
 
 /** Answer; free what the plan still has. */
 static void plan_end(struct plan *plan, int rc)
@@ -48,7 +55,7 @@ static void plan_end(struct plan *plan, int rc)
     mark_set_free(plan->found);
     if (op->op == XSEG_OP_UPDATE) {
         map->change = NULL;
-        map->held = false;
+        map_let_go(map);
     }
     if (op->op == XSEG_OP_OPEN && rc == 0)
         op->rq->handle = map->handle;
@@ -59,7 +66,7 @@ static void plan_end(struct plan *plan, int rc)
 }
 
 /** Read the header that the request carries. */
-static int read_header(struct map_op *op, struct map_header *out)
+static int plan_header(struct map_op *op, struct map_header *out)
 {
     uint64_t len = op->size ? op->size : op->data_len;
     const char *why = "no header";
@@ -82,7 +89,7 @@ static int read_header(struct map_op *op, struct map_header *out)
 
 /* ---- the stack ---- */
 
-static struct frozen_key key_of(const struct plan *plan, const struct map_entry *e)
+static struct frozen_key plan_key(const struct plan *plan, const struct map_entry *e)
 {
     struct frozen_key key = {.number = e->number,
                              .length = e->length_bytes,
@@ -92,7 +99,7 @@ static struct frozen_key key_of(const struct plan *plan, const struct map_entry 
 }
 
 /** The table that the map already has for a key: perhaps one that is its own. */
-static struct frozen *find_own(const struct map *map, const struct frozen_key *key)
+static struct frozen *plan_find_own(const struct map *map, const struct frozen_key *key)
 {
     for (uint32_t i = 0; map->stack && i < map->header.nr_entries; i++) {
         struct frozen *frozen = map->stack[i].frozen;
@@ -104,7 +111,7 @@ static struct frozen *find_own(const struct map *map, const struct frozen_key *k
     return NULL;
 }
 
-static int make_stack(struct plan *plan)
+static int plan_stack(struct plan *plan)
 {
     struct mapper *m = plan->map->m;
     uint32_t nr = plan->header.nr_entries;
@@ -117,10 +124,10 @@ static int make_stack(struct plan *plan)
         if (e->type == MAP_ENTRY_LAYER) {
             item->layer = map_layer_get(m, e->id);
         } else {
-            struct frozen_key key = key_of(plan, e);
+            struct frozen_key key = plan_key(plan, e);
             if (i == plan->frozen_index)
                 item->frozen = frozen_new(m, &key);
-            else if (!(item->frozen = find_own(plan->map, &key)))
+            else if (!(item->frozen = plan_find_own(plan->map, &key)))
                 item->frozen = frozen_get(m, &key);
         }
         if (!item->layer && !item->frozen)
@@ -132,7 +139,7 @@ static int make_stack(struct plan *plan)
 /* ---- what an UPDATE may change ---- */
 
 /** The entry of the new header that is the map's journal as it stands, or NONE. */
-static uint32_t find_frozen(const struct map *map, const struct map_header *n)
+static uint32_t plan_find_frozen(const struct map *map, const struct map_header *n)
 {
     for (uint32_t i = 0; i < n->nr_entries; i++) {
         const struct map_entry *e = &n->entries[i];
@@ -146,8 +153,8 @@ static uint32_t find_frozen(const struct map *map, const struct map_header *n)
     return NONE;
 }
 
-/** May the map follow this header now?  Sets keep_top, load_top and frozen_index. */
-static int check_update(struct plan *plan)
+/** May the map follow this header now?  Sets `what` and frozen_index. */
+static int plan_check(struct plan *plan)
 {
     const struct map *map = plan->map;
     const struct map_header *h = &map->header, *n = &plan->header;
@@ -158,23 +165,24 @@ static int check_update(struct plan *plan)
         (n->flags ^ h->flags) & XSEG_VOL_READONLY ||
         (n->epoch == h->epoch && n->size_bytes < h->size_bytes))
         return -EINVAL;
-    plan->keep_top = plan->load_top = false;
+    plan->what = TOP_EMPTY;
     plan->frozen_index = NONE;
     if ((n->epoch > h->epoch || n->fence > h->fence) && map->nr_pending)
         return -EBUSY; /* they belong to the old epoch's extent, or may be void */
     if (map->read_only && !frozen) { /* somebody else writes its journal */
-        plan->load_top = true;
+        plan->what = TOP_LOADED;
         return 0;
     }
     if (frozen || n->journal == h->journal) {
         if (n->epoch > h->epoch && map->journal.nr_marks)
             return -EINVAL; /* its marks would change their meaning */
-        plan->keep_top = true;
+        plan->what = TOP_KEPT;
         return 0;
     }
-    plan->load_top = n->journal_least_bytes > 0; /* the record that begins it */
+    if (n->journal_least_bytes > 0)
+        plan->what = TOP_LOADED; /* the record that begins it */
     if (map->journal.nr_marks) {
-        plan->frozen_index = find_frozen(map, n);
+        plan->frozen_index = plan_find_frozen(map, n);
         if (plan->frozen_index == NONE)
             return -EINVAL; /* sectors that are marked would vanish */
     }
@@ -184,7 +192,7 @@ static int check_update(struct plan *plan)
 /* ---- commit ---- */
 
 /** Leading entries that are journals of the extent that is written now. */
-static uint32_t count_own(const struct map_header *h)
+static uint32_t plan_count_own(const struct map_header *h)
 {
     uint32_t nr = 0;
     while (nr < h->nr_entries && h->entries[nr].type == MAP_ENTRY_JOURNAL &&
@@ -203,16 +211,16 @@ static struct mark_key mark_key_of(const struct map_header *h)
 }
 
 /** Marks are logged for the extent and fence that the map now has. */
-static void follow_key(struct map *map)
+static void plan_follow_key(struct map *map)
 {
     struct mark_key key = mark_key_of(&map->header);
     if (memcmp(&key, &map->marks.key, sizeof key) != 0)
-        mark_log_drop(&map->m->marks, &map->marks); /* none is pending: check_update */
+        mark_log_drop(&map->m->marks, &map->marks); /* none is pending: plan_check */
     map->marks.key = key;
 }
 
 /** The plan becomes the map; the plan keeps what the map had, to free it. */
-static void install(struct plan *plan)
+static void plan_install(struct plan *plan)
 {
     struct map *map = plan->map;
     struct map_header old = map->header;
@@ -220,7 +228,7 @@ static void install(struct plan *plan)
     if (plan->frozen_index != NONE) {
         struct frozen *frozen = plan->stack[plan->frozen_index].frozen;
         frozen->table = map->top;
-        frozen->ready = true;
+        frozen->state = LOAD_READY;
         map_table_init(&map->top, old.block_bytes);
         if (map->nr_pending == 0)
             frozen_publish(frozen); /* with them it would not be the journal alone */
@@ -228,14 +236,14 @@ static void install(struct plan *plan)
     view_drop(map);
     map->header = plan->header;
     map->stack = plan->stack;
-    if (!plan->keep_top) {
+    if (plan->what != TOP_KEPT) {
         struct map_table top = map->top;
         map->top = plan->top;
         map->journal = plan->journal;
         plan->top = top;
     }
-    follow_key(map);
-    map->nr_own = count_own(&map->header);
+    plan_follow_key(map);
+    map->nr_own = plan_count_own(&map->header);
     map->nr_sectors =
         (map->header.size_bytes + XSEG_SECTOR_BYTES - 1) / XSEG_SECTOR_BYTES;
     plan->header = old;
@@ -243,7 +251,7 @@ static void install(struct plan *plan)
 }
 
 /** A mark that an earlier process answered and did not journal. */
-static int find_mark(void *ctx, const struct journal_mark *mark)
+static int plan_found_mark(void *ctx, const struct journal_mark *mark)
 {
     struct plan *plan = ctx;
     struct mark_set *set = plan->found;
@@ -267,7 +275,7 @@ static int find_mark(void *ctx, const struct journal_mark *mark)
 }
 
 /** Open it, with what the log kept. */
-static int open_commit(struct plan *plan)
+static int plan_commit_open(struct plan *plan)
 {
     struct map *map = plan->map;
     struct mark_log *log = &map->m->marks;
@@ -276,13 +284,13 @@ static int open_commit(struct plan *plan)
     if (!map->read_only) {
         map_supersede(map, key.uuid);
         plan->found = calloc(1, sizeof *plan->found);
-        rc = plan->found ? mark_log_read(log, &key, find_mark, plan) : -ENOMEM;
+        rc = plan->found ? mark_log_read(log, &key, plan_found_mark, plan) : -ENOMEM;
     }
     if (rc == 0)
         rc = map_publish(map);
     if (rc < 0)
         return rc;
-    install(plan);
+    plan_install(plan);
     if (plan->found) {
         mark_log_adopt(log, &map->marks);
         map->nr_pending = plan->found->nr;
@@ -298,15 +306,15 @@ static void plan_commit(struct plan *plan)
     int rc = 0;
     if (plan->op->op == XSEG_OP_UPDATE) {
         uint32_t frozen_index = plan->frozen_index;
-        rc = map->closed || map->fenced ? -ESTALE : check_update(plan);
+        rc = map_is_over(map) ? -ESTALE : plan_check(plan);
         if (rc == 0 && frozen_index != plan->frozen_index)
             rc = -EBUSY; /* cannot be while appends are held back; never guess */
-        if (rc == 0 && !plan->keep_top && !map->read_only)
+        if (rc == 0 && plan->what != TOP_KEPT && !map->read_only)
             rc = mark_sets_apply(map, &plan->top);
         if (rc == 0)
-            install(plan);
+            plan_install(plan);
     } else {
-        rc = map->m->stopping ? -ECANCELED : open_commit(plan);
+        rc = map->m->stopping ? -ECANCELED : plan_commit_open(plan);
     }
     plan_end(plan, rc);
 }
@@ -327,13 +335,13 @@ static void plan_wake(struct waiter *w, int rc)
     }
 }
 
-static void top_loaded(struct journal_load *load, int rc)
+static void plan_top_loaded(struct journal_load *load, int rc)
 {
     struct plan *plan = LIST_ENTRY(load, struct plan, load);
     plan->journal.length = load->reader.valid_bytes;
     plan->journal.sequence = load->reader.sequence;
     plan->journal.nr_marks = load->reader.nr_marks;
-    plan->journal.torn = load->reader.torn;
+    plan->journal.state = load->reader.torn ? JOURNAL_TORN : JOURNAL_SOUND;
     journal_reader_fini(&load->reader);
     if (rc < 0) {
         log_line(LOG_ERROR, "mapperd", "\"%s\": current journal %llu: %s",
@@ -351,22 +359,22 @@ static void plan_step(struct plan *plan)
     uint32_t nr = plan->header.nr_entries;
     for (; plan->next < nr; plan->next++) {
         struct frozen *frozen = plan->stack[plan->next].frozen;
-        if (!frozen || frozen->ready || plan->next == plan->frozen_index)
+        if (!frozen || frozen->state == LOAD_READY || plan->next == plan->frozen_index)
             continue;
         uint32_t last = nr - plan->next > WINDOW ? plan->next + WINDOW : nr;
         for (uint32_t i = plan->next; i < last; i++)
             if (plan->stack[i].frozen && i != plan->frozen_index)
                 frozen_prepare(plan->stack[i].frozen);
-        if (frozen->ready)
+        if (frozen->state == LOAD_READY)
             continue;
         plan->waiter.wake = plan_wake;
         list_push_back(&frozen->waiters, &plan->waiter.link);
         return;
     }
-    if (plan->load_top) {
+    if (plan->what == TOP_LOADED) {
         plan->load.current = true;
         plan->load.length = plan->header.journal_least_bytes;
-        plan->load.done = top_loaded;
+        plan->load.done = plan_top_loaded;
         journal_load_start(plan->map->m, &plan->load, plan->header.uuid,
                            plan->header.journal, &plan->top);
         return;
@@ -390,9 +398,10 @@ void open_serve(struct map_op *op)
     plan->op = op;
     plan->map = map;
     plan->frozen_index = NONE;
-    int rc = read_header(op, &plan->header);
+    map->round_over = update_continue;
+    int rc = plan_header(op, &plan->header);
     if (rc == 0)
-        rc = make_stack(plan);
+        rc = plan_stack(plan);
     if (rc < 0) {
         plan_end(plan, rc);
         return;
@@ -400,7 +409,8 @@ void open_serve(struct map_op *op)
     map_table_init(&plan->top, plan->header.block_bytes);
     map->read_only =
         op->flags & XSEG_F_RDONLY || plan->header.flags & XSEG_VOL_READONLY;
-    plan->load_top = !(plan->header.flags & XSEG_VOL_READONLY);
+    if (!(plan->header.flags & XSEG_VOL_READONLY))
+        plan->what = TOP_LOADED;
     plan_step(plan);
 }
 
@@ -409,7 +419,7 @@ static void update_begin(struct map *map, struct map_op *op)
     struct plan *plan = calloc(1, sizeof *plan);
     if (!plan) {
         map->change = NULL;
-        map->held = false;
+        map_let_go(map);
         op_reply(op, -ENOMEM);
         flush_pump(map);
         return;
@@ -417,13 +427,13 @@ static void update_begin(struct map *map, struct map_op *op)
     plan->op = op;
     plan->map = map;
     map_ref(map);
-    int rc = read_header(op, &plan->header);
+    int rc = plan_header(op, &plan->header);
     if (rc == -EBADMSG || rc == -EPROTONOSUPPORT)
         rc = -EINVAL;
     if (rc == 0)
-        rc = check_update(plan);
+        rc = plan_check(plan);
     if (rc == 0)
-        rc = make_stack(plan);
+        rc = plan_stack(plan);
     if (rc < 0) {
         plan_end(plan, rc);
         return;
@@ -432,14 +442,14 @@ static void update_begin(struct map *map, struct map_op *op)
     plan_step(plan);
 }
 
-void update_continue(struct map *map)
+static void update_continue(struct map *map)
 {
     struct map_op *op = map->change;
-    if (!op || map->append.active)
+    if (!op || map->append.round != ROUND_NONE)
         return;
-    if (map->closed || map->fenced) {
+    if (map_is_over(map)) {
         map->change = NULL;
-        map->held = false;
+        map_let_go(map);
         op_reply(op, -ESTALE);
     } else if (op->flags & XSEG_F_MORE) {
         struct xseg_journal_info info = {.number = map->header.journal,
@@ -456,7 +466,7 @@ void update_continue(struct map *map)
 void update_serve(struct map_op *op)
 {
     struct map *map = op->map;
-    if (map->fenced) {
+    if (map->state == MAP_FENCED) {
         op_reply(op, -ESTALE);
         return;
     }
@@ -464,7 +474,7 @@ void update_serve(struct map_op *op)
         op_reply(op, -EBUSY);
         return;
     }
-    map->held = true;
+    map_hold(map);
     map->change = op;
     update_continue(map);
 }

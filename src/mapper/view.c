@@ -37,14 +37,14 @@ static int source_prepare(void *ctx)
     struct source_context *c = ctx;
     struct mapper *m = c->map->m;
     struct map_layer *layer = c->layer;
-    if (layer->ready) {
+    if (layer->state == LOAD_READY) {
         uint64_t length = (uint64_t)layer->super.nr_pages * LAYER_PAGE_BYTES;
         return layer->super.block_bytes == c->map->header.block_bytes &&
                        length == c->length
                    ? 0
                    : -EBADMSG;
     }
-    if (!layer->reading) {
+    if (layer->state == LOAD_NONE) {
         c->map->pages_read++;
         m->nr_ahead += m->ahead;
     }
@@ -79,7 +79,7 @@ static int source_page(void *ctx, uint32_t number, uint32_t level,
     return rc;
 }
 
-static void make_sources(struct map *map)
+static void view_sources(struct map *map)
 {
     struct mapper *m = map->m;
     for (uint32_t i = 0; i < map->header.nr_entries; i++) {
@@ -100,7 +100,7 @@ static void make_sources(struct map *map)
 }
 
 /** Have pages of the other layers read too, instead of one after the other. */
-static void read_ahead(struct map *map, uint64_t block)
+static void view_read_ahead(struct map *map, uint64_t block)
 {
     struct mapper *m = map->m;
     m->ahead = true;
@@ -122,7 +122,7 @@ static void view_remove(struct view *view)
     free(view);
 }
 
-static void drop_one(void *ctx, void *value)
+static void view_drop_one(void *ctx, void *value)
 {
     (void)ctx;
     view_remove(value);
@@ -130,11 +130,11 @@ static void drop_one(void *ctx, void *value)
 
 void view_drop(struct map *map)
 {
-    radix_clear(&map->views, drop_one, NULL);
+    radix_clear(&map->views, view_drop_one, NULL);
 }
 
 /** Make room; `keep` stays. */
-static void evict(struct mapper *m, const struct view *keep)
+static void view_evict(struct mapper *m, const struct view *keep)
 {
     while (m->views.bytes > m->views.limit_bytes) {
         struct view *oldest = LIST_ENTRY(m->views.lru.prev, struct view, lru);
@@ -146,7 +146,7 @@ static void evict(struct mapper *m, const struct view *keep)
 }
 
 /** Sort the pieces of a resolved block into runs; returns how many. */
-static uint32_t make_runs(const struct map_block *b, struct view_run *runs)
+static uint32_t view_runs(const struct map_block *b, struct view_run *runs)
 {
     uint16_t owner[MAP_BLOCK_SECTORS_MAX];
     memset(owner, 0xff, sizeof owner); /* NOBODY */
@@ -181,7 +181,7 @@ static int view_make(struct map *map, const struct view **out)
     struct mapper *m = map->m;
     const struct map_block *b = &m->block;
     struct view_run runs[MAP_BLOCK_SECTORS_MAX];
-    uint32_t nr = make_runs(b, runs);
+    uint32_t nr = view_runs(b, runs);
     size_t bytes = sizeof(struct view) + nr * sizeof *runs;
     struct view *view = malloc(bytes);
     if (!view)
@@ -199,7 +199,7 @@ static int view_make(struct map *map, const struct view **out)
     map->nr_views++;
     m->views.bytes += bytes;
     list_push_front(&m->views.lru, &view->lru);
-    evict(m, view);
+    view_evict(m, view);
     *out = view;
     return 0;
 }
@@ -215,7 +215,7 @@ int view_get(struct map *map, uint64_t block, const struct view **out)
         *out = view;
         return 0;
     }
-    make_sources(map);
+    view_sources(map);
     m->nr_trail = 0;
     m->wait_on = NULL;
     m->block.sectors = map->top.sectors;
@@ -224,6 +224,6 @@ int view_get(struct map *map, uint64_t block, const struct view **out)
     if (rc == 0)
         return view_make(map, out);
     if (rc == -EAGAIN)
-        read_ahead(map, block);
+        view_read_ahead(map, block);
     return rc;
 }
