@@ -15,7 +15,8 @@
 #include <string.h>
 
 #include "common/log.h"
-#include "mapper/internal.h"
+#include "mapper/flush.h"
+#include "mapper/peer.h"
 
 /**
  * Marks of one append: to sort them, and to read them again, takes about a millisecond,

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * FLUSH: marks into the journal, and the fence compared (see internal.h).
+ * FLUSH: marks into the journal, and the fence compared.
  *
  * Flushes are served in rounds, one at a time per map: all that wait when a round
  * begins are of it, and those that arrive meanwhile share the next.  A round appends all
@@ -11,7 +11,9 @@
 #include <errno.h>
 #include <string.h>
 
-#include "mapper/internal.h"
+#include "mapper/flush.h"
+#include "mapper/op.h"
+#include "mapper/peer.h"
 
 static void round_step(struct map *map);
 
@@ -37,7 +39,7 @@ static void round_end(struct map *map, int rc)
 {
     map->append.round = ROUND_NONE;
     if (rc == -ESTALE)
-        map_fence(map);
+        map_fence(map); /* flush_pump answers what waits */
     if (rc < 0)
         flush_fail(map, rc);
     else

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Frozen journals as tables, shared by all maps that have them (see internal.h). */
+/* Frozen journals as tables, shared by all maps that have them. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/log.h"
-#include "mapper/internal.h"
+#include "mapper/frozen.h"
+#include "mapper/peer.h"
+#include "mapper/text.h"
 
 static struct frozen *frozen_find(struct mapper *m, const struct frozen_key *key,
                                   uint64_t hash)

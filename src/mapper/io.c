@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One request to blockerm (see internal.h).
+ * One request to blockerm.
  *
  * What finds no descriptor or buffer waits for a short timer, and so does a request
  * that may be repeated while blockerm is down: it is restarted within a second, and
@@ -9,7 +9,8 @@
 #include <errno.h>
 #include <string.h>
 
-#include "mapper/internal.h"
+#include "mapper/io.h"
+#include "mapper/peer.h"
 
 #define RETRY_NS UINT64_C(2000000)
 
@@ -43,7 +44,7 @@ static void finish(struct map_io *io, int64_t result)
     io->result = result;
     m->nr_ios--;
     io->done(io);
-    mapper_check_stopped(m);
+    m->io_ended(m);
 }
 
 static void wait_a_little(struct map_io *io)

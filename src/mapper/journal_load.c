@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Reading a journal into a table, chunk by chunk (see internal.h). */
+/* Reading a journal into a table, chunk by chunk. */
 #include <errno.h>
 #include <string.h>
 
-#include "mapper/internal.h"
+#include "mapper/journal_load.h"
+#include "mapper/peer.h"
 
 /** About a millisecond of work: between two chunks the reactor serves others. */
 #define CHUNK_BYTES (128u << 10)

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Open layers, shared by all maps that have them on their stack (see internal.h). */
+/* Open layers, shared by all maps that have them on their stack. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/log.h"
-#include "mapper/internal.h"
+#include "mapper/layer_cache.h"
+#include "mapper/peer.h"
+#include "mapper/text.h"
 
 struct map_layer *map_layer_get(struct mapper *m, const uint8_t uuid[16])
 {
@@ -23,6 +25,7 @@ struct map_layer *map_layer_get(struct mapper *m, const uint8_t uuid[16])
         return NULL;
     layer->m = m;
     layer->refs = 1;
+    layer->put = map_layer_put;
     memcpy(layer->uuid, uuid, sizeof layer->uuid);
     list_init(&layer->pages);
     list_init(&layer->waiters);

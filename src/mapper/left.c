@@ -7,7 +7,8 @@
 #include <errno.h>
 #include <string.h>
 
-#include "mapper/internal.h"
+#include "mapper/op.h"
+#include "mapper/peer.h"
 
 void left_list_serve(struct map_op *op)
 {

@@ -11,7 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "mapper/internal.h"
+#include "mapper/op.h"
+#include "mapper/peer.h"
 
 #define DEFAULT_CACHE_BYTES (UINT64_C(64) << 20)
 #define DEFAULT_PATIENCE_NS UINT64_C(30000000000)
@@ -104,7 +105,7 @@ static void stop_now(struct reactor_task *task)
         stopped(m->stopped_arg);
 }
 
-void mapper_check_stopped(struct mapper *m)
+static void mapper_check_stopped(struct mapper *m)
 {
     if (!m->stopping || m->nr_ios || m->stop_task.fn)
         return;
@@ -189,6 +190,7 @@ int mapper_create(struct reactor *r, const struct mapper_options *options,
     m->reactor = r;
     m->seg = reactor_segment(r);
     m->retry_timer.on_fire = map_io_retry;
+    m->io_ended = mapper_check_stopped;
     int rc = init_memory(m, options);
     if (rc < 0)
         goto fail_free;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * MAPR: a range as runs (see internal.h).
+ * MAPR: a range as runs.
  *
  * The answer may be a prefix of the range.  So a range of which some is known is
  * answered at once, and the operation waits only when the very first block is not
@@ -10,7 +10,8 @@
 #include <string.h>
 
 #include "mapper/bits.h"
-#include "mapper/internal.h"
+#include "mapper/op.h"
+#include "mapper/peer.h"
 
 /** Blocks or views looked at for one answer: keeps a turn of the loop short. */
 #define STEPS_MAX 4096u

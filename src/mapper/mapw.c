@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * MAPW: marks, and the sets in which they wait for their flush (see internal.h).
+ * MAPW: marks, put into the sets in which they wait for their flush.
  *
  * Sectors that are already what they become need no mark, which keeps journals short
  * when the same sectors are written again.  That only holds for marks of the newest
@@ -12,91 +12,11 @@
 #include <string.h>
 
 #include "mapper/bits.h"
-#include "mapper/internal.h"
+#include "mapper/op.h"
+#include "mapper/peer.h"
 
 /** Blocks or views looked at before the loop gets its turn. */
 #define STEPS_MAX 4096u
-
-/* ---- mark sets ---- */
-
-void mark_set_free(struct mark_set *set)
-{
-    if (set)
-        free(set->marks);
-    free(set);
-}
-
-void mark_sets_free(struct map *map)
-{
-    struct list *link;
-    while ((link = list_pop_front(&map->pending)))
-        mark_set_free(LIST_ENTRY(link, struct mark_set, link));
-    mark_set_free(map->append.set);
-    map->nr_pending = 0;
-}
-
-static int apply_set(const struct mark_set *set, struct map_table *table)
-{
-    int rc = 0;
-    for (uint32_t i = 0; rc == 0 && i < set->nr; i++)
-        rc = map_table_apply(table, &set->marks[i]);
-    return rc;
-}
-
-int mark_sets_apply(const struct map *map, struct map_table *table)
-{
-    int rc = map->append.set ? apply_set(map->append.set, table) : 0;
-    for (const struct list *it = map->pending.next; rc == 0 && it != &map->pending;
-         it = it->next)
-        rc = apply_set(LIST_ENTRY(it, struct mark_set, link), table);
-    return rc;
-}
-
-/** The set of a generation with room for `more` marks, or NULL. */
-static struct mark_set *mark_set(struct map *map, uint64_t generation, uint32_t more)
-{
-    struct mark_set *set = NULL;
-    struct list *at = map->pending.prev; /* the last set that is not newer */
-    while (at != &map->pending &&
-           LIST_ENTRY(at, struct mark_set, link)->generation > generation)
-        at = at->prev;
-    if (at != &map->pending)
-        set = LIST_ENTRY(at, struct mark_set, link);
-    if (!set || set->generation != generation) {
-        set = calloc(1, sizeof *set);
-        if (!set)
-            return NULL;
-        set->generation = generation;
-        list_insert_after(at, &set->link);
-    }
-    if (set->nr + more > set->room) {
-        uint32_t room = set->room * 2 > set->nr + more ? set->room * 2 : set->nr + more;
-        if (room < 16)
-            room = 16;
-        struct journal_mark *marks = realloc(set->marks, room * sizeof *marks);
-        if (!marks)
-            return NULL; /* an empty set does no harm */
-        set->marks = marks;
-        set->room = room;
-    }
-    return set;
-}
-
-static void push(struct map *map, struct mark_set *set, const struct journal_mark *mark)
-{
-    if (set->nr) {
-        struct journal_mark *last = &set->marks[set->nr - 1];
-        if (last->kind == mark->kind && last->start + last->nr == mark->start &&
-            last->nr <= UINT32_MAX - mark->nr) {
-            last->nr += mark->nr;
-            return;
-        }
-    }
-    set->marks[set->nr++] = *mark;
-    map->nr_pending++;
-}
-
-/* ---- marking ---- */
 
 /**
  * Mark the sectors `bits` of a block.  0; -ENOBUFS: the log is full, none is marked;
@@ -113,7 +33,7 @@ static int mark_bits(struct map *map, uint64_t generation, uint64_t block,
     int rc = mark_log_reserve(&map->m->marks, &map->marks, generation, runs);
     if (rc < 0)
         return rc;
-    struct mark_set *set = mark_set(map, generation, runs);
+    struct mark_set *set = mark_set_get(map, generation, runs);
     if (!set)
         return -ENOMEM;
     for (uint32_t at = 0; bits_run(bits, sectors, at, &start, &nr); at = start + nr) {
@@ -121,7 +41,7 @@ static int mark_bits(struct map *map, uint64_t generation, uint64_t block,
         rc = map_table_mark(&map->top, block, start, nr, kind);
         if (rc < 0)
             return rc;
-        push(map, set, &mark);
+        mark_set_push(map, set, &mark);
         mark_log_add(&map->m->marks, &map->marks, generation, &mark);
     }
     if (generation > map->generation)

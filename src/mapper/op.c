@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Operations: pool, answers, waiting for pages (see internal.h). */
+/* Operations: pool, answers, waiting for pages. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/log.h"
-#include "mapper/internal.h"
+#include "mapper/op.h"
+#include "mapper/peer.h"
 
 struct map_op *op_new(struct mapper *m, struct xseg_request *rq)
 {
@@ -107,7 +108,7 @@ static void op_deferred(struct reactor_task *task)
     struct mapper *m = op->m;
     m->nr_ios--;
     op_again(op, m->stopping ? -ECANCELED : 0);
-    mapper_check_stopped(m);
+    m->io_ended(m);
 }
 
 void op_defer(struct map_op *op)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Pages of layers in memory, shared by all maps (see internal.h).
+ * Pages of layers in memory, shared by all maps.
  *
  * Pages that an operation needs while it waits for a further one are pinned: however
  * small the cache, an operation that is started again finds at least what it had.  So
@@ -11,7 +11,9 @@
 #include <string.h>
 
 #include "common/log.h"
-#include "mapper/internal.h"
+#include "mapper/page_cache.h"
+#include "mapper/peer.h"
+#include "mapper/text.h"
 
 int page_cache_init(struct page_cache *cache, uint64_t limit_bytes)
 {
@@ -89,7 +91,7 @@ static void page_read_done(struct map_io *io)
         page_drop(m, page);
     page_unpin(page);
     page_evict(m);
-    map_layer_put(layer);
+    layer->put(layer);
 }
 
 int page_cache_get(struct mapper *m, struct map_layer *layer, uint32_t number,

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * OPEN and UPDATE: a header takes effect, whole or not at all (see internal.h).
+ * OPEN and UPDATE: a header takes effect, whole or not at all.
  *
  * A plan is made beside the map: header checked, stack entries found or read, memory
  * taken.  Its commit cannot fail and is one step of the loop, so every MAPR
@@ -13,7 +13,10 @@
 #include <string.h>
 
 #include "common/log.h"
-#include "mapper/internal.h"
+#include "mapper/flush.h"
+#include "mapper/op.h"
+#include "mapper/peer.h"
+#include "mapper/text.h"
 
 /** Frozen journals read at once. */
 #define WINDOW 8u

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "mapper/internal.h"
+#include "mapper/text.h"
 
 const char *map_uuid_text(const uint8_t uuid[16], char out[MAP_UUID_TEXT])
 {

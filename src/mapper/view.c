@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Views: blocks of a map's stack, resolved once and kept (see internal.h).
+ * Views: blocks of a map's stack, resolved once and kept.
  *
  * Depth is paid when a view is made; what the top provides is laid over it by the
  * reader. All views of all maps share one limit; the least recently used go first.
@@ -10,7 +10,8 @@
 #include <string.h>
 
 #include "mapper/bits.h"
-#include "mapper/internal.h"
+#include "mapper/peer.h"
+#include "mapper/view.h"
 
 /** Pages of other tables that are asked for while one is waited for. */
 #define AHEAD_PAGES 16u
