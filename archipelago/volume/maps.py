@@ -19,6 +19,7 @@ from archipelago.errors import (
 )
 from archipelago.ids import ObjectId, lease_id
 from archipelago.messenger import Messenger, Reply
+from archipelago.words import verb
 from xseg.constants import PORT_MAPPERD, Flag, Op
 from xseg.payload import (
     JournalInfo,
@@ -38,16 +39,6 @@ _ALL_GENERATIONS = (1 << 64) - 1
 _RUNS_ROOM = 64 << 10
 #: Range of one MAPR [bytes]: bounds how long one answer keeps the mapper busy.
 _RUNS_RANGE = 4 << 30
-#: What each op does to a map, for people.
-_DONE = {
-    Op.OPEN: "loaded",
-    Op.UPDATE: "changed",
-    Op.MAPR: "read",
-    Op.MAPW: "marked",
-    Op.FLUSH: "flushed",
-    Op.INFO: "described",
-    Op.CLOSE: "closed",
-}
 #: Volumes that `Maps.left` lists at a time.
 _LEFT_MOST = 1024
 
@@ -197,7 +188,7 @@ def _failure(op: Op, name: str, result: int) -> ArchipelagoError:
         return MapCorrupt(
             f"the map {of} was written by a newer version: upgrade this one"
         )
-    what = f"the map {of} cannot be {_DONE.get(op, 'used')}"
+    what = f"cannot {verb(op)} the map {of}"
     if result == -errno.EOWNERDEAD:
         return BackendUnavailable(f"{what}: mapperd died; try again")
     return from_errno(result, what)
