@@ -156,8 +156,8 @@ struct volume {
     bool changing;        /* CONTROL is making a change of it */
     struct list overdue;  /* struct queued: taken up after the deadline */
     uint8_t missing_id[32]; /* object that was said to be missing last */
-    bool lost;            /* the lease is gone: everything is answered -ESTALE */
-    bool reviving;        /* CONTROL is asked for a new map, or told of the loss */
+    bool lost;              /* the lease is gone: everything is answered -ESTALE */
+    bool reviving;          /* CONTROL is asked for a new map, or told of the loss */
     bool new_epoch;      /* a change was under way: it may come back in another epoch */
     uint32_t revivals;   /* that succeeded */
     struct list revived; /* struct waiter: resumed when a revival is over */
