@@ -178,6 +178,8 @@ def running_cluster(
     """
     where = folder or Path(tempfile.mkdtemp(prefix="arch-nodes-"))
     store = {"data_path": str(where / "data"), "maps_path": str(where / "maps")}
+    # What a test pauses stays paused, however long the machine takes for the rest.
+    settings = {"watchdog": "0", **settings}
     cluster = Cluster(where, [])
     try:
         for number in range(nodes):
