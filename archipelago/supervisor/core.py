@@ -93,8 +93,7 @@ class Supervisor:
             try:
                 store.establish(self.settings)
                 self._home = Home.of(self.settings)
-                self._segment = ground.create_segment(self.settings, self._record)
-                self._segment_fd = ground.hold_segment(self.settings.segment_name)
+                self._make_segment()
                 self._sockets = ground.listen(self.settings)
                 self._marks_fd = ground.make_mark_log()
                 self._mounts.open()
@@ -112,9 +111,7 @@ class Supervisor:
                 for process in self.processes:
                     await process.start()
                 self._segment_watcher = asyncio.create_task(self._watch_segment())
-                self._watchdog = Watchdog(
-                    self._segment, lambda: self.settings.watchdog, self._replace
-                )
+                self._start_watchdog()
             except BaseException:
                 await self._take_down()
                 raise
@@ -144,9 +141,7 @@ class Supervisor:
                 log.warning("%s does not start for the stop: %s", role, error)
 
     async def _take_down(self) -> None:
-        if self._watchdog is not None:
-            await self._watchdog.close()
-            self._watchdog = None
+        await self._end_watchdog()
         if self._segment_watcher is not None:
             self._segment_watcher.cancel()
             self._segment_watcher = None
@@ -174,9 +169,7 @@ class Supervisor:
                 Segment.destroy(self.settings.segment_name)
             except XsegError as error:
                 log.warning("segment %s: %s", self.settings.segment_name, error)
-        if self._segment_fd is not None:
-            os.close(self._segment_fd)
-            self._segment_fd = None
+        self._let_segment_go()
 
     # One peer
 
@@ -249,7 +242,7 @@ class Supervisor:
                 for process in reversed(chosen):
                     await process.stop(keep_spare=True, kill=bool(findings))
                 if findings:
-                    self._replace_segment(findings)
+                    await self._replace_segment(findings)
                 for process in chosen:
                     roles = process.plan.roles if role is None else process.roles
                     await process.start(_ordered({*roles, role} if role else roles))
@@ -368,20 +361,44 @@ class Supervisor:
             ran = {p: p.roles for p in self.processes if p.state is not State.STOPPED}
             for process in reversed(self.processes):
                 await process.stop(keep_spare=True, kill=True)
-            self._replace_segment(findings)
+            await self._replace_segment(findings)
             for process, roles in ran.items():
                 process.revive(roles)
 
-    def _replace_segment(self, findings: list[str]) -> None:
+    async def _replace_segment(self, findings: list[str]) -> None:
         """Make the segment anew, while no peer runs; clients find it by its name."""
         shown = "; ".join(findings[:3]) + ("; ..." if len(findings) > 3 else "")
         log.error("the segment is unsound (%s): it is made anew", shown)
         self._reap()  # its clients learn that their requests have ended
+        await self._end_watchdog()
         if self._segment is not None:
             self._segment.close()
             self._segment = None
         Segment.destroy(self.settings.segment_name)
+        self._let_segment_go()
+        self._make_segment()
+        self._start_watchdog()
+
+    def _make_segment(self) -> None:
+        """Make the segment, and hold it so that no other supervisor removes it."""
         self._segment = ground.create_segment(self.settings, self._record)
+        self._segment_fd = ground.hold_segment(self.settings.segment_name)
+
+    def _let_segment_go(self) -> None:
+        if self._segment_fd is not None:
+            os.close(self._segment_fd)
+            self._segment_fd = None
+
+    def _start_watchdog(self) -> None:
+        assert self._segment is not None
+        self._watchdog = Watchdog(
+            self._segment, lambda: self.settings.watchdog, self._replace
+        )
+
+    async def _end_watchdog(self) -> None:
+        watchdog, self._watchdog = self._watchdog, None
+        if watchdog is not None:
+            await watchdog.close()
 
     # Reports
 

@@ -72,8 +72,11 @@ class Watchdog:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._calls.close()
-        self._port.unbind()
+        try:
+            self._calls.close()
+            self._port.unbind()
+        except XsegError as error:
+            log.warning("the watchdog's port: %s", error)  # of an unsound segment
 
     async def _watch(self, role: str, port: int) -> None:
         while True:
