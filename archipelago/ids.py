@@ -103,8 +103,13 @@ def layer_id(uuid: bytes) -> ObjectId:
 
 
 def lease_id(uuid: bytes) -> ObjectId:
-    """Name the lease of volume (or instance) `uuid`."""
+    """Name the lease of volume `uuid`."""
     return ObjectId(ObjectKind.LEASE, uuid + bytes(16))
+
+
+def presence_id(uuid: bytes) -> ObjectId:
+    """Name the presence of instance `uuid`."""
+    return ObjectId(ObjectKind.PRESENCE, uuid + bytes(16))
 
 
 def content_id(digest: BlockId) -> ObjectId:

@@ -17,7 +17,7 @@ from archipelago.errors import (
     LeaseLost,
     from_errno,
 )
-from archipelago.ids import ObjectId
+from archipelago.ids import ObjectId, presence_id
 from archipelago.messenger import Call, Messenger, Reply
 from xseg import Request
 from xseg.constants import (
@@ -28,7 +28,7 @@ from xseg.constants import (
     ObjectKind,
     Op,
 )
-from xseg.payload import Lease, ListEntry, ObjectInfo, unpack_list_entries
+from xseg.payload import Lease, ListEntry, ObjectInfo, Presence, unpack_list_entries
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -333,6 +333,22 @@ class Store:
             return False
         self._step(Op.RELEASE, target)
         return True
+
+    def begin_presence(self, uuid: bytes, ask: Presence) -> tuple[bool, Presence]:
+        """Begin or renew the presence of instance `uuid`.
+
+        Returns:
+            Whether it was granted, and the presence granted or the one that is there.
+        """
+        target = presence_id(uuid)
+        reply = self._call(Op.ACQUIRE, target, inline=ask.pack(), ok=(errno.EBUSY,))
+        return reply.result >= 0, Presence.unpack(reply.inline)
+
+    def end_presence(self, uuid: bytes, ask: Presence) -> bool:
+        """Give a presence back; false if it is another incarnation's, or not there."""
+        target = presence_id(uuid)
+        gone = (errno.ESTALE, errno.ENOENT)
+        return self._call(Op.RELEASE, target, inline=ask.pack(), ok=gone).result >= 0
 
     def _step(self, op: Op, target: ObjectId) -> None:
         if self.stepped is not None:

@@ -72,6 +72,7 @@ cdef extern from "xseg/xseg.h" nogil:
     const uint64_t XSEG_OBJ_HEADER
     const uint64_t XSEG_OBJ_JOURNAL
     const uint64_t XSEG_OBJ_LEASE
+    const uint64_t XSEG_OBJ_PRESENCE
     const uint64_t XSEG_NR_OBJECT_KINDS
     const uint64_t XSEG_INLINE_BYTES
     const uint64_t XSEG_REF_ZERO
@@ -124,6 +125,9 @@ cdef extern from "xseg/xseg.h" nogil:
         pass
 
     struct xseg_list_entry:
+        pass
+
+    struct xseg_presence:
         pass
 
     struct xseg_lease:
@@ -214,6 +218,7 @@ def c_values():
         "XSEG_OBJ_HEADER": XSEG_OBJ_HEADER,
         "XSEG_OBJ_JOURNAL": XSEG_OBJ_JOURNAL,
         "XSEG_OBJ_LEASE": XSEG_OBJ_LEASE,
+        "XSEG_OBJ_PRESENCE": XSEG_OBJ_PRESENCE,
         "XSEG_NR_OBJECT_KINDS": XSEG_NR_OBJECT_KINDS,
         "XSEG_INLINE_BYTES": XSEG_INLINE_BYTES,
         "XSEG_REF_ZERO": XSEG_REF_ZERO,
@@ -248,6 +253,7 @@ def c_values():
         "sizeof xseg_object_info": sizeof(xseg_object_info),
         "sizeof xseg_list_entry": sizeof(xseg_list_entry),
         "sizeof xseg_lease": sizeof(xseg_lease),
+        "sizeof xseg_presence": sizeof(xseg_presence),
         "sizeof xseg_journal_info": sizeof(xseg_journal_info),
         "sizeof xseg_map_info": sizeof(xseg_map_info),
         "sizeof xseg_versioned": sizeof(xseg_versioned),

@@ -127,6 +127,7 @@ class ObjectKind(IntEnum):
     HEADER = 4
     JOURNAL = 5
     LEASE = 6
+    PRESENCE = 7
 
 
 class Reference(IntEnum):

@@ -31,6 +31,7 @@ __all__ = [
     "MapInfo",
     "ObjectInfo",
     "ObjectName",
+    "Presence",
     "Run",
     "Versioned",
     "VolumeInfo",
@@ -375,6 +376,75 @@ class Lease:
             _text(owner, "lease: owner"),
             _text(host, "lease: host"),
             since,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """The heartbeat of an instance, as asked or stored (`struct xseg_presence`)."""
+
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<16sQQQQ16sQQII64s")
+
+    nonce: bytes = bytes(16)
+    """Names one run of the instance: its incarnation."""
+    ttl_ns: int = 0
+    """Its life without renewal, as asked, or what is left of it [ns]."""
+    expires_ns: int = 0
+    """Since 1970 [ns]; 0: given back."""
+    since_ns: int = 0
+    """When this run began, since 1970 [ns]."""
+    generation: int = 0
+    """The oldest generation that the instance still uses; 0: none is known."""
+    boot_id: bytes = bytes(16)
+    """Of the process with which the run ends; zeros: not known."""
+    pid_ns: int = 0
+    """Inode of the pid namespace in which `pid` means something; 0: not known."""
+    pid_start: int = 0
+    """Start time of the process [clock ticks since boot]."""
+    pid: int = 0
+    host: str = ""
+
+    def pack(self) -> bytes:
+        """Return the bytes of the C struct.
+
+        Raises:
+            ValueError: A text longer than its field.
+        """
+        return self.LAYOUT.pack(
+            _exactly(self.nonce, 16, "nonce"),
+            self.ttl_ns,
+            self.expires_ns,
+            self.since_ns,
+            self.generation,
+            _exactly(self.boot_id, 16, "boot_id"),
+            self.pid_ns,
+            self.pid_start,
+            self.pid,
+            0,
+            _field(self.host, 64, "host"),
+        )
+
+    @classmethod
+    def unpack(cls, data: Bytes) -> Presence:
+        """Read the C struct.
+
+        Raises:
+            DataCorrupt: Too short, or text that is not UTF-8.
+        """
+        nonce, ttl, expires, since, generation, boot_id, pid_ns, start, pid, _, host = (
+            _take(cls.LAYOUT, data, "presence")
+        )
+        return cls(
+            nonce,
+            ttl,
+            expires,
+            since,
+            generation,
+            boot_id,
+            pid_ns,
+            start,
+            pid,
+            _text(host, "presence: host"),
         )
 
 

@@ -61,7 +61,9 @@ class ControlService:
         host: name of this machine, for people; None asks the system.
         limits: when to work in the background.
         block_size: of volumes that are created without a word on it [bytes].
-        holder_pid: of the process with which the instance ends, see `Leases`.
+        holder_pid: of the process with which the instance ends; None: this one.
+        nonce: names the run of the instance, also for the next control half of it; None
+            makes one.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class ControlService:
         limits: Limits | None = None,
         block_size: int = BLOCK_MAX_BYTES,
         holder_pid: int | None = None,
+        nonce: bytes | None = None,
     ) -> None:
         self._segment = Segment.attach(segment_name)
         self._messenger = ControlMessenger(self._segment)
@@ -85,6 +88,7 @@ class ControlService:
             limits or Limits(),
             block_size,
             holder_pid,
+            nonce,
         )
         self.maintenance = Maintenance(self.context)
         self._ending = threading.Event()  # slow requests are given up
@@ -113,7 +117,7 @@ class ControlService:
         try:
             # Nothing is read before the deeds of a control half that died have ended.
             await_departed(self._segment)
-            # Shows other instances that this one uses the store.
+            ctx.presences.begin()
             ctx.leases.acquire(ctx.instance, f"instance {ctx.instance.hex()}")
             self.maintenance.keep_left()
             self._port = self._segment.bind(PORT_CONTROL, "control")
@@ -150,8 +154,15 @@ class ControlService:
         close_all_stale(ctx)
         ctx.stop()
         ctx.leases.release(ctx.instance)
+        self._end_presence()
         self._messenger.close()
         self._segment.close()
+
+    def _end_presence(self) -> None:
+        try:
+            self.context.presences.end()
+        except ArchipelagoError as error:
+            log.warning("the presence of this instance runs out: %s", error)
 
     def _end_dispatcher(self) -> None:
         """End its thread and unbind its port; open requests end with ECANCELED."""

@@ -50,6 +50,7 @@ class PeerConfig:
     listen_fds: list[int]
     marks_fd: int
     supervisor_pid: int
+    nonce: str
     log_level: int
     lease_ttl: float
     instance_file: str
@@ -177,6 +178,7 @@ class PeerRunner:
             lease_ttl=config.lease_ttl,
             block_size=config.block_size,
             holder_pid=config.supervisor_pid,
+            nonce=bytes.fromhex(config.nonce),
         )
 
     def _stop(self) -> None:

@@ -24,7 +24,7 @@ from archipelago.supervisor import ground, openvolumes, report, store
 from archipelago.supervisor.home import Home
 from archipelago.supervisor.lock import PidLock
 from archipelago.supervisor.mounts import Mounts
-from archipelago.supervisor.plan import plan_processes, process_config
+from archipelago.supervisor.plan import NONCE_BYTES, plan_processes, process_config
 from archipelago.supervisor.process import PeerProcess, State
 from archipelago.supervisor.record import Record
 from archipelago.supervisor.watchdog import Watchdog
@@ -79,6 +79,8 @@ class Supervisor:
         self._marks_fd = -1
         self._record = Record(settings.run_dir / "peers")
         self._mounts = Mounts(settings.run_dir, settings.gid)
+        #: Names this run: leases and marks of its peers outlive them, and end with it.
+        self._nonce = os.urandom(NONCE_BYTES)
         self.processes: list[PeerProcess] = []
 
     # Start and stop
@@ -296,7 +298,9 @@ class Supervisor:
         fds = [s.fileno() for s in self._sockets] if "vlmcd" in roles else []
         marks_fd = self._marks_fd if "mapperd" in roles else -1
         attach_fd = self._mounts.attach_fd if "vlmcd" in roles else -1
-        config = process_config(self.settings, roles, fds, marks_fd, attach_fd)
+        config = process_config(
+            self.settings, roles, fds, marks_fd, attach_fd, nonce=self._nonce
+        )
         return config, [*fds, *(fd for fd in (marks_fd, attach_fd) if fd >= 0)]
 
     def _served(self, roles: tuple[str, ...]) -> None:

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 
 from archipelago.settings import ROLES, Settings
 
-__all__ = ["ProcessPlan", "plan_processes", "process_config"]
+__all__ = ["NONCE_BYTES", "ProcessPlan", "plan_processes", "process_config"]
+
+#: Length of the random number that names a run of an instance [bytes].
+NONCE_BYTES = 16
 
 
 @dataclass(frozen=True)
@@ -32,8 +35,18 @@ def process_config(
     listen_fds: list[int],
     marks_fd: int = -1,
     attach_fd: int = -1,
+    nonce: bytes = bytes(NONCE_BYTES),
 ) -> dict[str, object]:
-    """What a peer process is told on its standard input (`archipelago.peers`)."""
+    """What a peer process is told on its standard input (`archipelago.peers`).
+
+    Args:
+        settings: of the instance.
+        roles: that the process plays.
+        listen_fds: where NBD clients come in.
+        marks_fd: memory that outlives mapperd; -1: not for this process.
+        attach_fd: the way to the process that mounts; -1: not for this process.
+        nonce: names this run of the instance.
+    """
     return {
         "segment": settings.segment_name,
         "roles": list(roles),
@@ -46,6 +59,7 @@ def process_config(
         "marks_fd": marks_fd,
         "attach_fd": attach_fd,
         "supervisor_pid": os.getpid(),
+        "nonce": nonce.hex(),
         "log_level": max(settings.log_level(role) for role in roles),
         "lease_ttl": settings.lease_ttl,
         "instance_file": str(settings.instance_file),

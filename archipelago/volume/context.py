@@ -21,9 +21,11 @@ from archipelago.ids import ObjectId, extent_id, journal_id, lease_id
 from archipelago.messenger import Messenger
 from archipelago.objects import Store
 from archipelago.volume.headers import Headers
+from archipelago.volume.incarnation import incarnation
 from archipelago.volume.leases import Leases
 from archipelago.volume.locks import NameLocks
 from archipelago.volume.maps import Maps
+from archipelago.volume.presence import Presences
 from archipelago.volume.reclaim import Reclaimer
 from archipelago.volume.renewer import Renewer
 from xseg.constants import BLOCK_MAX_BYTES, PORT_VLMCD, Op
@@ -130,7 +132,8 @@ class Context:
         host: name of this machine, for people.
         limits: when to work in the background.
         block_size: of volumes that are created without a word on it [bytes].
-        holder_pid: see `Leases`.
+        holder_pid: see `ControlService`.
+        nonce: the same.
     """
 
     messenger: Messenger
@@ -140,6 +143,7 @@ class Context:
     limits: Limits = field(default_factory=Limits)
     block_size: int = BLOCK_MAX_BYTES
     holder_pid: int | None = None
+    nonce: bytes | None = None
 
     def __post_init__(self) -> None:
         self.store = Store(self.messenger)
@@ -147,10 +151,17 @@ class Context:
         self.maps = Maps(self.messenger)
         self.locks = NameLocks()
         self.table = OpenTable()
+        self.presences = Presences(
+            self.store,
+            self.instance,
+            incarnation(self.lease_ttl, self.host, self.holder_pid, self.nonce),
+        )
         self.leases = Leases(
             self.store, self.instance, self.lease_ttl, self.host, self.holder_pid
         )
-        self.renewer = Renewer(self.messenger, self.leases, self._lease_lost)
+        self.renewer = Renewer(
+            self.messenger, self.leases, self.presences, self._lease_lost
+        )
         self.reclaimer = Reclaimer(self.store, self.headers, self.leases)
         self._lost: queue.SimpleQueue[OpenMap | None] = queue.SimpleQueue()
         self._burying = threading.Thread(

@@ -27,10 +27,11 @@ from dataclasses import dataclass
 from functools import partial
 
 from archipelago.errors import ArchipelagoError
-from archipelago.ids import ObjectId, lease_id
+from archipelago.ids import ObjectId, lease_id, presence_id
 from archipelago.messenger import Messenger
 from archipelago.volume.leaserecord import NS, renewal
 from archipelago.volume.leases import Held, Leases, boottime_ns, deadline_of
+from archipelago.volume.presence import Presences
 from xseg import Port, Request
 from xseg.constants import (
     PORT_ANY,
@@ -73,6 +74,7 @@ class Renewer:
     Args:
         messenger: of the control half; its segment, and its voice to wake the thread.
         leases: what is held.
+        presences: this instance's is renewed.
         lost: called on this thread with the uuid of a volume and why its lease is lost;
             must not block.
     """
@@ -81,10 +83,12 @@ class Renewer:
         self,
         messenger: Messenger,
         leases: Leases,
+        presences: Presences,
         lost: Callable[[bytes, str], None],
     ) -> None:
         self._messenger = messenger
         self._leases = leases
+        self._presences = presences
         self._lost = lost
         self._ttl_ns = leases.ttl_ns
         self._stopping = threading.Event()
@@ -105,6 +109,7 @@ class Renewer:
         self._next_round_ns = 0
         self._listen_ns = 0
         self._notified = False
+        self._appearing = False
         self._changed = threading.Condition()
         self._rounds_wanted = 0
         self._rounds_done = 0
@@ -191,7 +196,7 @@ class Renewer:
             wanted = self._rounds_wanted
         if boottime_ns() >= self._next_round_ns or wanted > answering:
             answering = wanted
-            self._begin_round()
+            self._begin_round(port)
         self._listen(port)
         self._ask(port)
         self._give_up_late()
@@ -215,10 +220,21 @@ class Renewer:
         port.wait(left / NS)
         self._awake_ns += min(boottime_ns() - before, left)
 
+    def _appeared(self, rq: Request) -> None:
+        self._appearing = False
+        if rq.result < 0:
+            log.warning("the presence is not renewed: %s", _text(rq.result))
+
     # ---- renewing --------------------------------------------------------------------
 
-    def _begin_round(self) -> None:
+    def _begin_round(self, port: Port) -> None:
         self._next_round_ns = boottime_ns() + self._ttl_ns // 3
+        if not self._appearing:
+            target = presence_id(self._presences.instance)
+            inline = self._presences.ask.pack()
+            self._appearing = self._submit(
+                port, PORT_BLOCKERM, Op.ACQUIRE, target, self._appeared, inline=inline
+            )
         for uuid, held in self._leases.all():
             if held.stopped:
                 self._say_lost(uuid)

@@ -37,7 +37,10 @@ struct blk_io {
     uint32_t flags;   /* XSEG_F_FUA, _NOSYNC, _FORCE, _LIVE */
     uint64_t version; /* UPDATE: version to replace; DELETE: to remove, 0: any */
     uint64_t fence;   /* APPEND */
-    struct xseg_lease lease; /* ACQUIRE, RELEASE: in; out: granted, or the holder's */
+    union {           /* ACQUIRE, RELEASE: in; out: granted, or the holder's */
+        struct xseg_lease lease;
+        struct xseg_presence presence;
+    };
     struct xseg_object_info info; /* INFO: out */
     int64_t result;
     void (*done)(struct blk_io *io);
@@ -93,8 +96,9 @@ struct blk_backend_ops {
     void (*stat)(struct blk_backend *be, struct blk_io *io);
     void (*list)(struct blk_backend *be, struct blk_io *io);
     void (*remove)(struct blk_backend *be, struct blk_io *io);
-    void (*lease_acquire)(struct blk_backend *be, struct blk_io *io); /* and renew */
-    void (*lease_release)(struct blk_backend *be, struct blk_io *io); /* FORCE: break */
+    /** Of a LEASE or a PRESENCE: take or renew; give back, and break a lease (FORCE). */
+    void (*lease_acquire)(struct blk_backend *be, struct blk_io *io);
+    void (*lease_release)(struct blk_backend *be, struct blk_io *io);
     void (*extent_release)(struct blk_backend *be, struct blk_io *io); /* FORCE: seal */
     /**
      * Tell `watch` from now on of leases that other processes may have changed; NULL

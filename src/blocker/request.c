@@ -14,7 +14,7 @@
 #define DATA_KINDS (KIND(XSEG_OBJ_CONTENT) | KIND(XSEG_OBJ_EXTENT))
 #define MAP_KINDS                                                                      \
     (KIND(XSEG_OBJ_LAYER) | KIND(XSEG_OBJ_HEADER) | KIND(XSEG_OBJ_JOURNAL) |           \
-     KIND(XSEG_OBJ_LEASE))
+     KIND(XSEG_OBJ_LEASE) | KIND(XSEG_OBJ_PRESENCE))
 #define ANY_KIND (DATA_KINDS | MAP_KINDS)
 #define STORE    KIND(XSEG_OBJ_NONE)
 
@@ -22,7 +22,7 @@
 enum need {
     NEED_DATA = 1u << 0,    /* `size` bytes of data, at least one */
     NEED_RANGE = 1u << 1,   /* offset + size inside what a file can address */
-    NEED_LEASE = 1u << 2,   /* an inline struct xseg_lease */
+    NEED_LEASE = 1u << 2,   /* an inline struct xseg_lease or xseg_presence */
     NEED_ENTRIES = 1u << 3, /* data for at least one list entry */
     NEED_ALIGNED = 1u << 4, /* the backend's alignment, for extents */
     MAY_BE_EMPTY = 1u << 5, /* `size` 0 is an op of its own, without data */
@@ -54,8 +54,10 @@ static const struct rule rules[XSEG_NR_OPS] = {
     [XSEG_OP_INFO] = {STORE | ANY_KIND, 0, CALL(stat)},
     [XSEG_OP_LIST] = {ANY_KIND, NEED_ENTRIES, CALL(list)},
     [XSEG_OP_DELETE] = {ANY_KIND, 0, CALL(remove)},
-    [XSEG_OP_ACQUIRE] = {KIND(XSEG_OBJ_LEASE), NEED_LEASE, CALL(lease_acquire)},
-    [XSEG_OP_RELEASE] = {KIND(XSEG_OBJ_LEASE), NEED_LEASE, CALL(lease_release)},
+    [XSEG_OP_ACQUIRE] = {KIND(XSEG_OBJ_LEASE) | KIND(XSEG_OBJ_PRESENCE), NEED_LEASE,
+                         CALL(lease_acquire)},
+    [XSEG_OP_RELEASE] = {KIND(XSEG_OBJ_LEASE) | KIND(XSEG_OBJ_PRESENCE), NEED_LEASE,
+                         CALL(lease_release)},
     [XSEG_OP_NOTIFY] = {KIND(XSEG_OBJ_LEASE), 0, 0}, /* lease_watch.c */
 };
 
@@ -83,8 +85,19 @@ static int decode_data(struct xseg_segment *seg, const struct xseg_request *rq,
     return io->data ? 0 : -EINVAL;
 }
 
+static int decode_presence(const struct xseg_request *rq, struct blk_io *io)
+{
+    memcpy(&io->presence, rq->inline_data, sizeof io->presence);
+    if (memchr(io->presence.host, '\0', sizeof io->presence.host) == NULL ||
+        io->presence.process.reserved != 0)
+        return -EINVAL;
+    return 0;
+}
+
 static int decode_lease(const struct xseg_request *rq, struct blk_io *io)
 {
+    if (io->object.kind == XSEG_OBJ_PRESENCE)
+        return decode_presence(rq, io);
     memcpy(&io->lease, rq->inline_data, sizeof io->lease);
     if (memchr(io->lease.owner, '\0', sizeof io->lease.owner) == NULL ||
         memchr(io->lease.host, '\0', sizeof io->lease.host) == NULL ||
@@ -153,6 +166,7 @@ int request_decode(struct xseg_segment *seg, uint32_t port, uint32_t align,
 
 static_assert(sizeof(struct xseg_object_info) <= XSEG_INLINE_BYTES, "info fits inline");
 static_assert(sizeof(struct xseg_lease) <= XSEG_INLINE_BYTES, "lease fits inline");
+static_assert(sizeof(struct xseg_presence) <= XSEG_INLINE_BYTES, "presence fits");
 
 void request_encode(struct xseg_request *rq, uint32_t op, const struct blk_io *io)
 {
@@ -165,6 +179,8 @@ void request_encode(struct xseg_request *rq, uint32_t op, const struct blk_io *i
     case XSEG_OP_RELEASE:
         if (io->object.kind == XSEG_OBJ_LEASE)
             memcpy(rq->inline_data, &io->lease, sizeof io->lease);
+        else if (io->object.kind == XSEG_OBJ_PRESENCE)
+            memcpy(rq->inline_data, &io->presence, sizeof io->presence);
         break;
     case XSEG_OP_LIST:
         if (io->result >= 0)

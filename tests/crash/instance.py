@@ -8,6 +8,7 @@ starts the peers, and starts a dead peer again; but it looks at the files first.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import random
@@ -24,6 +25,7 @@ from archipelago.client import Client
 from archipelago.settings import ROLES
 from archipelago.supervisor.ground import make_mark_log
 from archipelago.volume.context import Limits
+from archipelago.volume.incarnation import NONCE_BYTES
 from tests.crash.death import observe
 from tests.crash.journal import Recorder
 from xseg import Segment
@@ -126,6 +128,9 @@ class Instance:
     def __init__(self, node: Node, recorder: Recorder, marks_fd: int = -1) -> None:
         self.node = node
         self.marks_fd = marks_fd if marks_fd >= 0 else make_mark_log()
+        # A run of an instance lives as long as its memory for marks.
+        run = f"{node.home} {os.fstat(self.marks_fd).st_ino}"
+        self.nonce = hashlib.sha256(run.encode()).digest()[:NONCE_BYTES]
         # No client connects, but vlmcd wants a socket.
         self.nbd = socket.socket(socket.AF_UNIX)
         self.nbd.bind(b"\0" + unique_name("crash").encode())
@@ -155,6 +160,7 @@ class Instance:
             "direct": node.direct,
             "listen_fds": [self.nbd.fileno()] if "vlmcd" in roles else [],
             "marks_fd": self.marks_fd if "mapperd" in roles else -1,
+            "nonce": self.nonce.hex(),
             "supervisor_pid": 0,  # each process is its own: a rival need not wait
             "log_level": 1,
             "lease_ttl": 10.0,

@@ -36,6 +36,7 @@ class _Runner(PeerRunner):
             host=self._host,
             limits=self._limits,
             block_size=self._peer.block_size,
+            nonce=bytes.fromhex(self._peer.nonce),
         )
 
 

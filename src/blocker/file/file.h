@@ -21,6 +21,8 @@
  *   meta.c    CREATE, UPDATE, INFO, DELETE
  *   list.c    LIST
  *   lease.c   ACQUIRE, RELEASE
+ *   presence.[ch]  the same of presences
+ *   slot.[ch] a record in a file that never moves
  *   retry.c   ios that wait for a lock
  *   watch.c   changes of leases by others
  *   engine.h  io_uring or threads

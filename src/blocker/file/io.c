@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "blocker/file/file.h"
+#include "blocker/file/presence.h"
 #include "blocker/object.h"
 
 /* ---- joining pieces ----------------------------------------------------- */
@@ -347,16 +348,29 @@ static void read_header_run(struct reactor_job *job)
     io->result = rc < 0 ? rc : (int64_t)call.moved;
 }
 
-static void read_lease_run(struct reactor_job *job)
+/** A lease or a presence: the record alone, not the file. */
+static void read_record_run(struct reactor_job *job)
 {
     struct blk_io *io = file_io_of(job);
-    struct xseg_lease lease;
+    struct file_store *store = file_store_of(io->backend);
+    union {
+        struct xseg_lease lease;
+        struct xseg_presence presence;
+    } record;
+    uint64_t record_bytes;
+    int rc;
 
-    int rc = file_lease_read(file_store_of(io->backend), &io->object, &lease);
-    if (rc == 0 && io->offset < sizeof lease) {
-        uint64_t left = sizeof lease - io->offset;
+    if (io->object.kind == XSEG_OBJ_LEASE) {
+        rc = file_lease_read(store, &io->object, &record.lease);
+        record_bytes = sizeof record.lease;
+    } else {
+        rc = file_presence_read(store, &io->object, &record.presence);
+        record_bytes = sizeof record.presence;
+    }
+    if (rc == 0 && io->offset < record_bytes) {
+        uint64_t left = record_bytes - io->offset;
         uint64_t size = io->size < left ? io->size : left;
-        memcpy(io->data, (uint8_t *)&lease + io->offset, size);
+        memcpy(io->data, (uint8_t *)&record + io->offset, size);
         rc = (int)size;
     }
     io->result = rc;
@@ -370,8 +384,9 @@ void file_read(struct blk_backend *be, struct blk_io *io)
     if (io->object.kind == XSEG_OBJ_HEADER) {
         file_io_offload(store, io, REACTOR_LANE_MAP, read_header_run,
                         file_io_answer_job);
-    } else if (io->object.kind == XSEG_OBJ_LEASE) {
-        file_io_offload(store, io, REACTOR_LANE_MAP, read_lease_run,
+    } else if (io->object.kind == XSEG_OBJ_LEASE ||
+               io->object.kind == XSEG_OBJ_PRESENCE) {
+        file_io_offload(store, io, REACTOR_LANE_MAP, read_record_run,
                         file_io_answer_job);
     } else {
         file_join_begin(io, (int64_t)io->size);

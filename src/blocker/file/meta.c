@@ -324,10 +324,15 @@ static int stat_version(struct file_store *store, struct blk_io *io)
     struct xseg_lease lease;
     char path[FILE_PATH_MAX];
 
+    /* Of records the size that READ gives, not the file's. */
+    if (io->object.kind == XSEG_OBJ_PRESENCE) {
+        io->info.size_bytes = sizeof(struct xseg_presence);
+        return 0;
+    }
     if (io->object.kind == XSEG_OBJ_LEASE) {
         int rc = file_lease_read(store, &io->object, &lease);
         io->info.version = rc == 0 ? lease.fence : 0;
-        io->info.size_bytes = sizeof lease; /* what READ gives */
+        io->info.size_bytes = sizeof lease;
         return rc;
     }
     file_path(path, &io->object, 0);
@@ -356,7 +361,8 @@ static void stat_run(struct reactor_job *job)
     io->result = file_object_usage(store, &io->object, &info->size_bytes,
                                    &info->allocated_bytes, &info->modified_ns);
     if (io->result == 0 &&
-        (io->object.kind == XSEG_OBJ_HEADER || io->object.kind == XSEG_OBJ_LEASE))
+        (io->object.kind == XSEG_OBJ_HEADER || io->object.kind == XSEG_OBJ_LEASE ||
+         io->object.kind == XSEG_OBJ_PRESENCE))
         io->result = stat_version(store, io);
 }
 

@@ -10,6 +10,7 @@
  *   HEADER   headers/ab/<64 hex>
  *   JOURNAL  journals/<32 hex uuid>.<16 hex number>
  *   LEASE    leases/<32 hex uuid>
+ *   PRESENCE presence/<32 hex uuid>
  */
 #include "blocker/file/file.h"
 
@@ -35,7 +36,7 @@ const char *file_kind_dir(uint32_t kind)
         [XSEG_OBJ_NONE] = ".",         [XSEG_OBJ_CONTENT] = "content",
         [XSEG_OBJ_EXTENT] = "extents", [XSEG_OBJ_LAYER] = "layers",
         [XSEG_OBJ_HEADER] = "headers", [XSEG_OBJ_JOURNAL] = "journals",
-        [XSEG_OBJ_LEASE] = "leases",
+        [XSEG_OBJ_LEASE] = "leases",   [XSEG_OBJ_PRESENCE] = "presence",
     };
     return dirs[kind];
 }

@@ -12,11 +12,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "blocker/lease.h"
 #include "blocker/mem/object.h"
 #include "blocker/object.h"
+#include "blocker/presence.h"
 
 /** What a mem store says its capacity is: it ends when memory does. */
 #define MEM_CAPACITY_BYTES (UINT64_C(1) << 40)
@@ -126,13 +126,6 @@ static void answer(struct blk_io *io, int64_t result)
 {
     io->result = result;
     io->done(io);
-}
-
-static uint64_t realtime_ns(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    return (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
 }
 
 static struct seal *find_seal(const struct mem_store *store,
@@ -458,7 +451,7 @@ static int do_acquire(struct mem_store *store, struct blk_io *io)
     enum lease_change change;
 
     load_lease(object, &lease);
-    int rc = lease_acquire(&lease, &io->lease, realtime_ns(), &change);
+    int rc = lease_acquire(&lease, &io->lease, presence_now_ns(), &change);
     if (rc == 0)
         rc = find_or_create(store, &io->object, &object);
     if (rc == 0)
@@ -468,11 +461,55 @@ static int do_acquire(struct mem_store *store, struct blk_io *io)
     return rc;
 }
 
+static void load_presence(const struct mem_object *object, struct xseg_presence *out)
+{
+    memset(out, 0, sizeof *out);
+    if (object)
+        mem_object_read(object, 0, out, sizeof *out);
+}
+
+static int do_appear(struct mem_store *store, struct blk_io *io)
+{
+    struct mem_object *object = find(store, &io->object);
+    struct xseg_presence presence;
+    enum presence_change change;
+
+    if (!presence_ask_valid(&io->presence))
+        return -EINVAL;
+    load_presence(object, &presence);
+    int rc = presence_acquire(&presence, &io->presence, presence_now_ns(), &change);
+    if (rc == 0)
+        rc = find_or_create(store, &io->object, &object);
+    if (rc == 0)
+        rc = mem_object_write(object, 0, &presence, sizeof presence);
+    if (rc == 0 || rc == -EBUSY)
+        io->presence = presence;
+    return rc;
+}
+
+static int do_disappear(struct mem_store *store, struct blk_io *io)
+{
+    struct mem_object *object = find(store, &io->object);
+    struct xseg_presence presence;
+
+    if (!object)
+        return -ENOENT;
+    load_presence(object, &presence);
+    int rc = presence_release(&presence, &io->presence);
+    if (rc == 0)
+        rc = mem_object_write(object, 0, &presence, sizeof presence);
+    io->presence = presence;
+    return rc;
+}
+
 static void mem_acquire(struct blk_backend *be, struct blk_io *io)
 {
     uint64_t torn;
     int rc = fault_strikes(MEM_ACQUIRE, io, &torn);
-    answer(io, rc < 0 ? rc : do_acquire(store_of(be), io));
+    bool presence = io->object.kind == XSEG_OBJ_PRESENCE;
+    if (rc == 0)
+        rc = (presence ? do_appear : do_acquire)(store_of(be), io);
+    answer(io, rc);
 }
 
 static int do_release(struct mem_store *store, struct blk_io *io)
@@ -494,7 +531,10 @@ static void mem_release(struct blk_backend *be, struct blk_io *io)
 {
     uint64_t torn;
     int rc = fault_strikes(MEM_RELEASE, io, &torn);
-    answer(io, rc < 0 ? rc : do_release(store_of(be), io));
+    bool presence = io->object.kind == XSEG_OBJ_PRESENCE;
+    if (rc == 0)
+        rc = (presence ? do_disappear : do_release)(store_of(be), io);
+    answer(io, rc);
 }
 
 /** All holders are in this process, so to seal is to remember. */

@@ -52,6 +52,11 @@
  *                                                  given up; none is fine
  *  RELEASE  EXTENT, FORCE                          sealed, durably: what holders of old
  *                                                  write from now on, nobody reads
+ *  ACQUIRE  PRESENCE; inline struct xseg_presence  inline struct xseg_presence granted.
+ *           with incarnation, host, generation     -EBUSY: another incarnation of the
+ *           and ttl_ns                             instance is there, and its record
+ *  RELEASE  PRESENCE, inline struct xseg_presence  given back, durably.  -ESTALE: it is
+ *                                                  another incarnation's.  -ENOENT
  *  NOTIFY   LEASE (any)                            answered when a lease that was granted
  *                                                  through this port is another's or
  *                                                  broken: object = which, inline struct
@@ -132,6 +137,7 @@
 #include <assert.h>
 #include <stdint.h>
 
+#include "xseg/process.h"
 #include "xseg/request.h"
 
 /** Unit of presence: a volume is mapped in sectors of this many bytes. */
@@ -211,6 +217,21 @@ struct xseg_list_entry {
     uint64_t modified_ns;
 };
 static_assert(sizeof(struct xseg_list_entry) == 64, "list entry");
+
+/** Bytes of the random number that names one run of an instance. */
+#define XSEG_NONCE_BYTES 16
+
+/** The one heartbeat of an instance.  Its object's id is the instance's uuid. */
+struct xseg_presence {
+    uint8_t nonce[XSEG_NONCE_BYTES]; /* of this run; zeros: none was ever here */
+    uint64_t ttl_ns;     /* its life without renewal: as asked, or what is left [ns] */
+    uint64_t expires_ns; /* CLOCK_REALTIME; 0: given back */
+    uint64_t since_ns;   /* CLOCK_REALTIME when this run began; set by the blocker */
+    uint64_t generation; /* the oldest that the instance still uses; 0: none is known */
+    struct xseg_process process; /* with which the run ends */
+    char host[64];               /* for people, NUL padded */
+};
+static_assert(sizeof(struct xseg_presence) == 152, "presence");
 
 /** A lease, as granted or as held. */
 struct xseg_lease {

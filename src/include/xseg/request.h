@@ -77,14 +77,15 @@ enum xseg_request_state {
 
 /** Kinds of stored objects that a blocker names. */
 enum xseg_object_kind {
-    XSEG_OBJ_NONE = 0,    /* FLUSH/INFO: the whole store of that blocker */
-    XSEG_OBJ_CONTENT = 1, /* id = SHA-256 of the bytes, trailing zeros stripped */
-    XSEG_OBJ_EXTENT = 2,  /* id = volume uuid (16) + epoch (u64 LE) + 8 zero bytes */
-    XSEG_OBJ_LAYER = 3,   /* id = layer uuid (16) + 16 zero bytes */
-    XSEG_OBJ_HEADER = 4,  /* id = SHA-256 of the map's name */
-    XSEG_OBJ_JOURNAL = 5, /* id = volume uuid (16) + journal number (u64 LE) + zeros */
-    XSEG_OBJ_LEASE = 6,   /* id = volume uuid (16) + 16 zero bytes */
-    XSEG_NR_OBJECT_KINDS = 7,
+    XSEG_OBJ_NONE = 0,     /* FLUSH/INFO: the whole store of that blocker */
+    XSEG_OBJ_CONTENT = 1,  /* id = SHA-256 of the bytes, trailing zeros stripped */
+    XSEG_OBJ_EXTENT = 2,   /* id = volume uuid (16) + epoch (u64 LE) + 8 zero bytes */
+    XSEG_OBJ_LAYER = 3,    /* id = layer uuid (16) + 16 zero bytes */
+    XSEG_OBJ_HEADER = 4,   /* id = SHA-256 of the map's name */
+    XSEG_OBJ_JOURNAL = 5,  /* id = volume uuid (16) + journal number (u64 LE) + zeros */
+    XSEG_OBJ_LEASE = 6,    /* id = volume uuid (16) + 16 zero bytes */
+    XSEG_OBJ_PRESENCE = 7, /* id = instance uuid (16) + 16 zero bytes */
+    XSEG_NR_OBJECT_KINDS = 8,
 };
 
 /** Names one stored object.  Compared as bytes: unused bytes are zero. */

@@ -302,6 +302,16 @@ int64_t do_lease(struct server *s, uint32_t op, const struct xseg_object *o,
     return result;
 }
 
+int64_t do_presence(struct server *s, uint32_t op, const struct xseg_object *o,
+                    struct xseg_presence *presence)
+{
+    struct xseg_request reply, *rq = ask(s, op, o);
+    memcpy(rq->inline_data, presence, sizeof *presence);
+    int64_t result = answer_of(s, rq, &reply);
+    memcpy(presence, reply.inline_data, sizeof *presence);
+    return result;
+}
+
 /* ---- names -------------------------------------------------------------- */
 
 static struct xseg_object scattered(uint32_t kind, uint64_t n, size_t nr)
@@ -362,6 +372,21 @@ void fill_header(void *out, uint64_t size, uint64_t version, uint64_t fence,
                                     .length = size};
     memset(out, fill, size);
     memcpy(out, &prefix, sizeof prefix);
+}
+
+struct xseg_object presence_name(uint64_t n)
+{
+    return scattered(XSEG_OBJ_PRESENCE, n, 16);
+}
+
+struct xseg_presence presence_of(const char *nonce, uint64_t ttl_ns)
+{
+    struct xseg_presence presence = {.ttl_ns = ttl_ns};
+
+    xseg_process_self(&presence.process);
+    memcpy(presence.nonce, nonce, strnlen(nonce, sizeof presence.nonce));
+    snprintf(presence.host, sizeof presence.host, "host-of-%s", nonce);
+    return presence;
 }
 
 struct xseg_lease lease_of(const char *owner, uint64_t ttl_ns)

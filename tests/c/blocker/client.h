@@ -88,6 +88,9 @@ int64_t do_list(struct server *s, uint32_t kind, uint64_t *cursor,
 int64_t do_lease(struct server *s, uint32_t op, const struct xseg_object *o,
                  struct xseg_lease *lease, uint32_t flags);
 
+int64_t do_presence(struct server *s, uint32_t op, const struct xseg_object *o,
+                    struct xseg_presence *presence);
+
 /* Names. */
 struct xseg_object content_name(uint64_t n);
 struct xseg_object header_name(uint64_t n);
@@ -95,6 +98,7 @@ struct xseg_object extent_name(uint64_t n, uint64_t epoch);
 struct xseg_object layer_name(uint64_t n);
 struct xseg_object journal_name(uint64_t n, uint64_t number);
 struct xseg_object lease_name(uint64_t n);
+struct xseg_object presence_name(uint64_t n);
 extern const struct xseg_object whole_store;
 
 /** A header body of `size` bytes with a proper prefix. */
@@ -102,6 +106,9 @@ void fill_header(void *out, uint64_t size, uint64_t version, uint64_t fence,
                  uint8_t fill);
 /** A lease of a living (this) process. */
 struct xseg_lease lease_of(const char *owner, uint64_t ttl_ns);
+
+/** The presence of an incarnation with that nonce, whose process is this one. */
+struct xseg_presence presence_of(const char *nonce, uint64_t ttl_ns);
 
 /** The engine of that name, or the end of the test as skipped. */
 const char *engine_or_skip(const char *name);

@@ -48,6 +48,7 @@ int main(int argc, char **argv)
     server_start(s, &setup);
     test_data();
     test_leases();
+    test_presences();
     test_seals();
     test_notify();
     test_listing();

@@ -23,6 +23,7 @@ void restart(void);
 
 void test_data(void);
 void test_leases(void);
+void test_presences(void);
 void test_listing(void);
 void test_requests(void);
 void test_model(void);

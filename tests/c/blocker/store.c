@@ -60,8 +60,8 @@ static int try_open(const char *path, const char **why)
 
 static void test_open_makes_the_tree_and_checks_its_format(void)
 {
-    const char *const dirs[] = {"content",  "extents", "layers", "headers",
-                                "journals", "leases",  "tmp"};
+    const char *const dirs[] = {"content",  "extents", "layers",   "headers",
+                                "journals", "leases",  "presence", "tmp"};
     char path[512], text[64];
     const char *why;
 

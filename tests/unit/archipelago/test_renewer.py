@@ -14,11 +14,13 @@ import pytest
 from archipelago.ids import lease_id
 from archipelago.messenger import Messenger
 from archipelago.objects import Store
+from archipelago.volume.incarnation import incarnation
 from archipelago.volume.leaserecord import NS
 from archipelago.volume.leases import Leases, boottime_ns
+from archipelago.volume.presence import Presences
 from archipelago.volume.renewer import Renewer
 from xseg import Request, Segment
-from xseg.constants import PORT_BLOCKERM, PORT_VLMCD, Op
+from xseg.constants import PORT_BLOCKERM, PORT_VLMCD, ObjectKind, Op
 from xseg.payload import Lease
 from xseg.testing import EchoPeer, temporary_segment
 
@@ -42,7 +44,7 @@ class Blockerm:
             return -errno.EOPNOTSUPP
         if rq.op == Op.RELEASE and self.mode == "hang":
             self.hangs.wait()
-        if rq.op != Op.ACQUIRE:
+        if rq.op != Op.ACQUIRE or rq.object[0] == ObjectKind.PRESENCE:
             return 0
         asked = Lease.unpack(rq.inline)
         self.asked.append(asked.fence)
@@ -97,7 +99,10 @@ class World:
         self.leases = Leases(Store(self.messenger), b"i" * 16, TTL, "host")
         self.lost: list[str] = []
         self.told = threading.Event()
-        self.renewer = Renewer(self.messenger, self.leases, self._lost)
+        presences = Presences(
+            Store(self.messenger), b"i" * 16, incarnation(TTL, "host")
+        )
+        self.renewer = Renewer(self.messenger, self.leases, presences, self._lost)
         self.leases.acquire(UUID, "v")
         self.renewer.start()
 

@@ -29,6 +29,7 @@ SIZES = {
     payload.ObjectInfo: "xseg_object_info",
     payload.ListEntry: "xseg_list_entry",
     payload.Lease: "xseg_lease",
+    payload.Presence: "xseg_presence",
     payload.JournalInfo: "xseg_journal_info",
     payload.MapInfo: "xseg_map_info",
     payload.Versioned: "xseg_versioned",

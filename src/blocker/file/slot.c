@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Two slots in a file (see slot.h). */
+#include "blocker/file/slot.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/crc32c.h"
+
+#define SLOT_STRIDE 4096
+
+/** Both slots are read in turn; so often a writer may overtake a reader, which has no
+ *  lock.  The writer needs the time of two changes for that, each with an open and a
+ *  lock. */
+#define MAX_OVERTAKEN 8
+
+static uint32_t slot_crc(const struct file_slot *slot)
+{
+    struct file_slot copy = *slot;
+    copy.crc = 0;
+    return crc32c(0, &copy, sizeof copy);
+}
+
+static int slot_load_once(int fd, uint64_t magic, uint32_t version,
+                          struct file_slot *out, int *index)
+{
+    struct file_slot slot;
+    struct stat st;
+    int rc = -EBADMSG;
+
+    if (fstat(fd, &st) < 0)
+        return -errno;
+    if (st.st_nlink == 0)
+        return -ESTALE;
+    memset(out, 0, sizeof *out);
+    for (int i = 0; i < 2; i++) {
+        struct file_call call = {.verb = FILE_READ,
+                                 .fd = fd,
+                                 .offset = (uint64_t)i * SLOT_STRIDE,
+                                 .data = (uint8_t *)&slot,
+                                 .size = sizeof slot};
+        /* A short read must not hide the newer slot: read on. */
+        file_call_run(&call);
+        if (call.result < 0)
+            return call.result;
+        if (call.moved != sizeof slot || slot.magic != magic ||
+            slot.crc != slot_crc(&slot))
+            continue;
+        if (slot.version > version)
+            return -EPROTONOSUPPORT;
+        if (rc < 0 || slot.sequence > out->sequence) {
+            *out = slot;
+            *index = i;
+            rc = 0;
+        }
+    }
+    return rc;
+}
+
+int file_slot_load(int fd, uint64_t magic, uint32_t version, struct file_slot *out,
+                   int *index)
+{
+    int rc = -EBADMSG;
+    for (int i = 0; i < MAX_OVERTAKEN && rc == -EBADMSG; i++)
+        rc = slot_load_once(fd, magic, version, out, index);
+    return rc;
+}
+
+int file_slot_store(int fd, struct file_slot *slot, int old_index, bool durable)
+{
+    struct file_call call = {
+        .verb = durable ? FILE_WRITE_DSYNC : FILE_WRITE,
+        .fd = fd,
+        .offset = (uint64_t)(1 - old_index) * SLOT_STRIDE,
+        .data = (uint8_t *)slot,
+        .size = sizeof *slot,
+    };
+    slot->sequence++;
+    slot->crc = slot_crc(slot);
+    int rc = durable ? file_sync_fd(fd, true) : 0;
+    if (rc < 0)
+        return rc;
+    file_call_run(&call);
+    return call.result;
+}
+
+int file_slot_create(struct file_store *store, const char *path, struct file_slot *slot)
+{
+    struct file_temp temp;
+
+    int rc = file_temp_create(store, &temp);
+    if (rc < 0)
+        return rc;
+    slot->sequence = 1;
+    slot->crc = slot_crc(slot);
+    rc = file_temp_fill(&temp, slot, sizeof *slot);
+    if (rc < 0) {
+        file_temp_discard(store, &temp);
+        return rc;
+    }
+    rc = file_temp_link(store, &temp, path);
+    return rc == -EEXIST ? 0 : rc;
+}
+
+int file_slot_open_locked(struct file_store *store, const struct xseg_object *object)
+{
+    char path[FILE_PATH_MAX];
+
+    file_path(path, object, 0);
+    int fd = openat(store->root_fd, path, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+        int rc = errno == EWOULDBLOCK ? -EAGAIN : -errno;
+        close(fd);
+        return rc;
+    }
+    return fd;
+}
+
+int file_slot_sync_name(struct file_store *store, const struct xseg_object *object)
+{
+    const char *dir = file_kind_dir(object->kind);
+    int rc = file_dirs_note(store->dirs, dir, true);
+    return rc < 0 ? rc : file_dirs_sync(store->dirs, dir);
+}
