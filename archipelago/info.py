@@ -22,8 +22,10 @@ class LeaseInfo:
         host: name of its machine.
         pid: its mapperd.
         fence: number of this tenure; only grows.
-        expires: ISO 8601 UTC; None if it does not expire.
+        expires: when the presence of its instance ends unless it is renewed, ISO 8601
+            UTC; None if that is not known, or the lease is locked.
         locked: taken by an administrator; does not expire.
+        damage: what cannot be read of it, and the cure; empty if all is well.
     """
 
     owner: str
@@ -32,6 +34,7 @@ class LeaseInfo:
     fence: int
     expires: str | None
     locked: bool
+    damage: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the members for JSON."""

@@ -49,10 +49,10 @@ def command(name: str) -> None:
 
 
 def _holder(lease: LeaseInfo | None) -> str | None:
-    if lease is None:
-        return None
+    if lease is None or not lease.owner:
+        return None if lease is None else lease.damage
     how = "locked" if lease.locked else f"until {lease.expires}"
     return (
         f"pid {lease.pid} on {lease.host} (instance {lease.owner}, fence "
-        f"{lease.fence}, {how})"
+        f"{lease.fence}, {lease.damage or how})"
     )

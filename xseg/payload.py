@@ -317,24 +317,24 @@ class ListEntry:
 class Lease:
     """A lease, as asked, granted or held (`struct xseg_lease`)."""
 
-    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<QQQIIQ40s64s64sQ")
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<QQ16s16sII64s")
 
     fence: int = 0
     """Grows with every new holder."""
-    ttl_ns: int = 0
-    """Asked or left [ns]."""
-    expires_ns: int = 0
-    """Since 1970 [ns]."""
-    pid: int = 0
-    flags: LeaseFlag = _NO_LEASE_FLAGS
-    pid_start: int = 0
-    """Start time of the holder [clock ticks since boot]."""
-    boot_id: str = ""
-    owner: str = ""
-    """Instance uuid in hex."""
-    host: str = ""
     since: int = 0
     """The fence from which on it has been this owner's alone; 0: of none."""
+    owner: bytes = bytes(16)
+    """Uuid of the holder's instance."""
+    nonce: bytes = bytes(16)
+    """Of the run that holds it; zeros: given back."""
+    pid: int = 0
+    flags: LeaseFlag = _NO_LEASE_FLAGS
+    host: str = ""
+
+    @property
+    def is_free(self) -> bool:
+        """True if no run of an instance has it."""
+        return self.nonce == bytes(16)
 
     def pack(self) -> bytes:
         """Return the bytes of the C struct.
@@ -344,15 +344,12 @@ class Lease:
         """
         return self.LAYOUT.pack(
             self.fence,
-            self.ttl_ns,
-            self.expires_ns,
+            self.since,
+            _exactly(self.owner, 16, "owner"),
+            _exactly(self.nonce, 16, "nonce"),
             self.pid,
             self.flags,
-            self.pid_start,
-            _field(self.boot_id, 40, "boot_id"),
-            _field(self.owner, 64, "owner"),
             _field(self.host, 64, "host"),
-            self.since,
         )
 
     @classmethod
@@ -362,21 +359,9 @@ class Lease:
         Raises:
             DataCorrupt: Too short, or text that is not UTF-8.
         """
-        fence, ttl, expires, pid, flags, start, boot_id, owner, host, since = _take(
-            cls.LAYOUT, data, "lease"
-        )
-        return cls(
-            fence,
-            ttl,
-            expires,
-            pid,
-            LeaseFlag(flags),
-            start,
-            _text(boot_id, "lease: boot id"),
-            _text(owner, "lease: owner"),
-            _text(host, "lease: host"),
-            since,
-        )
+        fence, since, owner, nonce, pid, flags, raw = _take(cls.LAYOUT, data, "lease")
+        host = _text(raw, "lease: host")
+        return cls(fence, since, owner, nonce, pid, LeaseFlag(flags), host)
 
 
 @dataclass(frozen=True, slots=True)

@@ -205,7 +205,7 @@ def lease_terms(ctx: Context, call: Call) -> tuple[int, int]:
     if opened is None or opened.read_only:
         return 0, 0
     uuid = opened.header.uuid
-    return ctx.leases.deadline_ns(uuid), ctx.leases.since(uuid)
+    return ctx.presences.deadline_ns(), ctx.leases.since(uuid)
 
 
 def inline_record(ctx: Context, op: int, call: Call) -> bytes:

@@ -118,7 +118,6 @@ class ControlService:
             # Nothing is read before the deeds of a control half that died have ended.
             await_departed(self._segment)
             ctx.presences.begin()
-            ctx.leases.acquire(ctx.instance, f"instance {ctx.instance.hex()}")
             self.maintenance.keep_left()
             self._port = self._segment.bind(PORT_CONTROL, "control")
         except BaseException:
@@ -138,8 +137,7 @@ class ControlService:
 
         Volumes that a living vlmcd has open stay its own: it goes on with the next
         control half, which finds their leases and marks.  If the blockers have ended
-        before, leases expire by themselves: they are this process's, and others see
-        that it is gone.
+        before, the presence of this run ends by itself, and its leases with it.
         """
         self._messenger.patience = 0.0
         self._ending.set()
@@ -153,7 +151,6 @@ class ControlService:
         ctx = self.context
         close_all_stale(ctx)
         ctx.stop()
-        ctx.leases.release(ctx.instance)
         self._end_presence()
         self._messenger.close()
         self._segment.close()

@@ -133,7 +133,7 @@ def _still_there(
     """
     if not done.created:
         return
-    ctx.leases.prove_present()
+    ctx.presences.prove()
     now = ctx.headers.find(origin.name)
     if now is not None and now.uuid == origin.uuid:
         return

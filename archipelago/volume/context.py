@@ -156,13 +156,11 @@ class Context:
             self.instance,
             incarnation(self.lease_ttl, self.host, self.holder_pid, self.nonce),
         )
-        self.leases = Leases(
-            self.store, self.instance, self.lease_ttl, self.host, self.holder_pid
-        )
+        self.leases = Leases(self.store, self.presences)
         self.renewer = Renewer(
             self.messenger, self.leases, self.presences, self._lease_lost
         )
-        self.reclaimer = Reclaimer(self.store, self.headers, self.leases)
+        self.reclaimer = Reclaimer(self.store, self.headers, self.presences)
         self._lost: queue.SimpleQueue[OpenMap | None] = queue.SimpleQueue()
         self._burying = threading.Thread(
             target=self._bury, name="archipelago-lost", daemon=True
@@ -195,12 +193,12 @@ class Context:
         return names
 
     def start(self) -> None:
-        """Keep the leases from now on."""
+        """Keep the presence from now on."""
         self.renewer.start()
         self._burying.start()
 
     def stop(self) -> None:
-        """Stop keeping the leases; nothing may be asked any more."""
+        """Stop keeping the presence; nothing may be asked any more."""
         self.renewer.stop()
         self._lost.put(None)
         if self._burying.is_alive():

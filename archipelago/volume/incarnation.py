@@ -52,12 +52,12 @@ def is_over(presence: Presence) -> bool:
     """The blocker's rule: given back, run out, due too late, or its process is gone."""
     left = presence.expires_ns - time.time_ns()
     in_time = 0 < left <= presence.ttl_ns + _MAX_SKEW_NS
-    return not in_time or _is_gone(presence)
+    return not in_time or is_gone(presence)
 
 
 def may_live(presence: Presence) -> bool:
     """Its instance may count on it, by a clock that is another's and wrong."""
-    if presence.expires_ns == 0 or _is_gone(presence):
+    if presence.expires_ns == 0 or is_gone(presence):
         return False
     return presence.expires_ns + _MAX_SKEW_NS > time.time_ns()
 
@@ -67,7 +67,7 @@ def is_here(presence: Presence) -> bool:
     return _life(presence) is Life.ALIVE
 
 
-def _is_gone(presence: Presence) -> bool:
+def is_gone(presence: Presence) -> bool:
     """Its process is known to have ended."""
     return _life(presence) is Life.DEAD
 

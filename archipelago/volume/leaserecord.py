@@ -1,97 +1,75 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A lease as it is stored: who asks, who holds it, and how people read it."""
+"""A lease as it is stored: who holds it, and how people read it."""
 
 from __future__ import annotations
 
 import datetime
-import os
-import socket
-import time
-from dataclasses import replace
-from pathlib import Path
 
 from archipelago.errors import LeaseHeld
 from archipelago.info import LeaseInfo
+from archipelago.volume.incarnation import NS, is_gone, is_over
 from xseg.constants import LeaseFlag
-from xseg.payload import Lease
-
-NS = 1_000_000_000
-_NEVER = (1 << 64) - 1
-#: How far clocks may be apart: how much more than its whole life a lease may have left
-#: (``src/blocker/lease.h``), and how long it may still be counted on after its end.
-_MAX_SKEW_NS = 60 * NS
+from xseg.payload import Lease, Presence
 
 
-def asker(owner: bytes, ttl: float, host: str | None, pid: int | None) -> Lease:
-    """What this instance asks for.
+def is_locked(lease: Lease) -> bool:
+    """Taken by an administrator: held whatever becomes of its owner."""
+    return bool(lease.flags & LeaseFlag.LOCK)
+
+
+def is_held(lease: Lease, presence: Presence | None) -> bool:
+    """The blocker's rule, for looking only.
 
     Args:
-        owner: uuid of the instance, 16 bytes.
-        ttl: life without renewal [s].
-        host: name of this machine, for people; None asks the system.
-        pid: when that process has ended, others on this machine need not wait for the
-            lease to expire; None: this process.
+        lease: as stored.
+        presence: of its owner, as stored.
     """
-    pid = pid or os.getpid()
-    return Lease(
-        ttl_ns=int(ttl * NS),
-        pid=pid,
-        pid_start=_process_start(pid),
-        boot_id=_boot_id(),
-        owner=owner.hex(),
-        host=_host(host),
-    )
+    if lease.is_free or is_locked(lease):
+        return not lease.is_free
+    there = _of_holder(lease, presence)
+    return there is not None and not is_over(there)
 
 
-def renewal(ask: Lease, fence: int) -> Lease:
-    """Ask for the lease of that fence and no other."""
-    return replace(ask, fence=fence)
+def is_standing(lease: Lease, presence: Presence | None) -> bool:
+    """Not given back, and its holder not known to be gone, whatever any clock says."""
+    if lease.is_free or is_locked(lease):
+        return not lease.is_free
+    there = _of_holder(lease, presence)
+    return there is not None and there.expires_ns != 0 and not is_gone(there)
 
 
-def is_held(lease: Lease) -> bool:
-    """The blocker's rule, for looking only: not expired, nor due too late."""
-    left = lease.expires_ns - time.time_ns()
-    in_time = 0 < left <= lease.ttl_ns + _MAX_SKEW_NS
-    return is_standing(lease) and (bool(lease.flags & LeaseFlag.LOCK) or in_time)
-
-
-def may_be_held(lease: Lease) -> bool:
-    """Its holder may count on it, by a clock that is another's and wrong."""
-    over = lease.expires_ns + _MAX_SKEW_NS <= time.time_ns()
-    return is_standing(lease) and (bool(lease.flags & LeaseFlag.LOCK) or not over)
-
-
-def is_standing(lease: Lease) -> bool:
-    """Not free, not known dead, whatever any clock says."""
-    if lease.expires_ns == 0:
-        return False
-    if lease.flags & LeaseFlag.LOCK:
-        return True
-    if not lease.pid or not lease.boot_id or lease.boot_id != _boot_id():
-        return True
-    return _process_start(lease.pid) == lease.pid_start
+def _of_holder(lease: Lease, presence: Presence | None) -> Presence | None:
+    """The presence, if it is of the very run that holds the lease."""
+    return presence if presence is not None and presence.nonce == lease.nonce else None
 
 
 def refusal(name: str, lease: Lease) -> LeaseHeld:
     """Make the error that says who holds a lease."""
-    locked = bool(lease.flags & LeaseFlag.LOCK)
+    locked = is_locked(lease)
     return LeaseHeld(
         f'"{name}" is {"locked" if locked else "in use"} by '
-        f"{lease.host or 'an unknown host'} (instance {lease.owner}, pid {lease.pid}): "
-        f"{'unlock' if locked else 'close'} it there, or break the lease with "
-        f'"vlmc unlock -f {name}"'
+        f"{lease.host or 'an unknown host'} (instance {lease.owner.hex()}, pid "
+        f"{lease.pid}): {'unlock' if locked else 'close'} it there, or break the lease "
+        f'with "vlmc unlock -f {name}"'
     )
 
 
-def describe(lease: Lease) -> LeaseInfo:
-    """Turn a lease into what people read."""
+def describe(lease: Lease, presence: Presence | None) -> LeaseInfo:
+    """Turn a lease into what people read.
+
+    Args:
+        lease: as stored.
+        presence: of its owner; the lease ends with it.
+    """
+    locked = is_locked(lease)
+    until = None if locked or presence is None else utc_text(presence.expires_ns)
     return LeaseInfo(
-        owner=lease.owner,
+        owner=lease.owner.hex(),
         host=lease.host,
         pid=lease.pid,
         fence=lease.fence,
-        expires=None if lease.expires_ns == _NEVER else utc_text(lease.expires_ns),
-        locked=bool(lease.flags & LeaseFlag.LOCK),
+        expires=until,
+        locked=locked,
     )
 
 
@@ -101,27 +79,3 @@ def utc_text(since_1970_ns: int) -> str:
         since_1970_ns // NS, tz=datetime.timezone.utc
     ).replace(microsecond=since_1970_ns % NS // 1000)
     return moment.isoformat().replace("+00:00", "Z")
-
-
-def _boot_id() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""
-
-
-def _process_start(pid: int) -> int:
-    """Start time of a process [clock ticks since boot], 0 if it is gone.
-
-    Source: proc(5), field 22 of ``stat``, counted from behind the command's name.
-    """
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-    except OSError:
-        return 0
-    return int(text.rpartition(")")[2].split()[19])
-
-
-def _host(name: str | None) -> str:
-    raw = (name or socket.gethostname()).encode()[:63]
-    return raw.decode(errors="ignore").replace("\0", "")

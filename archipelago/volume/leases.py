@@ -2,8 +2,10 @@
 """Leases of this instance: take, give back, break.
 
 A lease is held once per volume and counted: an open volume holds it, and so does every
-change while it runs.  `archipelago.volume.renewer` keeps them alive.  Any thread; who
-takes or gives back a volume's lease has the lock of its name.
+change while it runs.  It is stored when it is taken and when it is given back, and
+never in between: it lives as long as the presence of this run
+(`archipelago.volume.presence`).  Any thread; a caller that takes or gives back a
+volume's lease has the lock of its name.
 
 Source: C. Gray and D. Cheriton, "Leases" (SOSP 1989); the rules of granting are the
 blocker's (``docs/format/store.md``), what follows from them is in
@@ -15,33 +17,35 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from archipelago.errors import ArchipelagoError, BlockNotFound, LeaseLost
+from archipelago.errors import (
+    ArchipelagoError,
+    BlockNotFound,
+    DigestMismatch,
+    LeaseLost,
+    MapCorrupt,
+)
 from archipelago.ids import ObjectId, lease_id
 from archipelago.info import LeaseInfo
 from archipelago.objects import Store
 from archipelago.volume.leaserecord import (
-    NS,
-    asker,
     describe,
     is_held,
+    is_locked,
     is_standing,
-    may_be_held,
     refusal,
 )
 from archipelago.volume.locks import NameLocks
-from xseg.constants import LeaseFlag, ObjectKind
-from xseg.payload import Lease
+from archipelago.volume.presence import Presences
+from xseg.constants import LeaseFlag
+from xseg.errors import DataCorrupt
+from xseg.payload import Lease, Presence
 
 log = logging.getLogger(__name__)
 
-
-def boottime_ns() -> int:
-    """CLOCK_BOOTTIME [ns]: goes on while the machine is suspended."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+_DAMAGED = (DigestMismatch, DataCorrupt)
 
 
 @dataclass
@@ -52,23 +56,21 @@ class Held:
         name: of the volume, for people.
         lease: as granted last.
         before: what was stored before it was taken.
-        users: who counts on it here.
-        granted_ns: `boottime_ns` before the request that was granted last.
+        users: how many count on it here.
         locked: the administrator's: not given back with the last user.
         gone: it is not ours any more, for good.
         stopped: the volume's I/O was given up; vlmcd is told until it is closed.
-        kept: its one user is whoever takes it next, see `Leases.keep`.
+        kept: its one user is the next that takes it, see `Leases.keep`.
         inherited: it was ours already, and not given back: what was answered under its
-            fence and not flushed may wait for who opens the volume.
+            fence and not flushed may wait for the next to open the volume.
         guard: held while a request about this lease is under way, so that a late
-            renewal cannot take back what was given back.
+            answer cannot take back what was given back.
     """
 
     name: str
     lease: Lease
     before: Lease
     users: int
-    granted_ns: int
     locked: bool
     gone: bool = False
     stopped: bool = False
@@ -78,35 +80,27 @@ class Held:
 
 
 class Leases:
-    """The leases that one instance holds.
+    """The leases that one run of an instance holds.
 
     Args:
         store: where leases are kept.
-        owner: uuid of the instance, 16 bytes; its own lease shows that it is there.
-        ttl: life of a lease without renewal [s].
-        host: name of this machine, for people.
-        pid: of the process with which the instance ends; None: this one.
+        presences: this run's presence, with which its leases live.
 
     Attributes:
-        ask: what this instance asks for.
+        ask: what this run asks for.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        owner: bytes,
-        ttl: float,
-        host: str | None = None,
-        pid: int | None = None,
-    ) -> None:
+    def __init__(self, store: Store, presences: Presences) -> None:
         self._store = store
-        self._owner = owner
+        self._presences = presences
         self._guard = threading.Lock()
         self._held: dict[bytes, Held] = {}
         #: Held while a lease is taken: two that take one at once would count as one.
         self._taking = NameLocks()
-        self.ttl_ns = int(ttl * NS)
-        self.ask = asker(owner, ttl, host, pid)
+        run = presences.ask
+        self.ask = Lease(
+            owner=presences.instance, nonce=run.nonce, pid=run.pid, host=run.host
+        )
 
     @contextlib.contextmanager
     def hold(self, uuid: bytes, name: str, *, if_free: bool = False) -> Iterator[Lease]:
@@ -143,10 +137,10 @@ class Leases:
         return self._acquire(uuid, name, replace(self.ask, fence=fence))
 
     def unclean(self, uuid: bytes, fence: int) -> bool:
-        """True if whoever wrote last to a volume may still be writing.
+        """True if the last holder of a volume may still be writing.
 
-        Only two cases are clean: its lease was given back by who recorded its fence in
-        the header, or it is ours and the header has our fence.
+        Only two cases are clean: its lease was given back by a holder that recorded its
+        fence in the header, or it is ours and the header has our fence.
 
         Args:
             uuid: a volume whose lease is held.
@@ -156,13 +150,8 @@ class Leases:
         if held is None or held.lease.fence == fence:
             return held is None
         before = held.before
-        given_back = before.expires_ns == 0 and held.lease.fence == before.fence + 1
+        given_back = before.is_free and held.lease.fence == before.fence + 1
         return not given_back or before.fence != fence
-
-    def deadline_ns(self, uuid: bytes) -> int:
-        """Until when a lease may be counted on, by `boottime_ns`; 0 if not held."""
-        held = self._get(uuid)
-        return 0 if held is None else deadline_of(held)
 
     def since(self, uuid: bytes) -> int:
         """The fence from which on a lease has been ours alone; 0 if not held."""
@@ -183,31 +172,31 @@ class Leases:
     def release(self, uuid: bytes) -> None:
         """Count back; the last one gives the lease back, unless it is locked.
 
-        If the store fails, the lease runs out by itself: what was to be done under it
+        If the store fails, the lease ends with this run: what was to be done under it
         is done.
         """
         try:
             self.give_back(uuid)
         except ArchipelagoError as error:
-            log.warning("a lease is not given back and runs out: %s", error)
+            log.warning("a lease is not given back until this run ends: %s", error)
 
     def give_back(self, uuid: bytes) -> None:
-        """As `release`, for who wants to know.
+        """As `release`, for a caller that wants to know.
 
         Raises:
-            ArchipelagoError: the store failed; the lease runs out by itself.
+            ArchipelagoError: the store failed; the lease ends with this run.
         """
         self._count_back(uuid, give_back=True)
 
     def abandon(self, uuid: bytes) -> None:
-        """Count back, but let the lease run out: somebody may still write under it.
+        """Count back, but do not give the lease back: a peer may still write under it.
 
-        Who takes it next takes over, as from a dead holder.
+        The next to take it takes over, as from a dead holder.
         """
         self._count_back(uuid, give_back=False)
 
     def leave(self, uuid: bytes) -> None:
-        """Count back, and hold it for whoever takes it next: writes wait for it."""
+        """Count back, and hold it for the next that takes it: writes wait for it."""
         with self._guard:
             held = self._held.get(uuid)
             if held is not None and held.users == 1 and not held.gone:
@@ -242,24 +231,23 @@ class Leases:
             self.release(uuid)
             return
         with held.guard:
-            started = boottime_ns()
             asked = replace(asked, fence=held.lease.fence)
             granted, lease = self._store.acquire(lease_id(uuid), asked)
             if not granted:
                 raise refusal(name, lease)
-            held.lease, held.granted_ns, held.locked = lease, started, True
+            held.lease, held.locked = lease, True
 
     def unlock(self, uuid: bytes) -> bool:
         """Undo `lock`; False if this instance has not locked it.
 
         While the volume is open here the lease stays, until it is closed; like any
-        other it then ends with this process.
+        other it then ends with this run.
         """
         held = self._get(uuid)
         if held is not None:
             return self._unlock_held(uuid, held)
-        stored = self.peek(uuid)
-        if stored is None or not stored.flags & LeaseFlag.LOCK:
+        stored = self._stored(uuid)
+        if stored.is_free or not is_locked(stored):
             return False
         return self._store.release(lease_id(uuid), self.ask)
 
@@ -267,91 +255,98 @@ class Leases:
         with held.guard:
             if not held.locked:
                 return False
-            started = boottime_ns()
             asked = replace(self.ask, fence=held.lease.fence, flags=LeaseFlag.UNLOCK)
             granted, lease = self._store.acquire(lease_id(uuid), asked)
             if granted:
-                held.lease, held.granted_ns = lease, started
-            # If not, somebody broke it, and the lock with it.
+                held.lease = lease
+            # If not, it was broken, and the lock with it.
             held.locked = False
             return True
 
-    def break_(self, uuid: bytes) -> None:
-        """Break whoever's lease it is.  Its holder can change nothing from now on.
+    def break_(self, uuid: bytes, fence: int = 0) -> None:
+        """Break a lease.  Its holder can change nothing from now on.
 
-        If that is this instance, vlmcd is told even while the store does not answer:
-        nobody renews the lease any more.
+        If that is this instance, vlmcd is told even while the store does not answer.
+
+        Args:
+            uuid: of the volume.
+            fence: in its header: a damaged record is written anew with one far above.
         """
         held = self._get(uuid)
         with held.guard if held is not None else contextlib.nullcontext():
             if held is not None:
                 held.gone = held.stopped = True
+            asked = replace(self.ask, fence=fence)
             with contextlib.suppress(BlockNotFound):
-                self._store.release(lease_id(uuid), self.ask, force=True)
+                self._store.release(lease_id(uuid), asked, force=True)
 
     def peek(self, uuid: bytes) -> Lease | None:
-        """Read who holds a volume's lease; None if nobody does."""
+        """Read the lease of a volume that is held; None if it is not.
+
+        Raises:
+            MapCorrupt: its record is damaged.
+        """
         lease = self._stored(uuid)
-        return lease if is_held(lease) else None
+        presence, damage = self._holder(lease)
+        return lease if damage or is_held(lease, presence) else None
 
     def standing(self, uuid: bytes) -> Lease | None:
         """As `peek`, but also what seems to have run out: its holder may not know.
 
-        Whose clock is right nobody can tell, and who breaks a lease means the holder.
+        Which clock is right cannot be told, and breaking a lease means the holder.
         """
         lease = self._stored(uuid)
-        return lease if is_standing(lease) else None
+        presence, damage = self._holder(lease)
+        return lease if damage or is_standing(lease, presence) else None
+
+    def _holder(self, lease: Lease) -> tuple[Presence | None, str]:
+        """The presence of a lease's owner, and what is damaged of it."""
+        if lease.is_free:
+            return None, ""
+        try:
+            return self._presences.get(lease.owner), ""
+        except _DAMAGED as error:
+            return None, f"the presence of its holder is damaged: {error}"
 
     def left(self, uuid: bytes) -> int:
-        """Fence of a lease that this instance has not given back; 0: there is none.
+        """Fence of a lease that this run has not given back; 0: there is none.
 
-        It may have run out: it is still ours until another instance asks for it.
+        The presence may have run out: it is still ours until another run asks for it.
         """
         lease = self._stored(uuid)
-        return lease.fence if lease.expires_ns and self.is_own(lease) else 0
+        return lease.fence if self._is_this_runs(lease) else 0
 
     def keep(self, uuid: bytes, fence: int) -> None:
-        """Hold a lease that is `left` for whoever takes it next, and gives it back.
+        """Hold a lease that is `left` for the next that takes it, and gives it back.
 
-        Nothing is done if it is held: who holds it gives it back.
+        Nothing is done if it is held: its holder gives it back.
 
         Raises:
             LeaseLost: it is not ours any more.
         """
-        # Who was granted it may have died before it was durable.
+        # The process that was granted it may have died before it was durable.
         ask = replace(self.ask, fence=fence, flags=LeaseFlag.INHERIT)
         with self._taking.hold(uuid.hex()):
             if self._get(uuid) is None:
                 self._take(uuid, uuid.hex(), ask, kept=True)
 
     def describe(self, uuid: bytes) -> LeaseInfo | None:
-        """Say who holds a volume's lease, for people."""
-        lease = self.peek(uuid)
-        return None if lease is None else describe(lease)
+        """Say who holds a volume's lease, for people; damage is told, not raised."""
+        try:
+            lease = self._stored(uuid)
+        except MapCorrupt as error:
+            return LeaseInfo("", "", 0, 0, None, False, str(error))
+        presence, damage = self._holder(lease)
+        if not damage and not is_held(lease, presence):
+            return None
+        return replace(describe(lease, presence), damage=damage)
 
     def is_own(self, lease: Lease) -> bool:
-        """True if a lease is this instance's."""
+        """True if a lease is this instance's, also of an earlier run of it."""
         return lease.owner == self.ask.owner
 
-    def is_presence(self, uuid: bytes) -> bool:
-        """True for the lease that shows that this instance is there."""
-        return uuid == self._owner
-
-    def others(self) -> set[str]:
-        """The other instances that may be at work on the store, by uuid in hex.
-
-        What one uses must not be reclaimed, and no fence guards that: so it counts
-        until a minute after the time that it wrote, however late that is.
-        """
-        found = {e.object.id for e in self._store.list(ObjectKind.LEASE)}
-        targets = [ObjectId(ObjectKind.LEASE, name) for name in found]
-        raws = self._store.read_all(targets, Lease.LAYOUT.size)
-        leases = [Lease.unpack(raw) for raw in raws if raw]
-        return {
-            lease.owner
-            for lease in leases
-            if may_be_held(lease) and not self.is_own(lease)
-        }
+    def _is_this_runs(self, lease: Lease) -> bool:
+        return (lease.owner, lease.nonce) == (self.ask.owner, self.ask.nonce)
 
     def prove(self, uuid: bytes) -> bool:
         """Ask the store whether a lease that is held here is still ours.
@@ -363,22 +358,11 @@ class Leases:
         if held is None or held.gone:
             return False
         with held.guard:
-            started = boottime_ns()
-            asked = replace(self.ask, fence=held.lease.fence)
-            granted, lease = self._store.acquire(lease_id(uuid), asked)
-            if granted:
-                held.lease, held.granted_ns = lease, started
-            return granted
+            return self._store.acquire(lease_id(uuid), self.proof(held))[0]
 
-    def prove_present(self) -> None:
-        """Raise unless others can see this instance: what it made is not reclaimed.
-
-        Raises:
-            ArchipelagoError: the store does not answer.
-        """
-        granted, lease = self._store.acquire(lease_id(self._owner), self.ask)
-        if not granted:
-            raise refusal("the instance", lease)
+    def proof(self, held: Held) -> Lease:
+        """What to ask for a lease that is held: granted if it is still ours."""
+        return replace(self.ask, fence=held.lease.fence)
 
     # ---- for the renewer -------------------------------------------------------------
 
@@ -411,11 +395,19 @@ class Leases:
             return self._held.pop(uuid, None)
 
     def _stored(self, uuid: bytes) -> Lease:
-        """The stored record; one without fence if there is none."""
+        """The stored record; one without fence if there is none.
+
+        Raises:
+            MapCorrupt: it is damaged.
+        """
         try:
             return Lease.unpack(self._store.read(lease_id(uuid), 0, Lease.LAYOUT.size))
         except BlockNotFound:
             return Lease()
+        except _DAMAGED as error:
+            raise MapCorrupt(
+                f"its lease (leases/{uuid.hex()}) is damaged: vlmc unlock -f mends it"
+            ) from error
 
     def _acquire(self, uuid: bytes, name: str, ask: Lease) -> Lease:
         with self._taking.hold(uuid.hex()):
@@ -431,13 +423,11 @@ class Leases:
     def _take(self, uuid: bytes, name: str, ask: Lease, *, kept: bool = False) -> Lease:
         """Ask the store for a lease that is not held here."""
         before = self._stored(uuid)
-        started = boottime_ns()
         granted, lease = self._store.acquire(lease_id(uuid), ask)
         if not granted:
             raise _lost(name) if ask.fence else refusal(name, lease)
-        locked = bool(lease.flags & LeaseFlag.LOCK)
-        held = Held(name, lease, before, 1, started, locked)
-        held.inherited = lease.fence == before.fence and not self.is_presence(uuid)
+        held = Held(name, lease, before, 1, is_locked(lease))
+        held.inherited = lease.fence == before.fence
         held.kept = kept
         with self._guard:
             self._held[uuid] = held
@@ -467,7 +457,7 @@ class Leases:
             if held.users > 0:
                 return
         if held.gone:
-            # Not ours to give back.  A renewal that hangs must not keep us here.
+            # Not ours to give back.  A request that hangs must not keep us here.
             self._pop(uuid)
             return
         with held.guard:
@@ -481,8 +471,3 @@ class Leases:
 
 def _lost(name: str) -> LeaseLost:
     return LeaseLost(f'the lease of "{name}" was lost: close the volume first')
-
-
-def deadline_of(held: Held) -> int:
-    """Until when a lease may be counted on, by `boottime_ns`: nine tenths of it."""
-    return held.granted_ns + held.lease.ttl_ns * 9 // 10

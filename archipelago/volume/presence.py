@@ -35,6 +35,11 @@ log = logging.getLogger(__name__)
 _LOOK_AGAIN = 0.1
 
 
+def boottime_ns() -> int:
+    """CLOCK_BOOTTIME [ns]: goes on while the machine is suspended."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
 @dataclass(frozen=True)
 class Living:
     """An instance that may be at work on the store.
@@ -65,13 +70,45 @@ class Presences:
     def __init__(self, store: Store, instance: bytes, ask: Presence) -> None:
         self._store = store
         self.instance = instance
+        self.ttl_ns = ask.ttl_ns
         self._guard = threading.Lock()
         self._ask = ask
+        #: `boottime_ns` before the request whose grant is counted on; 0: there is none.
+        self._granted_ns = 0
 
     @property
     def ask(self) -> Presence:
         """What this run asks for, with the generation that it uses now."""
         return self._ask
+
+    def deadline_ns(self) -> int:
+        """Until when leases may be counted on, by `boottime_ns`: 9/10 of a life."""
+        return self._granted_ns + self.ttl_ns * 9 // 10
+
+    def could_be_over(self) -> bool:
+        """True if others may take what this run holds, by time."""
+        return boottime_ns() >= self._granted_ns + self.ttl_ns
+
+    def granted(self, started_ns: int) -> bool:
+        """Count on a request that was granted.
+
+        Args:
+            started_ns: `boottime_ns` before it.
+
+        Returns:
+            False if the deadline of before has passed meanwhile: another instance may
+            have taken leases.  Then `trust` counts on it, after a look at each of them.
+        """
+        with self._guard:
+            if self._granted_ns and boottime_ns() >= self.deadline_ns():
+                return False
+            self._granted_ns = max(self._granted_ns, started_ns)
+            return True
+
+    def trust(self, started_ns: int) -> None:
+        """Count on a request that was granted, since each lease is known to be ours."""
+        with self._guard:
+            self._granted_ns = max(self._granted_ns, started_ns)
 
     def begin(self) -> None:
         """Begin the presence of this run.
@@ -84,8 +121,10 @@ class Presences:
         """
         seen = None
         while True:
+            started = boottime_ns()
             granted, there = self._store.begin_presence(self.instance, self._ask)
             if granted:
+                self.granted(started)
                 return
             renewed = seen not in (None, (there.nonce, there.expires_ns))
             if renewed or is_here(there):
@@ -110,9 +149,11 @@ class Presences:
             LeaseLost: another process has this instance's identity.
             ArchipelagoError: the store does not answer.
         """
+        started = boottime_ns()
         granted, there = self._store.begin_presence(self.instance, self._ask)
         if not granted:
             raise LeaseLost(str(_refusal(self.instance, there)))
+        self.granted(started)
 
     def report_generation(self, generation: int) -> None:
         """Say the oldest generation that this instance still uses, at once.

@@ -10,7 +10,7 @@ another header whose name is locked meanwhile, so that one is not removed before
 copy is stored.  Hence during a scan at least one of the two can be seen, or the copy is
 stored while the scan runs, and then `Headers.written` tells us (a write barrier, as in
 incremental garbage collectors).  Another instance has no such barrier here: while one
-holds a lease on the store (every running instance holds one), nothing is deleted.
+has a presence on the store, nothing is deleted.
 
 Why that is safe from power cuts: an instance that was killed may have removed or
 replaced a header just before, and a power cut would bring the old one back.  So what
@@ -34,7 +34,7 @@ from archipelago.errors import ArchipelagoError, MapCorrupt
 from archipelago.ids import ObjectId, extent_id, journal_id, layer_id
 from archipelago.objects import Store
 from archipelago.volume.headers import Headers
-from archipelago.volume.leases import Leases
+from archipelago.volume.presence import Presences
 from xseg.constants import ObjectKind
 
 #: Time between two looks whether other instances have gone [s].
@@ -49,13 +49,13 @@ class Reclaimer:
     Args:
         store: the objects.
         headers: the roots.
-        leases: tells whether other instances are at work.
+        presences: tell whether other instances are at work.
     """
 
-    def __init__(self, store: Store, headers: Headers, leases: Leases) -> None:
+    def __init__(self, store: Store, headers: Headers, presences: Presences) -> None:
         self._store = store
         self._headers = headers
-        self._leases = leases
+        self._presences = presences
         self._guard = threading.Lock()
         self._running = threading.Lock()
         self._candidates: set[ObjectId] = set()
@@ -148,7 +148,7 @@ class Reclaimer:
 
     def _wait_for_others(self) -> bool:
         """True while another instance is at work; then `run` is wanted again later."""
-        if not self._leases.others():
+        if not self._presences.others():
             return False
         log.info("another instance uses the store: nothing is reclaimed now")
         with self._guard:

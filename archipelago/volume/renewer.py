@@ -1,18 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keeps leases alive, and says at once when one is lost.
+"""Keeps this instance's presence alive, and says at once when a lease is lost.
 
 One thread with a port of its own, which never waits for any single answer: the store
-may hang, vlmcd may be away, and still each lease is renewed or given up in finite time,
-and vlmcd hears of it.
+may hang, vlmcd may be away, and still the presence is renewed or given up in finite
+time, and vlmcd hears of it.  Nothing else travels this way, so that bulk work cannot
+delay it.
 
-    each third of a life    ACQUIRE with our fence      blockerm
-    always one waiting      NOTIFY                      blockerm
-    renewed                 ACQUIRE, arg[1] = deadline  vlmcd
-    lost                    RELEASE, at once and again until it is closed   vlmcd
+    each third of a life    ACQUIRE PRESENCE                        blockerm
+    always one waiting      NOTIFY                                  blockerm
+    renewed                 ACQUIRE PRESENCE, arg[1] = deadline     vlmcd
+    lost                    RELEASE LEASE, again until it is closed vlmcd
 
-A lease is lost when the store says that it is another's, or when it could have run out
-and the store has been asked for two thirds of a life without an answer.  The latter is
-counted in time that this thread has seen pass: a machine that was suspended asks first.
+A renewal costs the same with one open volume and with ten thousand.  The leases
+themselves are looked at (ACQUIRE LEASE with our fence) when news of them may have been
+missed: after a renewal that was granted past the deadline, before vlmcd goes on; and
+when another blocker serves, which knows none of them until then.
+
+All leases are lost when another process has this instance's identity, or when the
+presence could have run out and the store has been asked for two thirds of a life
+without an answer.  The latter is counted in time that this thread has seen pass: a
+machine that was suspended asks first.
 """
 
 from __future__ import annotations
@@ -29,9 +36,9 @@ from functools import partial
 from archipelago.errors import ArchipelagoError
 from archipelago.ids import ObjectId, lease_id, presence_id
 from archipelago.messenger import Messenger
-from archipelago.volume.leaserecord import NS, renewal
-from archipelago.volume.leases import Held, Leases, boottime_ns, deadline_of
-from archipelago.volume.presence import Presences
+from archipelago.volume.incarnation import NS
+from archipelago.volume.leases import Held, Leases
+from archipelago.volume.presence import Presences, boottime_ns
 from xseg import Port, Request
 from xseg.constants import (
     PORT_ANY,
@@ -69,12 +76,12 @@ class _Asked:
 
 
 class Renewer:
-    """The thread that keeps one instance's leases.
+    """The thread that keeps one instance's presence.
 
     Args:
         messenger: of the control half; its segment, and its voice to wake the thread.
         leases: what is held.
-        presences: this instance's is renewed.
+        presences: ours is renewed.
         lost: called on this thread with the uuid of a volume and why its lease is lost;
             must not block.
     """
@@ -89,43 +96,48 @@ class Renewer:
         self._messenger = messenger
         self._leases = leases
         self._presences = presences
+        self._presence = presences.instance
         self._lost = lost
-        self._ttl_ns = leases.ttl_ns
+        self._ttl_ns = presences.ttl_ns
         self._stopping = threading.Event()
         self._thread = threading.Thread(
             target=self._run, name="archipelago-leases", daemon=True
         )
         self._port: Port | None = None
         self._under_way: dict[int, _Asked] = {}
-        self._renewals: deque[tuple[bytes, Held]] = deque()
-        #: what vlmcd is to be told next: an op and its deadline, by volume
-        self._words: dict[bytes, tuple[Op, int]] = {}
+        #: leases to be looked at
+        self._doubted: deque[tuple[bytes, Held]] = deque()
+        #: lost volumes of which vlmcd is to be told next
+        self._losses: dict[bytes, None] = {}
+        #: the deadline that vlmcd is to be told next, 0: it knows
+        self._deadline = 0
+        #: when the renewal was asked for that counts once no lease is in doubt; 0: none
+        self._trusted_ns = 0
         self._stopped: deque[bytes] = deque()
         self._depth = {PORT_BLOCKERM: 0, PORT_VLMCD: 0}
         self._pause_until: dict[int, float] = {}
-        #: when a lease that has no answer yet was asked for, by `_awake_ns`
+        #: when what has no answer yet was asked for, by `_awake_ns`: the presence, by
+        #: our uuid, and leases in doubt, by the volume's
         self._asked_since: dict[bytes, int] = {}
         self._awake_ns = 0
         self._next_round_ns = 0
         self._listen_ns = 0
         self._notified = False
         self._appearing = False
+        self._doubt_all = False
+        self._ask_again: set[bytes] = set()
         self._changed = threading.Condition()
         self._rounds_wanted = 0
         self._rounds_done = 0
 
     def start(self) -> None:
-        """Keep leases from now on."""
+        """Keep the presence from now on."""
         self._port = self._messenger.segment.bind(PORT_ANY, "leases")
         self._next_round_ns = boottime_ns() + self._ttl_ns // 3
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop keeping; leases that are held run out, or end with this process.
-
-        Renewals under way are awaited for a moment; one that comes later than that
-        finds its fence given back.
-        """
+        """Stop keeping; requests under way are awaited for a moment."""
         self._stopping.set()
         if self._port is None:
             return
@@ -140,7 +152,7 @@ class Renewer:
         try:
             self._messenger.call(port.id, Op.PING)
         except (ArchipelagoError, XsegError) as error:
-            log.debug("the leases are looked at soon: %s", error)
+            log.debug("the renewer looks soon: %s", error)
 
     def say_stopped(self, uuid: bytes) -> None:
         """Tell vlmcd that a volume's I/O was given up, now and until it is closed."""
@@ -149,8 +161,12 @@ class Renewer:
         self.wake()
 
     def renew_all(self) -> None:
-        """Renew all leases now; returns when each has its answer or is lost."""
+        """Renew the presence and look at all leases now.
+
+        Returns when each has its answer or is lost.
+        """
         with self._changed:
+            self._doubt_all = True
             self._rounds_wanted += 1
             wanted = self._rounds_wanted
         self.wake()
@@ -169,7 +185,7 @@ class Renewer:
             try:
                 answering = self._step(port, answering)
             except Exception:
-                log.exception("the leases are looked at again")
+                log.exception("the presence is looked after again")
                 self._stopping.wait(_PAUSE)
         until = time.monotonic() + _STOP_PATIENCE
         while self._guarded() and time.monotonic() < until:
@@ -177,7 +193,7 @@ class Renewer:
             self._reap(port)
         self._reap(port)
         self._answer(port)
-        port.unbind()  # refuses who wants to wake us just now
+        port.unbind()  # a thread that wants to wake us just now is refused
         for held in self._guarded():
             held.guard.release()
         with self._changed:
@@ -196,11 +212,13 @@ class Renewer:
             wanted = self._rounds_wanted
         if boottime_ns() >= self._next_round_ns or wanted > answering:
             answering = wanted
-            self._begin_round(port)
+            self._begin_round()
         self._listen(port)
-        self._ask(port)
+        self._appear(port)
+        self._look(port)
         self._give_up_late()
         if not self._asked_since:
+            self._settled()
             with self._changed:
                 self._rounds_done = answering
                 self._changed.notify_all()
@@ -215,103 +233,145 @@ class Renewer:
             left = min(left, max(0, self._listen_ns - before))
         if self._asked_since:
             left = min(left, int(self._ttl_ns * _WATCH))
-        if self._renewals or self._words:
+        waits = self._presence in self._asked_since and not self._appearing
+        if waits or self._doubted or self._losses or self._deadline:
             left = min(left, int(_PAUSE * NS))
         port.wait(left / NS)
         self._awake_ns += min(boottime_ns() - before, left)
 
-    def _appeared(self, rq: Request) -> None:
-        self._appearing = False
-        if rq.result < 0:
-            log.warning("the presence is not renewed: %s", _text(rq.result))
+    # ---- the presence ----------------------------------------------------------------
 
-    # ---- renewing --------------------------------------------------------------------
-
-    def _begin_round(self, port: Port) -> None:
+    def _begin_round(self) -> None:
         self._next_round_ns = boottime_ns() + self._ttl_ns // 3
-        if not self._appearing:
-            target = presence_id(self._presences.instance)
-            inline = self._presences.ask.pack()
-            self._appearing = self._submit(
-                port, PORT_BLOCKERM, Op.ACQUIRE, target, self._appeared, inline=inline
-            )
+        self._asked_since.setdefault(self._presence, self._awake_ns)
+        with self._changed:
+            doubt_all, self._doubt_all = self._doubt_all, False
+        if doubt_all:
+            self._doubt()
         for uuid, held in self._leases.all():
             if held.stopped:
                 self._say_lost(uuid)
-            if not held.gone and uuid not in self._asked_since:
-                self._asked_since[uuid] = self._awake_ns
-                self._renewals.append((uuid, held))
 
-    def _ask(self, port: Port) -> None:
-        for _ in range(len(self._renewals)):
+    def _appear(self, port: Port) -> None:
+        """Renew the presence, unless that is under way or has its answer."""
+        asked = self._presence in self._asked_since
+        if not asked or self._appearing or self._paused(PORT_BLOCKERM):
+            return
+        started = boottime_ns()
+        self._appearing = self._submit(
+            port,
+            PORT_BLOCKERM,
+            Op.ACQUIRE,
+            presence_id(self._presence),
+            lambda rq: self._appeared(started, rq),
+            inline=self._presences.ask.pack(),
+        )
+
+    def _appeared(self, started: int, rq: Request) -> None:
+        self._appearing = False
+        result = rq.result
+        if result == -errno.EBUSY:
+            self._asked_since.pop(self._presence, None)
+            self._lose_all("another process has the identity of this instance")
+            return
+        if result < 0:
+            log.warning("the presence of this instance waits: %s", _text(result))
+            self._pause(PORT_BLOCKERM)
+            return
+        self._asked_since.pop(self._presence, None)
+        if self._presences.granted(started):
+            self._deadline = self._presences.deadline_ns()
+            return
+        gap = started - self._trusted_ns >= self._ttl_ns * 9 // 10
+        self._trusted_ns = started
+        if gap:
+            # Another instance may have taken a lease since the deadline.
+            self._doubt()
+
+    def _settled(self) -> None:
+        """Everything has its answer: no lease is in doubt."""
+        if self._trusted_ns:
+            self._presences.trust(self._trusted_ns)
+            self._trusted_ns = 0
+            self._deadline = self._presences.deadline_ns()
+
+    # ---- leases in doubt -------------------------------------------------------------
+
+    def _doubt(self) -> None:
+        for uuid, held in self._leases.all():
+            if held.gone:
+                continue
+            if uuid in self._asked_since:
+                self._ask_again.add(uuid)  # an answer under way may be older than this
+            else:
+                self._asked_since[uuid] = self._awake_ns
+                self._doubted.append((uuid, held))
+
+    def _look(self, port: Port) -> None:
+        for _ in range(len(self._doubted)):
             if self._paused(PORT_BLOCKERM) or self._depth[PORT_BLOCKERM] >= _DEPTH:
                 return
-            uuid, held = self._renewals.popleft()
+            uuid, held = self._doubted.popleft()
             if held.gone or not held.users:
                 self._asked_since.pop(uuid, None)
             elif not held.guard.acquire(blocking=False):
                 # Something else is being asked about it.  That may hang, too: the lease
                 # has no answer, and is given up when it could be over.
-                self._renewals.append((uuid, held))
-            elif not self._renew(port, uuid, held):
+                self._doubted.append((uuid, held))
+            elif not self._look_at(port, uuid, held):
                 held.guard.release()
-                self._renewals.append((uuid, held))
+                self._doubted.append((uuid, held))
 
-    def _renew(self, port: Port, uuid: bytes, held: Held) -> bool:
-        ask = self._leases.ask
-        if not self._leases.is_presence(uuid):
-            ask = renewal(ask, held.lease.fence)
-        started = boottime_ns()
-
+    def _look_at(self, port: Port, uuid: bytes, held: Held) -> bool:
         def done(rq: Request) -> None:
             held.guard.release()
-            self._renewed(uuid, held, started, rq)
+            self._looked_at(uuid, held, rq)
 
-        target, inline = lease_id(uuid), ask.pack()
+        inline = self._leases.proof(held).pack()
         return self._submit(
-            port, PORT_BLOCKERM, Op.ACQUIRE, target, done, inline=inline, held=held
+            port, PORT_BLOCKERM, Op.ACQUIRE, lease_id(uuid), done, inline, held
         )
 
-    def _renewed(self, uuid: bytes, held: Held, started: int, rq: Request) -> None:
+    def _looked_at(self, uuid: bytes, held: Held, rq: Request) -> None:
         result = rq.result
         if result in (-errno.EBUSY, -errno.ESTALE):
             self._asked_since.pop(uuid, None)
-            self._lose(uuid, held, "its lease was taken by somebody else")
-            return
-        if result < 0:
-            log.warning('the lease of "%s" waits: %s', held.name, _text(result))
-            self._pause(PORT_BLOCKERM)
+            self._lose(uuid, held, "its lease was taken by another instance")
+        elif result < 0 or uuid in self._ask_again:
+            self._ask_again.discard(uuid)
+            if result < 0:
+                log.warning('the lease of "%s" waits: %s', held.name, _text(result))
+                self._pause(PORT_BLOCKERM)
             if uuid in self._asked_since:
-                self._renewals.append((uuid, held))
-            return
-        self._asked_since.pop(uuid, None)
-        if held.gone:
-            return
-        held.lease = Lease.unpack(rq.inline)
-        held.granted_ns = started
-        if not held.stopped and not self._leases.is_presence(uuid):
-            self._words[uuid] = Op.ACQUIRE, deadline_of(held)
+                self._doubted.append((uuid, held))
+        else:
+            self._asked_since.pop(uuid, None)
+
+    # ---- losses ----------------------------------------------------------------------
 
     def _give_up_late(self) -> None:
         """Lose what could have run out while the store did not answer."""
-        if not self._asked_since:
+        if not self._asked_since or not self._presences.could_be_over():
             return
-        now = boottime_ns()
         held_now = dict(self._leases.all())
         for uuid, since in list(self._asked_since.items()):
             held = held_now.get(uuid)
-            if held is None or held.gone:
+            late = self._awake_ns - since >= self._ttl_ns * 2 // 3
+            if uuid == self._presence:
+                if late:
+                    self._lose_all("the store does not answer")
+            elif held is None or held.gone:
                 del self._asked_since[uuid]
-                continue
-            if self._leases.is_presence(uuid):
-                continue
-            could_be_over = now >= held.granted_ns + held.lease.ttl_ns
-            if could_be_over and self._awake_ns - since >= self._ttl_ns * 2 // 3:
+            elif late:
                 del self._asked_since[uuid]
                 self._lose(uuid, held, "the store does not answer")
 
+    def _lose_all(self, why: str) -> None:
+        for uuid, held in self._leases.all():
+            self._lose(uuid, held, why)
+
     def _lose(self, uuid: bytes, held: Held, why: str) -> None:
-        if held.gone or self._leases.is_presence(uuid):
+        if held.gone:
             return
         held.gone = held.stopped = True
         log.error('the lease of "%s" is lost: %s', held.name, why)
@@ -336,34 +396,40 @@ class Renewer:
                 log.error("no news of leases: %s", _text(rq.result))
                 self._listen_ns = boottime_ns() + self._ttl_ns // 3
                 return
-            # Who serves there next knows none of our leases until they are renewed.
+            # The blocker that serves next knows none of our leases until it is asked.
             log.info("no news of leases for a moment: %s", _text(rq.result))
             self._pause(PORT_BLOCKERM)
-            self._next_round_ns = boottime_ns()
+            self._doubt()
             return
         uuid = rq.object[1][:16]
         now = Lease.unpack(rq.inline)
         held = dict(self._leases.all()).get(uuid)
-        if held is None or (held.lease.fence == now.fence and now.expires_ns):
+        if held is None or (held.lease.fence == now.fence and not now.is_free):
             return
-        self._lose(uuid, held, "somebody broke its lease")
+        self._lose(uuid, held, "its lease was broken or taken by another instance")
 
     # ---- words to vlmcd --------------------------------------------------------------
 
     def _say_lost(self, uuid: bytes) -> None:
-        self._words[uuid] = Op.RELEASE, 0
+        self._losses[uuid] = None
 
     def _speak(self, port: Port) -> None:
-        while self._words and self._depth[PORT_VLMCD] < _DEPTH:
-            uuid = next(iter(self._words))
-            op, deadline = self._words.pop(uuid)
+        # If vlmcd is not there, the one that comes is told by its OPEN.
+        deadline, self._deadline = self._deadline, 0
+        if deadline:
+            target = presence_id(self._presence)
+            self._submit(
+                port, PORT_VLMCD, Op.ACQUIRE, target, _heard, deadline=deadline
+            )
+        while self._losses and self._depth[PORT_VLMCD] < _DEPTH:
+            uuid = next(iter(self._losses))
+            del self._losses[uuid]
             # Not about what was closed meanwhile: it may be open anew.
-            self._leases.while_held(uuid, partial(self._say, port, op, uuid, deadline))
+            self._leases.while_held(uuid, partial(self._say, port, uuid))
 
-    def _say(self, port: Port, op: Op, uuid: bytes, deadline: int, held: Held) -> None:
-        if (op is Op.RELEASE) == held.stopped:
-            self._submit(port, PORT_VLMCD, op, lease_id(uuid), _heard, deadline)
-            # If vlmcd is not there, the one that comes is told by its OPEN.
+    def _say(self, port: Port, uuid: bytes, held: Held) -> None:
+        if held.stopped:
+            self._submit(port, PORT_VLMCD, Op.RELEASE, lease_id(uuid), _heard)
 
     # ---- requests --------------------------------------------------------------------
 
@@ -374,9 +440,9 @@ class Renewer:
         op: Op,
         target: ObjectId,
         done: Callable[[Request], None],
-        deadline: int = 0,
         inline: bytes = b"",
         held: Held | None = None,
+        deadline: int = 0,
     ) -> bool:
         """Send a request; false if it cannot be sent now."""
         try:
@@ -399,7 +465,7 @@ class Renewer:
         return True
 
     def _answer(self, port: Port) -> None:
-        """Let those go who woke this thread."""
+        """Answer the threads that woke this one."""
         while (rq := port.accept()) is not None:
             port.complete(rq, 0)
 

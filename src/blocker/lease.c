@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Rules of leases and guarded replacement (see lease.h).  Pure but for looking at a
- * pid. */
+/* Rules of leases and guarded replacement (see lease.h).  Pure but for looking
+ * at a process. */
 #include "blocker/lease.h"
 
 #include <endian.h>
@@ -9,7 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "xseg/process.h"
+#include "blocker/presence.h"
 
 /** Flags that are asked with and never stored. */
 #define ASK_ONLY (XSEG_LEASE_IF_FREE | XSEG_LEASE_UNLOCK | XSEG_LEASE_INHERIT)
@@ -26,97 +26,109 @@ void lease_boot_id(char out[40])
     close(fd);
 }
 
-static bool holder_dead(const struct xseg_lease *lease)
+bool lease_is_free(const struct xseg_lease *lease)
 {
-    char boot_id[40];
-
-    if (lease->pid == 0)
-        return false;
-    lease_boot_id(boot_id);
-    if (boot_id[0] == '\0' || strncmp(boot_id, lease->boot_id, sizeof boot_id) != 0)
-        return false;
-    return !xseg_process_alive(lease->pid, lease->pid_start);
+    return !presence_nonce_set(lease->nonce);
 }
 
-bool lease_is_held(const struct xseg_lease *lease, uint64_t now_ns)
+bool lease_holder_over(const struct xseg_lease *lease, int rc,
+                       const struct xseg_presence *presence, uint64_t now_ns)
 {
-    if (lease->expires_ns == 0)
-        return false;
-    if (lease->flags & XSEG_LEASE_LOCK)
-        return true;
-    if (lease->expires_ns <= now_ns)
-        return false;
-    uint64_t left_ns = lease->expires_ns - now_ns;
-    if (left_ns > lease->ttl_ns && left_ns - lease->ttl_ns > LEASE_MAX_SKEW_NS)
-        return false;
-    return !holder_dead(lease);
+    if (rc < 0)
+        return rc == -ENOENT;
+    return memcmp(presence->nonce, lease->nonce, sizeof lease->nonce) != 0 ||
+           presence_is_over(presence, now_ns);
 }
 
-static bool same_owner(const struct xseg_lease *a, const struct xseg_lease *b)
+static bool lease_same_owner(const struct xseg_lease *a, const struct xseg_lease *b)
 {
-    return strncmp(a->owner, b->owner, sizeof a->owner) == 0;
+    return memcmp(a->owner, b->owner, sizeof a->owner) == 0;
 }
 
-int lease_acquire(struct xseg_lease *stored, const struct xseg_lease *ask,
-                  uint64_t now_ns, enum lease_change *change)
+/** The same run of the same instance. */
+static bool lease_same_holder(const struct xseg_lease *a, const struct xseg_lease *b)
 {
+    return lease_same_owner(a, b) && memcmp(a->nonce, b->nonce, sizeof a->nonce) == 0;
+}
+
+bool lease_ask_valid(const struct xseg_lease *ask)
+{
+    static const uint8_t zeros[sizeof ask->owner];
     bool locks = (ask->flags & XSEG_LEASE_LOCK) != 0;
     bool unlocks = (ask->flags & XSEG_LEASE_UNLOCK) != 0;
     bool inherits = (ask->flags & XSEG_LEASE_INHERIT) != 0;
-    bool mine = stored->expires_ns != 0 && same_owner(stored, ask);
 
-    if (ask->owner[0] == '\0' || (ask->ttl_ns == 0 && !locks) || (unlocks && locks) ||
-        ((unlocks || inherits) && ask->fence == 0) ||
-        (ask->flags & ~(XSEG_LEASE_LOCK | ASK_ONLY)) != 0)
-        return -EINVAL;
-    bool kept = (ask->flags & XSEG_LEASE_IF_FREE) != 0 && stored->expires_ns != 0;
-    if (!mine && (kept || lease_is_held(stored, now_ns))) {
-        stored->ttl_ns = stored->expires_ns > now_ns ? stored->expires_ns - now_ns : 0;
-        return -EBUSY;
+    return memcmp(ask->owner, zeros, sizeof zeros) != 0 && !lease_is_free(ask) &&
+           !(unlocks && locks) && !((unlocks || inherits) && ask->fence == 0) &&
+           (ask->flags & ~(XSEG_LEASE_LOCK | ASK_ONLY)) == 0;
+}
+
+int lease_acquire(struct xseg_lease *stored, const struct xseg_lease *ask,
+                  bool holder_over, enum lease_change *change)
+{
+    bool inherits = (ask->flags & XSEG_LEASE_INHERIT) != 0;
+    bool if_free = (ask->flags & XSEG_LEASE_IF_FREE) != 0;
+    bool mine = !lease_is_free(stored) && lease_same_holder(stored, ask);
+
+    if (!mine && !lease_is_free(stored)) {
+        /* A lock binds other instances, not a later run of its own. */
+        bool locked =
+            (stored->flags & XSEG_LEASE_LOCK) != 0 && !lease_same_owner(stored, ask);
+        if (locked || if_free || !holder_over)
+            return -EBUSY;
     }
     if (!mine && stored->fence == UINT64_MAX)
         return -EBUSY;
-    /* A renewal must not take back what was broken a moment before. */
+    /* What was broken a moment before is not taken back. */
     if (ask->fence != 0 && (!mine || ask->fence != stored->fence))
         return -ESTALE;
 
     struct xseg_lease next = *ask;
     next.fence = mine ? stored->fence : stored->fence + 1;
-    /* Who dies, or gives it back, and takes it again has had it all the while. */
-    next.since = same_owner(stored, ask) && stored->since ? stored->since : next.fence;
+    /* An owner that gives it back, or dies, and takes it again has had it all the while. */
+    next.since =
+        lease_same_owner(stored, ask) && stored->since ? stored->since : next.fence;
     next.flags &= ~ASK_ONLY;
     /* An open by the instance that locked the volume must not undo the lock. */
-    if (mine && !unlocks)
+    if (lease_same_owner(stored, ask) && !lease_is_free(stored) &&
+        !(ask->flags & XSEG_LEASE_UNLOCK))
         next.flags |= stored->flags & XSEG_LEASE_LOCK;
-    if ((next.flags & XSEG_LEASE_LOCK) || next.ttl_ns > UINT64_MAX - now_ns)
-        next.expires_ns = UINT64_MAX;
-    else
-        next.expires_ns = now_ns + next.ttl_ns;
-    /* A lock must outlive a power cut as surely as a new fence.  Who asks for a lease that
-     * is his already may have died before he knew of it, and the blocker before it was
-     * durable: only a renewal, which names its fence, relies on an earlier answer. */
-    bool renews = mine && next.flags == stored->flags && ask->fence != 0 && !inherits;
-    *change = renews ? LEASE_RENEWED : LEASE_GRANTED;
+    /* An asker that does not name the fence has no answer to rely on: the process that was
+     * granted the lease may have died before it was durable. */
+    bool kept = mine && next.flags == stored->flags && ask->fence != 0 && !inherits;
+    *change = kept ? LEASE_KEPT : LEASE_GRANTED;
     *stored = next;
     return 0;
 }
 
 int lease_release(struct xseg_lease *stored, const struct xseg_lease *ask, bool force)
 {
+    /* A lock is undone by any run of its owner. */
+    bool own =
+        lease_same_holder(stored, ask) ||
+        ((stored->flags & XSEG_LEASE_LOCK) != 0 && lease_same_owner(stored, ask));
+
     if (!force) {
-        if (stored->expires_ns == 0 || !same_owner(stored, ask) ||
+        if (lease_is_free(stored) || !own ||
             (ask->fence != 0 && ask->fence != stored->fence))
             return -ESTALE;
     } else if (stored->fence != UINT64_MAX) {
-        /* Whoever still writes with the old fence is refused from now on. */
+        /* A process that still writes with the old fence is refused from now on. */
         stored->fence++;
     }
     if (force)
         stored->since = 0;
-    stored->expires_ns = 0;
-    stored->ttl_ns = 0;
+    memset(stored->nonce, 0, sizeof stored->nonce);
     stored->flags = 0;
     return 0;
+}
+
+struct xseg_lease lease_of_damaged(uint64_t fence)
+{
+    const uint64_t leap = UINT64_C(1) << 32;
+    return (struct xseg_lease){
+        .fence = fence < UINT64_MAX - leap ? fence + leap : UINT64_MAX - 1,
+    };
 }
 
 static struct xseg_versioned load(const void *data)

@@ -5,9 +5,8 @@
  * A lease record that was ever written is never forgotten while its volume exists: a
  * free lease keeps its fence, so that the next holder's is higher.
  *
- * Times are CLOCK_REALTIME of the node that asks, and a pid says something on its own boot
- * only: they decide when a lease may be taken over, and may be wrong.  Safety does not
- * depend on them: whoever was taken over too early is stopped by the fence and the seal.
+ * A lease has no time of its own: it is held while it is locked, or while the presence of
+ * its holder is not over (presence.h).
  */
 #ifndef BLOCKER_LEASE_H
 #define BLOCKER_LEASE_H
@@ -17,42 +16,57 @@
 
 #include "xseg/payload.h"
 
-/** This boot's id; empty if the kernel does not tell, and then no pid is known dead. */
+/** This boot's id; empty if the kernel does not tell. */
 void lease_boot_id(char out[40]);
 
-/** How much more than its whole life a lease may have left.  Beyond that its holder's
- *  clock ran ahead of ours when it was granted, and nobody waits for that time. */
-#define LEASE_MAX_SKEW_NS UINT64_C(60000000000)
+/** True if no run of an instance has it. */
+bool lease_is_free(const struct xseg_lease *lease);
 
-/** True if somebody holds the lease now: not free, not expired, not due later than one
- * life and LEASE_MAX_SKEW_NS from now, its process not known dead. */
-bool lease_is_held(const struct xseg_lease *lease, uint64_t now_ns);
+/**
+ * Is the holder of a lease that is not free over, unless the lease is locked?
+ *
+ * @param rc        0, or the -errno with which its owner's presence could not be read.
+ * @param presence  as stored.
+ * @param now_ns    CLOCK_REALTIME.
+ * Only a presence that is not there, is another run's, or is over ends a lease: one that
+ * cannot be read proves nothing.
+ */
+bool lease_holder_over(const struct xseg_lease *lease, int rc,
+                       const struct xseg_presence *presence, uint64_t now_ns);
 
 /** How an acquire changed the record, and so how it must be stored. */
 enum lease_change {
-    LEASE_GRANTED, /* new holder, new fence: must be durable before the answer */
-    LEASE_RENEWED, /* same holder and fence, later expiry: need not be durable */
+    LEASE_GRANTED, /* must be durable before the answer */
+    LEASE_KEPT,    /* the asker's already, and durable: nothing is stored */
 };
 
+/** True if an ask makes sense. */
+bool lease_ask_valid(const struct xseg_lease *ask);
+
 /**
- * Acquire or renew.
+ * Acquire.
  *
- * @param stored  in: the record, all zeros if there was none; out: the record to store.
- * @param ask     owner, host, pid, boot_id, flags and ttl_ns of the asker; a fence other
- *                than 0 asks to renew the lease of that fence only.
- * @param now_ns  CLOCK_REALTIME.
- * @param change  out on success.
- * Returns 0; -EBUSY and *stored unchanged but for ttl_ns = what is left; -ESTALE and
- * *stored unchanged if there is nothing to renew; -EINVAL.
+ * @param stored       in: the record, all zeros if there was none; out: the record to
+ *                     store.
+ * @param ask          of the asker, valid: owner, nonce, host, pid and flags; a fence
+ *                     other than 0 asks for the lease of that fence only.
+ * @param holder_over  of the record, if another run has it.
+ * @param change       out on success.
+ * Returns 0; -EBUSY and *stored unchanged; -ESTALE and *stored unchanged if the asker has
+ * no lease of that fence.
  */
 int lease_acquire(struct xseg_lease *stored, const struct xseg_lease *ask,
-                  uint64_t now_ns, enum lease_change *change);
+                  bool holder_over, enum lease_change *change);
 
 /**
  * Give up or, with `force`, break a lease.
  * Returns 0 with *stored to be stored durably; -ESTALE if it is not the asker's.
  */
 int lease_release(struct xseg_lease *stored, const struct xseg_lease *ask, bool force);
+
+/** The record that takes the place of one that cannot be read, to be broken at once: its
+ *  fence is far above `fence`, since the damaged record may have been ahead of it. */
+struct xseg_lease lease_of_damaged(uint64_t fence);
 
 /**
  * May `next` replace `stored`?  Both start with struct xseg_versioned.

@@ -4,9 +4,9 @@
  *
  * Each owner that was granted a lease through this port has an entry with the fence it
  * got, until the lease is released or deleted through this port, or its loss was told.
- * While somebody waits, entries are compared with what is stored: all of them when the
- * waiting begins and once a second, since not every filesystem tells what other machines
- * do; one when the backend says that its file was changed, or when it was changed through
+ * While a NOTIFY waits, entries are compared with what is stored: all of them when the
+ * waiting begins; in turn, some each second, since not every filesystem tells what other
+ * machines do; one when the backend says that its file was changed, or when it was changed through
  * this port.  Leases are read one at a time, as READ does.
  *
  * An entry is in one list: `granted`, `suspects` (to be read), `lost` (to be told).  The
@@ -24,12 +24,14 @@
 #include "common/list.h"
 
 #define LOOK_AGAIN_NS UINT64_C(1000000000)
+/** Leases that are read each time, so that ten thousand cost what a hundred cost. */
+#define LOOK_AT_ONCE 100
 
 struct entry {
     struct hashtab_node node;
     struct list link;
     struct xseg_object object;
-    char owner[sizeof((struct xseg_lease *)0)->owner];
+    uint8_t owner[sizeof((struct xseg_lease *)0)->owner];
     uint64_t fence;
     struct xseg_lease now; /* lost: what is stored instead */
     bool stale;            /* granted again while it was read */
@@ -59,13 +61,13 @@ struct lease_watch {
 /* ---- entries ------------------------------------------------------------ */
 
 static struct entry *find(const struct lease_watch *w, const struct xseg_object *object,
-                          const char *owner)
+                          const uint8_t *owner)
 {
     struct hashtab_node *node = hashtab_find(&w->entries, blk_object_hash(object));
     for (; node; node = hashtab_next(node)) {
         struct entry *entry = HASHTAB_ENTRY(node, struct entry, node);
         if (blk_object_equal(&entry->object, object) &&
-            (!owner || strncmp(entry->owner, owner, sizeof entry->owner) == 0))
+            (!owner || memcmp(entry->owner, owner, sizeof entry->owner) == 0))
             return entry;
     }
     return NULL;
@@ -94,6 +96,14 @@ static void suspect_all(struct lease_watch *w)
         list_push_back(&w->suspects, link);
 }
 
+/** The leases that were looked at longest ago. */
+static void suspect_some(struct lease_watch *w)
+{
+    struct list *link;
+    for (int i = 0; i < LOOK_AT_ONCE && (link = list_pop_front(&w->granted)); i++)
+        list_push_back(&w->suspects, link);
+}
+
 static void suspect_object(struct lease_watch *w, const struct xseg_object *object)
 {
     struct hashtab_node *node = hashtab_find(&w->entries, blk_object_hash(object));
@@ -116,7 +126,7 @@ static void look(struct lease_watch *w);
 static bool is_other(const struct lease_watch *w, const struct entry *entry)
 {
     return w->lease.fence != entry->fence ||
-           strncmp(w->lease.owner, entry->owner, sizeof entry->owner) != 0;
+           memcmp(w->lease.owner, entry->owner, sizeof entry->owner) != 0;
 }
 
 static bool is_changing(const struct lease_watch *w, const struct xseg_object *object)
@@ -226,7 +236,7 @@ static void on_timer(struct reactor_timer *timer)
 {
     struct lease_watch *w = LIST_ENTRY(timer, struct lease_watch, timer);
     reactor_arm_timer(w->reactor, timer, LOOK_AGAIN_NS);
-    suspect_all(w);
+    suspect_some(w);
     look(w);
 }
 
@@ -260,7 +270,7 @@ static void granted(struct lease_watch *w, const struct blk_io *io)
     if (!entry) {
         entry = calloc(1, sizeof *entry);
         if (!entry)
-            return; /* its loss is found by the next renewal */
+            return; /* its loss is found by its next flush */
         list_init(&entry->link);
         entry->object = io->object;
         memcpy(entry->owner, io->lease.owner, sizeof entry->owner);

@@ -9,8 +9,8 @@
 
 /** How many bytes of the id a kind uses; the rest is zero. */
 static const uint8_t id_bytes[XSEG_NR_OBJECT_KINDS] = {
-    [XSEG_OBJ_NONE] = 0,   [XSEG_OBJ_CONTENT] = 32, [XSEG_OBJ_EXTENT] = 24,
-    [XSEG_OBJ_LAYER] = 16, [XSEG_OBJ_HEADER] = 32,  [XSEG_OBJ_JOURNAL] = 24,
+    [XSEG_OBJ_NONE] = 0,   [XSEG_OBJ_CONTENT] = 32,  [XSEG_OBJ_EXTENT] = 24,
+    [XSEG_OBJ_LAYER] = 16, [XSEG_OBJ_HEADER] = 32,   [XSEG_OBJ_JOURNAL] = 24,
     [XSEG_OBJ_LEASE] = 16, [XSEG_OBJ_PRESENCE] = 16,
 };
 

@@ -99,11 +99,7 @@ static int decode_lease(const struct xseg_request *rq, struct blk_io *io)
     if (io->object.kind == XSEG_OBJ_PRESENCE)
         return decode_presence(rq, io);
     memcpy(&io->lease, rq->inline_data, sizeof io->lease);
-    if (memchr(io->lease.owner, '\0', sizeof io->lease.owner) == NULL ||
-        memchr(io->lease.host, '\0', sizeof io->lease.host) == NULL ||
-        memchr(io->lease.boot_id, '\0', sizeof io->lease.boot_id) == NULL)
-        return -EINVAL;
-    return 0;
+    return memchr(io->lease.host, '\0', sizeof io->lease.host) == NULL ? -EINVAL : 0;
 }
 
 int request_decode(struct xseg_segment *seg, uint32_t port, uint32_t align,

@@ -64,6 +64,7 @@ struct composer {
     struct reactor *reactor;
     struct xseg_segment *seg;
     struct xseg_port *port;
+    uint64_t deadline_ns;  /* of all leases, CLOCK_BOOTTIME; 0: none was told */
     struct list volumes;   /* struct volume, all states */
     struct volume **slots; /* handle -> volume */
     uint32_t nr_slots;
@@ -149,12 +150,11 @@ struct volume {
     bool upgrading;       /* OPENING for write while it is open read-only: frozen */
 
     /* lease and map */
-    uint64_t deadline_ns; /* CLOCK_BOOTTIME; 0: none */
-    uint64_t since;       /* fence: nobody else has had the lease from then on */
-    uint32_t control;     /* life of CONTROL (generation of its port) that opened it */
-    uint32_t asked;       /* the one that was asked last */
-    bool changing;        /* CONTROL is making a change of it */
-    struct list overdue;  /* struct queued: taken up after the deadline */
+    uint64_t since;      /* fence: nobody else has had the lease from then on */
+    uint32_t control;    /* life of CONTROL (generation of its port) that opened it */
+    uint32_t asked;      /* the one that was asked last */
+    bool changing;       /* CONTROL is making a change of it */
+    struct list overdue; /* struct queued: taken up after the deadline */
     uint8_t missing_id[32]; /* object that was said to be missing last */
     bool lost;              /* the lease is gone: everything is answered -ESTALE */
     bool reviving;          /* CONTROL is asked for a new map, or told of the loss */
@@ -394,6 +394,8 @@ void revive_wait(struct volume *v, struct waiter *w);
 
 /** True if the volume's lease may not be counted on any more. */
 bool lease_overdue(const struct volume *v);
+/** An answer to OPEN says until when leases may be counted on; 0: the volume needs none. */
+void lease_extend(struct composer *c, uint64_t deadline_ns);
 /** The lease is gone: answer -ESTALE from now on.  Frees nothing. */
 void volume_lost(struct volume *v, const char *why);
 /** ACQUIRE and RELEASE of a lease, from CONTROL. */

@@ -273,7 +273,7 @@ static void ask_open_done(void *arg, struct xseg_request *rq)
         result = -EIO;
     if (result >= 0) {
         v->info = info;
-        v->deadline_ns = rq->arg[1];
+        lease_extend(c, rq->arg[1]);
         v->since = rq->arg[2];
         v->control = v->asked;
     }

@@ -112,7 +112,7 @@ static void revive_answered(void *arg, struct xseg_request *rq)
         return;
     }
     v->info = info;
-    v->deadline_ns = rq->arg[1];
+    lease_extend(v->c, rq->arg[1]);
     v->since = rq->arg[2];
     v->control = v->asked;
     v->new_epoch = false;

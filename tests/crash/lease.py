@@ -49,7 +49,7 @@ def is_held(data: bytes) -> bool:
     found = [(read, slot) for slot in slots if (read := _slot(slot)) is not None]
     newest = max(found)[1] if found else bytes(_SLOT_BYTES)
     length = Lease.LAYOUT.size
-    return Lease.unpack(newest[_LEASE_AT : _LEASE_AT + length]).expires_ns != 0
+    return not Lease.unpack(newest[_LEASE_AT : _LEASE_AT + length]).is_free
 
 
 def _slot(slot: bytes) -> tuple[int, int] | None:
@@ -57,7 +57,7 @@ def _slot(slot: bytes) -> tuple[int, int] | None:
     if len(slot) != _SLOT_BYTES:
         return None
     magic, version, crc, sequence, fence = _SLOT.unpack_from(slot)
-    if magic != b"ACPLEAS1" or version != 1:
+    if magic != b"ACPLEAS1" or version != 2:
         return None
     if crc != crc32c(slot[:12] + bytes(4) + slot[16:]):
         return None

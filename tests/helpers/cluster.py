@@ -25,7 +25,7 @@ from tests.helpers.instance import Instance
 
 #: Slots of a lease file and what is read of one (docs/format/store.md).
 _SLOTS = (0, 4096)
-_SLOT = struct.Struct("<8sII Q Q Q Q")
+_SLOT = struct.Struct("<8sIIQ32x16s")
 
 #: What `until` waits for comes within this, or never [s].
 HANG_SECONDS = 60.0
@@ -204,8 +204,8 @@ def _is_held(lease: Path) -> bool:
     data = lease.read_bytes()
     slots = [_SLOT.unpack_from(data, at) for at in _SLOTS if len(data) >= at + 512]
     whole = [slot for slot in slots if slot[0] == b"ACPLEAS1"]
-    # by sequence; the expiry [ns] of the newest, 0 if it is free
-    return bool(whole) and max(whole, key=lambda slot: int(slot[3]))[6] != 0
+    # by sequence; the nonce of the newest, zeros if it is free
+    return bool(whole) and max(whole, key=lambda slot: int(slot[3]))[4] != bytes(16)
 
 
 def _children(pid: int) -> list[int]:

@@ -81,6 +81,7 @@ def running(
     lease_ttl: float = 10.0,
     host: str = "testhost",
     engine: str = "auto",
+    nonce: bytes | None = None,
 ) -> Iterator[Running]:
     """Run an instance; with `store` on files there, otherwise in memory."""
     name = unique_name("control")
@@ -94,6 +95,7 @@ def running(
                 lease_ttl=lease_ttl,
                 host=host,
                 limits=limits,
+                nonce=nonce,
             )
             control.start()
             try:

@@ -47,10 +47,16 @@ class Store(Closing):
         self._services: list[ControlService] = []
 
     def node(self, name: str = "one") -> Context:
-        """A control half that has just started; of one name twice, a restart."""
+        """A control half that has just started; of one name twice, the same run."""
         home = self._home / name
         home.mkdir(exist_ok=True)
-        service = ControlService(self._name, instance_file=home / "instance", host=name)
+        service = ControlService(
+            self._name,
+            instance_file=home / "instance",
+            host=name,
+            nonce=name.encode().ljust(16, b"."),
+        )
+        service.context.presences.begin()
         self._services.append(service)
         return service.context
 

@@ -48,13 +48,11 @@ cdef extern from "xseg/payload.h" nogil:
 
     struct xseg_lease:
         uint64_t fence
-        uint64_t ttl_ns
-        uint64_t expires_ns
+        uint64_t since
+        uint8_t owner[16]
+        uint8_t nonce[16]
         uint32_t pid
         uint32_t flags
-        uint64_t pid_start
-        char boot_id[40]
-        char owner[64]
         char host[64]
 
     struct xseg_journal_info:

@@ -29,16 +29,7 @@ static int presence_open(struct file_store *store, const struct xseg_object *obj
                          bool create)
 {
     struct file_slot slot = {.magic = PRESENCE_MAGIC, .version = PRESENCE_VERSION};
-    char path[FILE_PATH_MAX];
-    int fd;
-
-    file_path(path, object, 0);
-    while ((fd = file_slot_open_locked(store, object)) == -ENOENT && create) {
-        int rc = file_slot_create(store, path, &slot);
-        if (rc < 0)
-            return rc;
-    }
-    return fd;
+    return file_slot_open_locked(store, object, create ? &slot : NULL);
 }
 
 int file_presence_change(struct file_store *store, struct blk_io *io, bool acquire)

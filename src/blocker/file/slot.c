@@ -88,7 +88,9 @@ int file_slot_store(int fd, struct file_slot *slot, int old_index, bool durable)
     return call.result;
 }
 
-int file_slot_create(struct file_store *store, const char *path, struct file_slot *slot)
+/** Make a file with one slot, under its name.  0, also if there is one; -errno. */
+static int slot_create(struct file_store *store, const char *path,
+                       struct file_slot *slot)
 {
     struct file_temp temp;
 
@@ -106,14 +108,20 @@ int file_slot_create(struct file_store *store, const char *path, struct file_slo
     return rc == -EEXIST ? 0 : rc;
 }
 
-int file_slot_open_locked(struct file_store *store, const struct xseg_object *object)
+int file_slot_open_locked(struct file_store *store, const struct xseg_object *object,
+                          struct file_slot *first)
 {
     char path[FILE_PATH_MAX];
+    int fd;
 
     file_path(path, object, 0);
-    int fd = openat(store->root_fd, path, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
-    if (fd < 0)
-        return -errno;
+    while ((fd = openat(store->root_fd, path, O_RDWR | O_NOFOLLOW | O_CLOEXEC)) < 0) {
+        if (errno != ENOENT || !first)
+            return -errno;
+        int made = slot_create(store, path, first);
+        if (made < 0)
+            return made;
+    }
     if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
         int rc = errno == EWOULDBLOCK ? -EAGAIN : -errno;
         close(fd);

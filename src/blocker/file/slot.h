@@ -45,13 +45,11 @@ int file_slot_load(int fd, uint64_t magic, uint32_t version, struct file_slot *o
  *  that was answered.  0 or -errno. */
 int file_slot_store(int fd, struct file_slot *slot, int old_index, bool durable);
 
-/** Make a file with one slot, under its name.  0, also if there is one; -errno. */
-int file_slot_create(struct file_store *store, const char *path,
-                     struct file_slot *slot);
-
-/** Open an object's file with its exclusive lock, which ends with close().  The fd;
- *  -EAGAIN: it is locked; -ENOENT; -errno. */
-int file_slot_open_locked(struct file_store *store, const struct xseg_object *object);
+/** Open an object's file with its exclusive lock, which ends with close().
+ * @param first  the first slot of a file that is made if there is none; NULL: none is.
+ * Returns the fd; -EAGAIN: it is locked; -ENOENT; -errno. */
+int file_slot_open_locked(struct file_store *store, const struct xseg_object *object,
+                          struct file_slot *first);
 
 /** Make durable that the object's file has its name, whoever made it. */
 int file_slot_sync_name(struct file_store *store, const struct xseg_object *object);

@@ -444,14 +444,30 @@ static void mem_remove(struct blk_backend *be, struct blk_io *io)
 
 /* ---- leases ------------------------------------------------------------- */
 
+static void load_presence(const struct mem_object *object, struct xseg_presence *out)
+{
+    memset(out, 0, sizeof *out);
+    if (object)
+        mem_object_read(object, 0, out, sizeof *out);
+}
+
 static int do_acquire(struct mem_store *store, struct blk_io *io)
 {
     struct mem_object *object = find(store, &io->object);
+    struct xseg_object name = {.kind = XSEG_OBJ_PRESENCE};
+    struct xseg_presence presence;
     struct xseg_lease lease;
     enum lease_change change;
 
+    if (!lease_ask_valid(&io->lease))
+        return -EINVAL;
     load_lease(object, &lease);
-    int rc = lease_acquire(&lease, &io->lease, presence_now_ns(), &change);
+    memcpy(name.id, lease.owner, sizeof lease.owner);
+    const struct mem_object *owner = find(store, &name);
+    load_presence(owner, &presence);
+    bool over =
+        lease_holder_over(&lease, owner ? 0 : -ENOENT, &presence, presence_now_ns());
+    int rc = lease_acquire(&lease, &io->lease, over, &change);
     if (rc == 0)
         rc = find_or_create(store, &io->object, &object);
     if (rc == 0)
@@ -459,13 +475,6 @@ static int do_acquire(struct mem_store *store, struct blk_io *io)
     if (rc == 0 || rc == -EBUSY || rc == -ESTALE)
         io->lease = lease;
     return rc;
-}
-
-static void load_presence(const struct mem_object *object, struct xseg_presence *out)
-{
-    memset(out, 0, sizeof *out);
-    if (object)
-        mem_object_read(object, 0, out, sizeof *out);
 }
 
 static int do_appear(struct mem_store *store, struct blk_io *io)

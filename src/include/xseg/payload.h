@@ -43,11 +43,15 @@
  *  DELETE   object; HEADER: arg[0] = its version,  durable.  -ENOENT.  -ESTALE: another
  *           or 0                                   version
  *  ACQUIRE  LEASE; inline struct xseg_lease with   inline struct xseg_lease granted, or
- *           owner, host and ttl_ns [fence: only    the holder's with -EBUSY.  By its
- *           to renew the one of that fence]        holder: renewed, same fence.  -ESTALE:
- *                                                  nothing to renew
+ *           owner, nonce, host and pid [fence:     the holder's with -EBUSY.  To its
+ *           only the lease of that fence]          holder: the same, same fence.  -ESTALE:
+ *                                                  it is not the asker's with that fence.
+ *                                                  The holder's presence is judged in the
+ *                                                  same step
  *  RELEASE  LEASE, inline struct xseg_lease,       -ESTALE if not the holder's.  FORCE
- *           [FORCE]                                breaks it; the fence never goes back
+ *           [FORCE]                                breaks it; the fence never goes back.  A
+ *                                                  damaged record is written anew, with a
+ *                                                  fence far above the asker's
  *  RELEASE  EXTENT                                 this blocker's hold and open files are
  *                                                  given up; none is fine
  *  RELEASE  EXTENT, FORCE                          sealed, durably: what holders of old
@@ -115,11 +119,11 @@
  *                                                  result = open volumes
  *  SNAPSHOT, TRUNCATE, RENAME, DELETE              forwarded to CONTROL with the volume
  *                                                  drained and flushed; as there
- *  ACQUIRE  object LEASE(uuid), arg[1]             from CONTROL: the lease is renewed,
- *           = deadline                             deadline as in its answer to OPEN.
- *                                                  -ENOENT: not open for writing
+ *  ACQUIRE  object PRESENCE, arg[1] = deadline     from CONTROL: the instance is renewed:
+ *                                                  CLOCK_BOOTTIME [ns] until which all its
+ *                                                  leases may be counted on
  *  RELEASE  object LEASE(uuid)                     from CONTROL: the lease is lost.
- *                                                  -ENOENT as ACQUIRE
+ *                                                  -ENOENT: not open for writing
  *  PING                                            0
  *
  * To CONTROL: name = the volume; data holds a JSON object of arguments in its first
@@ -128,8 +132,8 @@
  * members.  OPEN, SNAPSHOT, TRUNCATE and RENAME also give inline struct
  * xseg_volume_info of the open volume as it now is, even when they fail after changing
  * the epoch (inline_valid != 0).  OPEN also gives arg[1] = CLOCK_BOOTTIME [ns] until
- * which the lease may be counted on, and arg[2] = the fence from which on this instance
- * alone has had it; both 0 if the volume needs none.
+ * which the leases of the instance may be counted on, and arg[2] = the fence from which on
+ * this instance alone has had that of the volume; both 0 if the volume needs none.
  */
 #ifndef XSEG_PAYLOAD_H
 #define XSEG_PAYLOAD_H
@@ -233,33 +237,30 @@ struct xseg_presence {
 };
 static_assert(sizeof(struct xseg_presence) == 152, "presence");
 
-/** A lease, as granted or as held. */
+/** The right to change one volume.  It is never renewed: it is held while it is locked, or
+ *  while the presence of its owner with the same nonce is not over. */
 struct xseg_lease {
-    uint64_t fence;      /* grows with every new holder */
-    uint64_t ttl_ns;     /* asked or left [ns] */
-    uint64_t expires_ns; /* CLOCK_REALTIME */
-    uint32_t pid;        /* of the holder */
-    uint32_t flags;      /* XSEG_LEASE_* */
-    uint64_t pid_start;
-    char boot_id
-        [40]; /* /proc/sys/kernel/random/boot_id: a dead pid counts on this boot only */
-    char owner[64]; /* instance uuid in hex, NUL padded */
-    char host[64];  /* for people, NUL padded */
+    uint64_t fence; /* grows with every new holder */
     uint64_t
-        since; /* the fence from which on it has been this owner's alone; 0: of none
-                     */
+        since; /* the fence from which on it has been this owner's alone; 0: of none */
+    uint8_t owner[16];               /* uuid of the holder's instance */
+    uint8_t nonce[XSEG_NONCE_BYTES]; /* of the run that holds it; zeros: given back */
+    uint32_t pid;                    /* of the holder, for people */
+    uint32_t flags;                  /* XSEG_LEASE_* */
+    char host[64];                   /* for people, NUL padded */
 };
-static_assert(sizeof(struct xseg_lease) == 216, "lease");
-/** Taken by an administrator (vlmc lock): does not expire with the process. */
+static_assert(sizeof(struct xseg_lease) == 120, "lease");
+/** Taken by an administrator (vlmc lock): held whatever becomes of its owner. */
 #define XSEG_LEASE_LOCK 1u
-/** Of ACQUIRE only, never stored: refuse a lease that somebody else has not given back,
- *  even if it expired or its holder died.  For work that nobody waits for. */
+/** Of ACQUIRE only, never stored: refuse a lease that another holder has not given back,
+ *  even if that holder is over.  For work in the background. */
 #define XSEG_LEASE_IF_FREE 2u
 /** Of ACQUIRE that names its fence only, never stored: XSEG_LEASE_LOCK ends, the lease
  *  stays. */
 #define XSEG_LEASE_UNLOCK 4u
 /** Of ACQUIRE that names its fence only, never stored: make it durable like a new lease.
- *  The asker has read that fence, and who was granted it may have died before it was. */
+ *  The asker has read that fence, and the process that was granted it may have died before
+ *  it was durable. */
 #define XSEG_LEASE_INHERIT 8u
 
 /** Where the journal stands. */

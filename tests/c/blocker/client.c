@@ -389,19 +389,35 @@ struct xseg_presence presence_of(const char *nonce, uint64_t ttl_ns)
     return presence;
 }
 
-struct xseg_lease lease_of(const char *owner, uint64_t ttl_ns)
+struct xseg_lease lease_of(const char *owner)
 {
-    struct xseg_lease lease = {.ttl_ns = ttl_ns, .pid = (uint32_t)getpid()};
-    FILE *f = fopen("/proc/sys/kernel/random/boot_id", "r");
+    struct xseg_lease lease = {.pid = (uint32_t)getpid()};
 
-    lease.pid_start = xseg_process_start(lease.pid);
-    if (f) {
-        CHECK_EQ(fread(lease.boot_id, 1, 36, f), 36);
-        fclose(f);
-    }
-    snprintf(lease.owner, sizeof lease.owner, "%s", owner);
+    memcpy(lease.owner, owner, strnlen(owner, sizeof lease.owner));
+    memcpy(lease.nonce, owner, strnlen(owner, sizeof lease.nonce));
     snprintf(lease.host, sizeof lease.host, "host-of-%s", owner);
     return lease;
+}
+
+struct xseg_object presence_of_owner(const char *owner)
+{
+    struct xseg_object object = {.kind = XSEG_OBJ_PRESENCE};
+    memcpy(object.id, owner, strnlen(owner, 16));
+    return object;
+}
+
+void appear(struct server *s, const char *owner)
+{
+    struct xseg_object object = presence_of_owner(owner);
+    struct xseg_presence presence = presence_of(owner, UINT64_C(3600) * 1000000000);
+    CHECK_EQ(do_presence(s, XSEG_OP_ACQUIRE, &object, &presence), 0);
+}
+
+void disappear(struct server *s, const char *owner)
+{
+    struct xseg_object object = presence_of_owner(owner);
+    struct xseg_presence presence = presence_of(owner, 1);
+    CHECK_EQ(do_presence(s, XSEG_OP_RELEASE, &object, &presence), 0);
 }
 
 /* ---- directories -------------------------------------------------------- */

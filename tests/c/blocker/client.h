@@ -104,8 +104,14 @@ extern const struct xseg_object whole_store;
 /** A header body of `size` bytes with a proper prefix. */
 void fill_header(void *out, uint64_t size, uint64_t version, uint64_t fence,
                  uint8_t fill);
-/** A lease of a living (this) process. */
-struct xseg_lease lease_of(const char *owner, uint64_t ttl_ns);
+/** A lease of instance `owner`, asked for by its run that has the same nonce. */
+struct xseg_lease lease_of(const char *owner);
+/** The presence of the instance `owner` that way. */
+struct xseg_object presence_of_owner(const char *owner);
+/** That run is there for an hour: its leases are held.  Its process is this one. */
+void appear(struct server *s, const char *owner);
+/** It is not there any more. */
+void disappear(struct server *s, const char *owner);
 
 /** The presence of an incarnation with that nonce, whose process is this one. */
 struct xseg_presence presence_of(const char *nonce, uint64_t ttl_ns);

@@ -173,8 +173,9 @@ static void contend(uint64_t owner)
     char name[32];
     snprintf(name, sizeof name, "owner-%u", (unsigned)owner);
     server_start(s, &setup);
+    appear(s, name);
     for (uint32_t done = 0; done < NR_SECTIONS;) {
-        struct xseg_lease lease = lease_of(name, UINT64_C(3600) * 1000000000);
+        struct xseg_lease lease = lease_of(name);
         int64_t rc = do_lease(s, XSEG_OP_ACQUIRE, &l, &lease, 0);
         if (rc == -EBUSY)
             continue;

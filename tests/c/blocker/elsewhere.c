@@ -106,7 +106,7 @@ static int64_t flush_maps(void)
 static void know_all(void)
 {
     struct xseg_object e = extent_name(1, 1), j = journal_name(1, 1), t = lease_name(1);
-    struct xseg_lease lease = lease_of("a", UINT64_C(1) << 50);
+    struct xseg_lease lease = lease_of("a");
 
     CHECK_EQ(do_write(s, &e, 0, data, SECTOR, XSEG_F_FUA), SECTOR);
     CHECK_EQ(do_lease(s, XSEG_OP_ACQUIRE, &t, &lease, 0), 0);
@@ -172,13 +172,13 @@ static void test_content_that_is_there(void)
 static void test_a_lease_file(void)
 {
     struct xseg_object t = lease_name(30);
-    struct xseg_lease lease = lease_of("a", UINT64_C(1) << 50);
+    struct xseg_lease lease = lease_of("a");
 
     CHECK_EQ(do_lease(s, XSEG_OP_ACQUIRE, &t, &lease, 0), 0);
     CHECK_EQ(do_lease(s, XSEG_OP_RELEASE, &t, &lease, 0), 0);
     name_elsewhere(&t);
     CHECK(calls_not_durable() > 0);
-    lease = lease_of("a", UINT64_C(1) << 50);
+    lease = lease_of("a");
     CHECK_EQ(do_lease(s, XSEG_OP_ACQUIRE, &t, &lease, 0), 0);
     CHECK_EQ(calls_not_durable(), 0);
 }
@@ -187,7 +187,7 @@ static void test_a_lease_file(void)
 static void test_a_lease_that_is_inherited(void)
 {
     struct xseg_object t = lease_name(31);
-    struct xseg_lease lease = lease_of("a", UINT64_C(1) << 50), ask = lease;
+    struct xseg_lease lease = lease_of("a"), ask = lease;
 
     CHECK_EQ(do_lease(s, XSEG_OP_ACQUIRE, &t, &lease, 0), 0);
     CHECK_EQ(calls_not_durable(), 0);
@@ -196,7 +196,7 @@ static void test_a_lease_that_is_inherited(void)
     ask.fence = lease.fence;
     CHECK_EQ(do_lease(s, XSEG_OP_ACQUIRE, &t, &ask, 0), 0);
     CHECK_EQ(calls_not_durable(), 1);
-    ask = lease_of("a", UINT64_C(1) << 50);
+    ask = lease_of("a");
     ask.flags = XSEG_LEASE_INHERIT;
     CHECK_EQ(do_lease(s, XSEG_OP_ACQUIRE, &t, &ask, 0), -EINVAL);
     ask.fence = lease.fence;

@@ -311,8 +311,8 @@ static void test_leases_survive_each_failure(void)
 {
     for (uint64_t k = 1;; k++) {
         struct xseg_object t = lease_name(k);
-        struct xseg_lease a = lease_of("a", UINT64_C(1) << 50);
-        struct xseg_lease b = lease_of("b", UINT64_C(1) << 50);
+        struct xseg_lease a = lease_of("a");
+        struct xseg_lease b = lease_of("b");
         uint64_t fence = 0;
 
         restart();
@@ -327,7 +327,7 @@ static void test_leases_survive_each_failure(void)
         }
         bool struck = calls_disarm();
         restart();
-        a = lease_of("c", UINT64_C(1) << 50);
+        a = lease_of("c");
         int64_t rc = do_lease(s, XSEG_OP_ACQUIRE, &t, &a, 0);
         CHECK(rc == 0 || rc == -EBUSY);
         CHECK(a.fence >= fence);

@@ -62,7 +62,7 @@ static void test_every_call_can_fail(void)
 {
     struct mem_fault once = {.times = 1, .error = EIO};
     struct xseg_object e = extent_name(3, 1), h = header_name(3), t = lease_name(3);
-    struct xseg_lease lease = lease_of("a", 1000);
+    struct xseg_lease lease = lease_of("a");
     struct xseg_list_entry entry;
     struct xseg_object_info info;
     uint64_t cursor = 0;

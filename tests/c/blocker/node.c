@@ -51,7 +51,7 @@ static int64_t notified(struct server *s, const struct order *order)
 static int64_t follow(struct server *s, const struct order *order, int fd)
 {
     struct xseg_object l = lease_name(order->count);
-    struct xseg_lease lease = lease_of("node", UINT64_C(3600) * 1000000000);
+    struct xseg_lease lease = lease_of("node");
 
     switch (order->verb) {
     case NODE_READ:

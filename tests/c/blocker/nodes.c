@@ -398,7 +398,7 @@ static void test_sealing_again_after_a_crash_at_each_step(void)
 static void test_the_loss_of_a_lease_is_told_across_nodes(void)
 {
     struct xseg_object l = lease_name(1), j = journal_name(1, 1);
-    struct xseg_lease lease = lease_of("admin", UINT64_C(1) << 40);
+    struct xseg_lease lease = lease_of("admin");
     struct order take = {.verb = NODE_ACQUIRE, .count = 1};
     struct order wait = {.verb = NODE_NOTIFY, .count = 1};
     struct node node;

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "blocker/client.h"
+#include "blocker/lease.h"
 
 static struct setup setup = {.backend = "file", .engine = "auto"};
 static struct server server, *s = &server;
@@ -105,15 +106,16 @@ static void test_open_removes_what_dead_writers_left(void)
     const char *old = "data/tmp/00000000-0000-0000-0000-000000000000.1.1.2";
     const struct timespec long_ago[2] = {{.tv_sec = 1000}, {.tv_sec = 1000}};
     char path[512], alive[160], dead[160];
-    struct xseg_lease me = lease_of("a", 1);
+    char boot_id[40];
     const char *why;
     uint32_t pid = (uint32_t)getpid();
 
+    lease_boot_id(boot_id);
     path_in(path, "data");
     CHECK_EQ(try_open(path, &why), 0);
-    snprintf(alive, sizeof alive, "data/tmp/%s.%u.%llu.99", me.boot_id, pid,
+    snprintf(alive, sizeof alive, "data/tmp/%s.%u.%llu.99", boot_id, pid,
              (unsigned long long)xseg_process_start(pid));
-    snprintf(dead, sizeof dead, "data/tmp/%s.%u.%llu.99", me.boot_id, pid,
+    snprintf(dead, sizeof dead, "data/tmp/%s.%u.%llu.99", boot_id, pid,
              (unsigned long long)xseg_process_start(pid) + 1);
     put_file(alive, "x");
     put_file(dead, "x");
@@ -134,7 +136,7 @@ static void test_paths_are_those_of_the_format(void)
     struct xseg_object c = {.kind = XSEG_OBJ_CONTENT}, h = {.kind = XSEG_OBJ_HEADER};
     struct xseg_object e = {.kind = XSEG_OBJ_EXTENT}, l = {.kind = XSEG_OBJ_LAYER};
     struct xseg_object j = {.kind = XSEG_OBJ_JOURNAL}, t = {.kind = XSEG_OBJ_LEASE};
-    struct xseg_lease lease = lease_of("a", 1000);
+    struct xseg_lease lease = lease_of("a");
     struct xseg_list_entry entries[4];
     uint64_t cursor = 0;
 
@@ -199,21 +201,31 @@ static void test_a_damaged_lease_slot_is_survived_two_are_told(void)
 {
     struct xseg_object t = {.kind = XSEG_OBJ_LEASE, .id = {7}};
     const char *file = "maps/leases/07000000000000000000000000000000";
-    struct xseg_lease a = lease_of("a", UINT64_C(1) << 50), x;
+    struct xseg_lease a = lease_of("a"), x;
 
     server_start(s, &setup);
-    /* sequence 1: nobody, slot 0; 2: a, slot 1; 3: renewed, slot 0 */
+    appear(s, "a");
+    /* sequence 1: free, slot 0; 2: a, slot 1; 3: a again, slot 0 */
     CHECK_EQ(do_lease(s, XSEG_OP_ACQUIRE, &t, &a, 0), 0);
     x = a;
     CHECK_EQ(do_lease(s, XSEG_OP_ACQUIRE, &t, &x, 0), 0);
     damage(file, 40);
-    x = lease_of("b", 1000);
+    x = lease_of("b");
     CHECK_EQ(do_lease(s, XSEG_OP_ACQUIRE, &t, &x, 0), -EBUSY);
     CHECK_EQ(x.fence, a.fence);
     damage(file, 4096 + 100);
-    x = lease_of("b", 1000);
+    x = lease_of("b");
     CHECK_EQ(do_lease(s, XSEG_OP_ACQUIRE, &t, &x, 0), -EBADMSG);
     CHECK_EQ(do_read(s, &t, 0, got, 4096), -EBADMSG);
+    CHECK_EQ(do_lease(s, XSEG_OP_RELEASE, &t, &x, 0), -EBADMSG);
+    /* the cure: broken, with a fence above all that the damaged record may have had */
+    x = lease_of("b");
+    x.fence = a.fence;
+    CHECK_EQ(do_lease(s, XSEG_OP_RELEASE, &t, &x, XSEG_F_FORCE), 0);
+    CHECK(x.fence > a.fence + UINT32_MAX);
+    a = lease_of("b");
+    CHECK_EQ(do_lease(s, XSEG_OP_ACQUIRE, &t, &a, 0), 0);
+    CHECK_EQ(a.fence, x.fence + 1);
     server_stop(s);
 }
 

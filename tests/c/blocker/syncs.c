@@ -23,7 +23,7 @@ static void test_durable_answers_leave_nothing_behind(void)
 {
     struct xseg_object h = header_name(1), c = content_name(1), j = journal_name(1, 1);
     struct xseg_object e = extent_name(1, 1), l = layer_name(1), t = lease_name(1);
-    struct xseg_lease lease = lease_of("a", UINT64_C(1) << 50);
+    struct xseg_lease lease = lease_of("a");
 
     CHECK_EQ(calls_not_durable(), 0); /* the tree, once open */
     fill_header(data, 64, 1, 1, 0);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* When a lease may be taken over, by clocks that agree and by clocks that do not. */
+/* When an instance is taken for gone, by clocks that agree and by clocks that do not. */
 #include "blocker/lease.h"
+#include "blocker/presence.h"
 
 #include <errno.h>
 #include <string.h>
@@ -10,92 +11,97 @@
 #define SECOND UINT64_C(1000000000)
 #define TTL    (10 * SECOND)
 #define NOW    (1000000 * SECOND)
-/* What a lease may have left by a clock that is as far behind as clocks may be. */
-#define MOST (TTL + LEASE_MAX_SKEW_NS)
+/* What a presence may have left by a clock that is as far behind as clocks may be. */
+#define MOST (TTL + PRESENCE_MAX_SKEW_NS)
 
-static struct xseg_lease ask_of(const char *owner)
+static struct xseg_presence ask_of(const char *nonce)
 {
-    struct xseg_lease ask = {.ttl_ns = TTL};
+    struct xseg_presence ask = {.ttl_ns = TTL};
 
-    strcpy(ask.owner, owner);
+    memcpy(ask.nonce, nonce, strlen(nonce));
     return ask;
 }
 
-static struct xseg_lease granted_at(uint64_t now_ns, uint32_t flags)
+static struct xseg_presence begun_at(uint64_t now_ns)
 {
-    struct xseg_lease stored = {0}, ask = ask_of("a");
-    enum lease_change change;
+    struct xseg_presence stored = {0}, ask = ask_of("a");
+    enum presence_change change;
 
-    ask.flags = flags;
-    CHECK_EQ(lease_acquire(&stored, &ask, now_ns, &change), 0);
+    CHECK_EQ(presence_acquire(&stored, &ask, now_ns, &change), 0);
+    CHECK_EQ(change, PRESENCE_BEGUN);
     return stored;
 }
 
-static int taken_at(struct xseg_lease stored, uint64_t now_ns, uint64_t *fence)
+static int taken_at(struct xseg_presence stored, uint64_t now_ns)
 {
-    struct xseg_lease ask = ask_of("b");
-    enum lease_change change;
-    int rc = lease_acquire(&stored, &ask, now_ns, &change);
-
-    *fence = stored.fence;
-    return rc;
+    struct xseg_presence ask = ask_of("b");
+    enum presence_change change;
+    return presence_acquire(&stored, &ask, now_ns, &change);
 }
 
-static void test_a_lease_lasts_its_life(void)
+static void test_a_presence_lasts_its_life(void)
 {
-    struct xseg_lease lease = granted_at(NOW, 0);
+    struct xseg_presence there = begun_at(NOW);
 
-    CHECK(lease_is_held(&lease, NOW));
-    CHECK(lease_is_held(&lease, NOW + TTL - 1));
-    CHECK(!lease_is_held(&lease, NOW + TTL));
+    CHECK(!presence_is_over(&there, NOW));
+    CHECK(!presence_is_over(&there, NOW + TTL - 1));
+    CHECK(presence_is_over(&there, NOW + TTL));
 }
 
-static void test_a_clock_that_ran_ahead_holds_nobody_up(void)
+static void test_a_clock_that_ran_ahead_holds_no_node_up(void)
 {
-    uint64_t fence;
+    struct xseg_presence ask = ask_of("a");
+    enum presence_change change;
 
-    /* somebody's clock is wrong, and not by much: his lease is respected */
-    struct xseg_lease lease = granted_at(NOW + LEASE_MAX_SKEW_NS, 0);
-    CHECK_EQ(lease.expires_ns, NOW + MOST);
-    CHECK(lease_is_held(&lease, NOW));
-    CHECK_EQ(taken_at(lease, NOW, &fence), -EBUSY);
-    /* by a day: nobody waits so long */
-    lease = granted_at(NOW + 86400 * SECOND, 0);
-    CHECK(!lease_is_held(&lease, NOW));
-    CHECK_EQ(taken_at(lease, NOW, &fence), 0);
-    CHECK_EQ(fence, lease.fence + 1);
-    CHECK(!lease_is_held(&lease, NOW + 86400 * SECOND - LEASE_MAX_SKEW_NS - 1));
-    CHECK(lease_is_held(&lease, NOW + 86400 * SECOND - LEASE_MAX_SKEW_NS));
-    /* whose process is not known here, too: it is only a question of time */
-    CHECK_EQ(lease.pid, 0);
-    /* its owner still renews it */
-    struct xseg_lease ask = ask_of("a");
-    enum lease_change change;
-    ask.fence = lease.fence;
-    CHECK_EQ(lease_acquire(&lease, &ask, NOW, &change), 0);
-    CHECK_EQ(lease.expires_ns, NOW + TTL);
+    /* a clock is wrong, and not by much: the presence is respected */
+    struct xseg_presence there = begun_at(NOW + PRESENCE_MAX_SKEW_NS);
+    CHECK_EQ(there.expires_ns, NOW + MOST);
+    CHECK(!presence_is_over(&there, NOW));
+    CHECK_EQ(taken_at(there, NOW), -EBUSY);
+    /* by a day: no node waits so long */
+    there = begun_at(NOW + 86400 * SECOND);
+    CHECK(presence_is_over(&there, NOW));
+    CHECK_EQ(taken_at(there, NOW), 0);
+    CHECK(presence_is_over(&there, NOW + 86400 * SECOND - PRESENCE_MAX_SKEW_NS - 1));
+    CHECK(!presence_is_over(&there, NOW + 86400 * SECOND - PRESENCE_MAX_SKEW_NS));
+    /* its own run still renews it */
+    CHECK_EQ(presence_acquire(&there, &ask, NOW, &change), 0);
+    CHECK_EQ(change, PRESENCE_RENEWED);
+    CHECK_EQ(there.expires_ns, NOW + TTL);
 }
 
-static void test_a_lock_and_a_lease_for_ever_know_no_time(void)
+static void test_only_what_is_known_ends_a_lease(void)
 {
-    uint64_t fence;
-    struct xseg_lease lease = granted_at(NOW + 86400 * SECOND, XSEG_LEASE_LOCK);
+    struct xseg_presence there = begun_at(NOW);
+    struct xseg_lease lease = {0};
 
-    CHECK_EQ(lease.expires_ns, UINT64_MAX);
-    CHECK(lease_is_held(&lease, NOW));
-    CHECK_EQ(taken_at(lease, NOW, &fence), -EBUSY);
-    /* a life beyond the end of time */
-    lease = granted_at(NOW, 0);
-    lease.ttl_ns = lease.expires_ns = UINT64_MAX;
-    CHECK(lease_is_held(&lease, 0));
-    CHECK(lease_is_held(&lease, NOW));
-    CHECK(lease_is_held(&lease, UINT64_MAX - 1));
+    memcpy(lease.nonce, there.nonce, sizeof lease.nonce);
+    CHECK(!lease_holder_over(&lease, 0, &there, NOW));
+    CHECK(lease_holder_over(&lease, 0, &there, NOW + TTL));
+    CHECK(lease_holder_over(&lease, -ENOENT, &there, NOW));
+    CHECK(!lease_holder_over(&lease, -EBADMSG, &there, NOW));
+    CHECK(!lease_holder_over(&lease, -EMFILE, &there, NOW));
+    lease.nonce[0] ^= 1; /* another run is there now */
+    CHECK(lease_holder_over(&lease, 0, &there, NOW));
+}
+
+static void test_a_damaged_lease_is_broken_with_a_fence_far_above(void)
+{
+    struct xseg_lease lease = lease_of_damaged(7), ask = {0};
+
+    CHECK_EQ(lease_release(&lease, &ask, true), 0);
+    CHECK_EQ(lease.fence, 8 + (UINT64_C(1) << 32));
+    CHECK(lease_is_free(&lease));
+    lease = lease_of_damaged(UINT64_MAX - 5);
+    CHECK_EQ(lease_release(&lease, &ask, true), 0);
+    CHECK_EQ(lease.fence, UINT64_MAX);
 }
 
 int main(void)
 {
-    test_a_lease_lasts_its_life();
-    test_a_clock_that_ran_ahead_holds_nobody_up();
-    test_a_lock_and_a_lease_for_ever_know_no_time();
+    test_a_presence_lasts_its_life();
+    test_a_clock_that_ran_ahead_holds_no_node_up();
+    test_only_what_is_known_ends_a_lease();
+    test_a_damaged_lease_is_broken_with_a_fence_far_above();
     return 0;
 }

@@ -320,10 +320,12 @@ static void test_open_and_close_wait_for_control(struct client *c)
 
 /* ---- leases ---- */
 
-static int64_t call_lease(struct client *c, uint32_t op, uint64_t deadline_ns)
+/** A word of CONTROL: the deadline of the instance, or the loss of a volume's lease. */
+static int64_t call_word(struct client *c, uint32_t op, uint32_t kind,
+                         uint64_t deadline_ns)
 {
     struct xseg_request *rq = new_request(c, op);
-    rq->object.kind = XSEG_OBJ_LEASE;
+    rq->object.kind = kind;
     memcpy(rq->object.id, "composer-testing", 16);
     rq->arg[1] = deadline_ns;
     int64_t result = call(c, rq);
@@ -331,10 +333,21 @@ static int64_t call_lease(struct client *c, uint32_t op, uint64_t deadline_ns)
     return result;
 }
 
+static int64_t call_deadline(struct client *c, uint64_t deadline_ns)
+{
+    return call_word(c, XSEG_OP_ACQUIRE, XSEG_OBJ_PRESENCE, deadline_ns);
+}
+
+static int64_t call_loss(struct client *c)
+{
+    return call_word(c, XSEG_OP_RELEASE, XSEG_OBJ_LEASE, 0);
+}
+
 /** Open the volume with a lease that is over. */
 static void reopen_overdue(struct client *c)
 {
     CHECK_EQ(call_simple(c, XSEG_OP_CLOSE, 0, 0, 0), 0);
+    CHECK_EQ(call_deadline(c, 0), 0);
     c->store->deadline_ns = 1;
     CHECK_EQ(call_named(c, XSEG_OP_OPEN, 0, &c->handle), 0);
 }
@@ -349,12 +362,12 @@ static void test_after_the_deadline_requests_wait(struct client *c)
     send_async(c, 1, XSEG_OP_READ, 0, S);
     send_async(c, 2, XSEG_OP_FLUSH, 0, 0);
     client_run(c, 20);
-    CHECK_EQ(call_lease(c, XSEG_OP_ACQUIRE, 2), 0); /* over as well */
+    CHECK_EQ(call_deadline(c, 2), 0); /* over as well */
     client_run(c, 20);
     CHECK(c->ops[0].busy && c->ops[1].busy && c->ops[2].busy);
     CHECK_EQ(f->nr_ops[XSEG_OP_WRITE], writes);
     CHECK_EQ(f->nr_ops[XSEG_OP_MAPR], reads);
-    CHECK_EQ(call_lease(c, XSEG_OP_ACQUIRE, boot_ns() + UINT64_C(3600000000000)), 0);
+    CHECK_EQ(call_deadline(c, boot_ns() + UINT64_C(3600000000000)), 0);
     CHECK_EQ(await(c, 0), S);
     CHECK_EQ(await(c, 1), S);
     CHECK_EQ(await(c, 2), 0);
@@ -368,7 +381,7 @@ static void test_data_that_waited_looks_at_the_deadline(struct client *c)
     fake_store_kill(f, XSEG_PORT_BLOCKERB);
     send_async(c, 0, XSEG_OP_WRITE, 0, S);
     client_run(c, 5);
-    CHECK_EQ(call_lease(c, XSEG_OP_ACQUIRE, 1), 0);
+    CHECK_EQ(call_deadline(c, 1), 0);
     uint32_t writes = f->nr_ops[XSEG_OP_WRITE];
     fake_store_rebirth(f);
     f->stay_dead = false;
@@ -376,7 +389,7 @@ static void test_data_that_waited_looks_at_the_deadline(struct client *c)
     client_run(c, 50);
     CHECK(c->ops[0].busy);
     CHECK_EQ(f->nr_ops[XSEG_OP_WRITE], writes);
-    CHECK_EQ(call_lease(c, XSEG_OP_ACQUIRE, 0), 0);
+    CHECK_EQ(call_deadline(c, 0), 0);
     CHECK_EQ(await(c, 0), S);
 }
 
@@ -390,15 +403,17 @@ static void test_a_lost_lease_answers_all_that_waits(struct client *c)
     send_async(c, 0, XSEG_OP_WRITE, 0, S);
     send_async(c, 1, XSEG_OP_READ, 0, S);
     client_run(c, 5);
-    CHECK_EQ(call_lease(c, XSEG_OP_RELEASE, 0), 0);
+    CHECK_EQ(call_loss(c), 0);
     CHECK_EQ(await(c, 0), -ESTALE);
     CHECK_EQ(await(c, 1), -ESTALE);
-    CHECK_EQ(call_lease(c, XSEG_OP_RELEASE, 0), -ENOENT); /* nobody counts on it */
-    CHECK_EQ(call_lease(c, XSEG_OP_ACQUIRE, 0), -ENOENT);
+    CHECK_EQ(call_loss(c), -ENOENT); /* no client counts on it */
+    CHECK_EQ(call_word(c, XSEG_OP_ACQUIRE, XSEG_OBJ_LEASE, 0), -EINVAL);
+    CHECK_EQ(call_word(c, XSEG_OP_RELEASE, XSEG_OBJ_PRESENCE, 0), -EINVAL);
     CHECK_EQ(call_simple(c, XSEG_OP_CLOSE, 0, 0, 0), -ESTALE);
     CHECK_EQ(f->nr_closes, closes + 1); /* told once, at the loss */
     CHECK_EQ(call_simple(c, XSEG_OP_READ, 0, S, 0), -ESTALE);
     f->deadline_ns = 0;
+    CHECK_EQ(call_deadline(c, 0), 0);
     CHECK_EQ(call_named(c, XSEG_OP_OPEN, 0, &c->handle), 0);
 
     /* while children wait for dead peers */
@@ -410,7 +425,7 @@ static void test_a_lost_lease_answers_all_that_waits(struct client *c)
     send_async(c, 2, XSEG_OP_FLUSH, 0, 0);
     client_run(c, 5);
     CHECK(c->ops[0].busy && c->ops[1].busy && c->ops[2].busy);
-    CHECK_EQ(call_lease(c, XSEG_OP_RELEASE, 0), 0);
+    CHECK_EQ(call_loss(c), 0);
     CHECK_EQ(await(c, 0), -ESTALE);
     CHECK_EQ(await(c, 1), -ESTALE);
     CHECK_EQ(await(c, 2), -ESTALE);

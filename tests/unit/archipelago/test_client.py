@@ -133,7 +133,7 @@ def test_a_volume_that_was_stopped_keeps_what_it_had_answered(
 
 def another_has_had(ctx: Context, uuid: bytes) -> None:
     """Another node takes a volume's lease and gives it back."""
-    other = replace(ctx.leases.ask, owner=(b"n" * 16).hex())
+    other = replace(ctx.leases.ask, owner=b"n" * 16, nonce=b"n" * 16)
     granted, lease = ctx.store.acquire(lease_id(uuid), other)
     assert granted
     ctx.store.release(lease_id(uuid), lease)

@@ -234,5 +234,5 @@ def test_a_failed_removal_leaves_no_storage_behind(store: Store) -> None:
         remove(ctx, name)
     ctx.reclaimer.run()
     for kind in ObjectKind:
-        if kind not in (ObjectKind.NONE, ObjectKind.LEASE):
+        if kind not in (ObjectKind.NONE, ObjectKind.LEASE, ObjectKind.PRESENCE):
             assert list(ctx.store.list(kind)) == [], kind.name

@@ -16,9 +16,10 @@ import pytest
 import archipelago
 from archipelago import Client
 from archipelago.ids import ObjectId, lease_id
-from archipelago.objects import Store
+from archipelago.volume.incarnation import incarnation
 from archipelago.volume.leases import Leases
 from archipelago.volume.open import close_volume
+from archipelago.volume.presence import Presences
 from tests.helpers.inprocess import BLOCK, MIB, SECTOR, Running, running
 from xseg.constants import ObjectKind
 from xseg.payload import Lease
@@ -166,10 +167,15 @@ def test_the_lease_of_a_dead_process_is_taken_over(pair: Pair) -> None:
         "from pathlib import Path\n"
         "from archipelago.messenger import Messenger\n"
         "from archipelago.objects import Store\n"
+        "from archipelago.volume.incarnation import incarnation\n"
         "from archipelago.volume.leases import Leases\n"
+        "from archipelago.volume.presence import Presences\n"
         "from xseg import Segment\n"
         "messenger = Messenger(Segment.attach(sys.argv[1]), 'test')\n"
-        "leases = Leases(Store(messenger), bytes(15) + b'x', 3600.0, 'dead')\n"
+        "store = Store(messenger)\n"
+        "presences = Presences(store, b'x' * 16, incarnation(3600.0, 'dead'))\n"
+        "presences.begin()\n"
+        "leases = Leases(store, presences)\n"
         "leases.acquire(bytes.fromhex(sys.argv[2]), 'v')\n"
         "os.kill(os.getpid(), 9)\n"
     )
@@ -187,7 +193,11 @@ def test_the_lease_of_a_dead_process_is_taken_over(pair: Pair) -> None:
 
 
 def test_an_instance_that_restarts_takes_its_lease_back(tmp_path: Path) -> None:
-    with running(tmp_path, store=tmp_path) as first, first.connect() as client:
+    nonce = b"one run of it..."
+    with (
+        running(tmp_path, store=tmp_path, nonce=nonce) as first,
+        first.connect() as client,
+    ):
         client.create("v", 8 * MIB, block_size=BLOCK)
         volume = client.open("v")
         volume.pwrite(b"flushed", 0)
@@ -195,12 +205,24 @@ def test_an_instance_that_restarts_takes_its_lease_back(tmp_path: Path) -> None:
         volume.pwrite(b"unflushed", SECTOR)
         fence = first.ctx.headers.get("v").fence
         # the control half ends with the volume open, as if its process had died
-    with running(tmp_path, store=tmp_path) as again, again.connect() as client:
+    with (
+        running(tmp_path, store=tmp_path, nonce=nonce) as again,
+        again.connect() as client,
+    ):
         header = again.ctx.headers.get("v")
         with client.open("v") as volume:
             assert volume.pread(7, 0) == b"flushed"
             assert again.ctx.headers.get("v").epoch == header.epoch
             assert again.ctx.headers.get("v").fence == fence
+            uuid = header.uuid
+            again.ctx.leases.abandon(uuid)  # as if this process had died, too
+    # another run of the instance takes over as from any other holder
+    with running(tmp_path, store=tmp_path) as later, later.connect() as client:
+        assert later.ctx.leases.left(uuid) == 0
+        with client.open("v") as volume:
+            assert volume.pread(7, 0) == b"flushed"
+            assert later.ctx.headers.get("v").fence > fence
+            assert later.ctx.leases.since(uuid) <= fence
 
 
 def test_nothing_is_reclaimed_while_another_instance_is_at_work(pair: Pair) -> None:
@@ -212,18 +234,17 @@ def test_nothing_is_reclaimed_while_another_instance_is_at_work(pair: Pair) -> N
     first.remove("s")
     assert first.wait_reclaimed() == 0
     assert first.df().private_bytes > 0
-    assert one.ctx.leases.others() == {two.ctx.instance.hex()}
+    assert one.ctx.presences.others() == {two.ctx.instance}
 
 
-def test_a_lease_that_cannot_be_renewed_is_lost_before_it_expires(
+def test_a_lease_that_was_broken_is_lost_and_opened_anew(
     instance: Running, client: Client
 ) -> None:
     client.create("v", MIB)
     volume = client.open("v")
     volume.pwrite(b"x", 0)
     uuid = instance.ctx.headers.get("v").uuid
-    other = Leases(Store(instance.ctx.messenger), bytes(16), 10.0, "other")
-    other.break_(uuid)
+    _leases(instance, b"other-----------").break_(uuid)
     instance.ctx.renewer.renew_all()
     with pytest.raises(archipelago.ArchipelagoError):
         volume.pwrite(b"y", 0)
@@ -234,9 +255,16 @@ def test_a_lease_that_cannot_be_renewed_is_lost_before_it_expires(
         volume.pwrite(b"z", 0)
 
 
+def _leases(instance: Running, uuid: bytes) -> Leases:
+    """Leases of another instance that is there."""
+    presences = Presences(instance.ctx.store, uuid, incarnation(10.0, "h"))
+    presences.begin()
+    return Leases(instance.ctx.store, presences)
+
+
 def test_leases_are_counted(instance: Running) -> None:
-    store = Store(instance.ctx.messenger)
-    leases = Leases(store, b"i" * 16, 10.0, "h")
+    store = instance.ctx.store
+    leases = _leases(instance, b"i" * 16)
     uuid = b"v" * 16
     first = leases.acquire(uuid, "v")
     with leases.hold(uuid, "v") as second:

@@ -5,19 +5,17 @@ from __future__ import annotations
 
 import errno
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 
-from archipelago.ids import lease_id
+from archipelago.ids import presence_id
 from archipelago.messenger import Messenger
 from archipelago.objects import Store
-from archipelago.volume.incarnation import incarnation
-from archipelago.volume.leaserecord import NS
-from archipelago.volume.leases import Leases, boottime_ns
-from archipelago.volume.presence import Presences
+from archipelago.volume.incarnation import NS, incarnation
+from archipelago.volume.leases import Leases
+from archipelago.volume.presence import Presences, boottime_ns
 from archipelago.volume.renewer import Renewer
 from xseg import Request, Segment
 from xseg.constants import PORT_BLOCKERM, PORT_VLMCD, ObjectKind, Op
@@ -29,11 +27,12 @@ UUID = b"v" * 16
 
 
 class Blockerm:
-    """Answers leases as told: a store that renews, has lost them, or hangs."""
+    """Answers as told: a store that grants, has lost what we had, or hangs."""
 
     def __init__(self, segment: Segment) -> None:
         self.mode = "grant"
-        self.asked: list[int] = []
+        #: what was asked for: fences of leases, None for the presence
+        self.asked: list[int | None] = []
         self.hangs = threading.Event()
         self._peer = EchoPeer(segment.name, PORT_BLOCKERM, self._serve)
 
@@ -44,17 +43,18 @@ class Blockerm:
             return -errno.EOPNOTSUPP
         if rq.op == Op.RELEASE and self.mode == "hang":
             self.hangs.wait()
-        if rq.op != Op.ACQUIRE or rq.object[0] == ObjectKind.PRESENCE:
+        if rq.op != Op.ACQUIRE:
             return 0
-        asked = Lease.unpack(rq.inline)
-        self.asked.append(asked.fence)
+        presence = rq.object[0] == ObjectKind.PRESENCE
+        asked = Lease() if presence else Lease.unpack(rq.inline)
+        self.asked.append(None if presence else asked.fence)
         if self.mode == "hang":
             self.hangs.wait()
+        if presence:
+            return -errno.EBUSY if self.mode == "another" else 0
         if self.mode == "lost":
             return -errno.ESTALE
-        expires = time.time_ns() + asked.ttl_ns
-        granted = replace(asked, fence=7, expires_ns=expires)
-        rq.inline[: Lease.LAYOUT.size] = granted.pack()
+        rq.inline[: Lease.LAYOUT.size] = replace(asked, fence=7).pack()
         return 0
 
     def close(self) -> None:
@@ -96,13 +96,13 @@ class World:
         self.blockerm = Blockerm(segment)
         self.vlmcd = Vlmcd(segment)
         self.messenger = Messenger(segment, "control", patience=0.2)
-        self.leases = Leases(Store(self.messenger), b"i" * 16, TTL, "host")
+        store = Store(self.messenger)
+        self.presences = Presences(store, b"i" * 16, incarnation(TTL, "host"))
+        self.presences.begin()
+        self.leases = Leases(store, self.presences)
         self.lost: list[str] = []
         self.told = threading.Event()
-        presences = Presences(
-            Store(self.messenger), b"i" * 16, incarnation(TTL, "host")
-        )
-        self.renewer = Renewer(self.messenger, self.leases, presences, self._lost)
+        self.renewer = Renewer(self.messenger, self.leases, self.presences, self._lost)
         self.leases.acquire(UUID, "v")
         self.renewer.start()
 
@@ -128,23 +128,43 @@ def world() -> Iterator[World]:
             made.close()
 
 
-def test_each_renewal_tells_vlmcd_the_deadline(world: World) -> None:
+def test_each_renewal_tells_vlmcd_the_deadline_of_the_instance(world: World) -> None:
     before = boottime_ns()
     deadline = world.vlmcd.wait(Op.ACQUIRE)
     nine_tenths = int(TTL * NS * 0.9)
     assert before + nine_tenths <= deadline <= boottime_ns() + nine_tenths
-    assert deadline <= world.leases.deadline_ns(UUID)
-    assert world.vlmcd.heard[0][1] == lease_id(UUID).id
-    # a renewal asks for the fence it has: it takes nothing anew
-    assert world.blockerm.asked[0] == 0
-    assert set(world.blockerm.asked[1:]) == {7}
+    assert deadline <= world.presences.deadline_ns()
+    assert world.vlmcd.heard[0][1] == presence_id(b"i" * 16).id
+    # the presence at the start, one lease, then the presence alone
+    assert world.blockerm.asked[:2] == [None, 0]
+    assert set(world.blockerm.asked[2:]) == {None}
+
+
+def test_a_round_costs_the_same_with_one_lease_and_with_a_thousand(
+    world: World,
+) -> None:
+    """Issue 9: ten thousand open volumes are renewed as one is."""
+
+    def a_round() -> int:
+        world.vlmcd.heard.clear()
+        before = len(world.blockerm.asked)
+        world.vlmcd.wait(Op.ACQUIRE)
+        return len(world.blockerm.asked) - before
+
+    with_one = max(a_round() for _ in range(3))
+    for number in range(1000):
+        world.leases.acquire(number.to_bytes(16, "big"), str(number))
+    with_many = min(a_round() for _ in range(3))
+    assert with_many <= with_one
+    for number in range(1000):
+        world.leases.release(number.to_bytes(16, "big"))
 
 
 def test_a_lease_that_is_anothers_is_lost_at_once(world: World) -> None:
     world.blockerm.mode = "lost"
     world.renewer.renew_all()
     assert world.told.wait(60)
-    assert world.lost == ["its lease was taken by somebody else"]
+    assert world.lost == ["its lease was taken by another instance"]
     world.vlmcd.wait(Op.RELEASE)
     # again, until it is closed: a vlmcd that was away may have missed it
     world.vlmcd.heard.clear()
@@ -152,22 +172,45 @@ def test_a_lease_that_is_anothers_is_lost_at_once(world: World) -> None:
     world.leases.release(UUID)
 
 
+def test_a_second_process_with_our_identity_ends_all_leases(world: World) -> None:
+    world.blockerm.mode = "another"
+    assert world.told.wait(60)
+    assert world.lost == ["another process has the identity of this instance"]
+    world.vlmcd.wait(Op.RELEASE)
+    world.leases.release(UUID)
+
+
+def test_past_the_deadline_each_lease_is_looked_at_before_vlmcd_goes_on(
+    world: World,
+) -> None:
+    world.vlmcd.wait(Op.ACQUIRE)
+    world.blockerm.mode = "lost"
+    # as after a machine was suspended: the grant that is counted on is long ago
+    world.presences._granted_ns -= 3600 * NS
+    world.vlmcd.heard.clear()
+    assert world.told.wait(60)
+    world.vlmcd.wait(Op.RELEASE)
+    world.vlmcd.wait(Op.ACQUIRE)
+    assert 7 in world.blockerm.asked
+    world.leases.release(UUID)
+
+
 def test_a_store_that_hangs_loses_the_lease_when_it_could_be_over(
     world: World,
 ) -> None:
-    granted = world.leases.deadline_ns(UUID) - int(TTL * NS * 0.9)
+    granted = world.presences.deadline_ns() - int(TTL * NS * 0.9)
     world.blockerm.mode = "hang"
     assert world.told.wait(60)
     assert boottime_ns() >= granted + int(TTL * NS)
     assert world.lost == ["the store does not answer"]
     world.vlmcd.wait(Op.RELEASE)
-    # to close the volume nobody waits for the store
+    # the close of the volume does not wait for the store
     world.leases.release(UUID)
 
 
 def test_a_question_that_hangs_does_not_put_off_the_loss(world: World) -> None:
     world.renewer.renew_all()
-    granted = world.leases.deadline_ns(UUID) - int(TTL * NS * 0.9)
+    granted = world.presences.deadline_ns() - int(TTL * NS * 0.9)
     world.blockerm.mode = "hang"
     asks = threading.Thread(target=world.leases.prove, args=(UUID,))
     asks.start()
@@ -195,14 +238,14 @@ def test_vlmcd_being_away_is_no_error(world: World) -> None:
     world.renewer.renew_all()
     world.renewer.renew_all()
     assert world.lost == []
-    assert len(world.blockerm.asked) >= 3
+    assert len(world.blockerm.asked) >= 4
 
 
-def test_a_lease_that_was_given_back_is_not_renewed(world: World) -> None:
+def test_a_lease_that_was_given_back_is_not_looked_at(world: World) -> None:
     world.leases.release(UUID)
-    asked = len(world.blockerm.asked)
+    world.blockerm.asked.clear()
     world.renewer.renew_all()
-    assert len(world.blockerm.asked) == asked
+    assert set(world.blockerm.asked) == {None}
 
 
 def test_a_stop_lets_go_what_it_was_asking_about(world: World) -> None:

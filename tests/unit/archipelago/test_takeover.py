@@ -96,7 +96,8 @@ def test_merging_tables_takes_nothing_over(
     for name in ("a", "b", "c"):
         put(one, "v", b"a" * SECTOR, 0)
         snapshot(one, "v", name)
-    one.leases.ask = replace(one.leases.ask, pid_start=one.leases.ask.pid_start + 1)
+    dead = replace(one.presences.ask, pid_start=one.presences.ask.pid_start + 1)
+    one.store.begin_presence(one.instance, dead)
     epoch = opened_by(one)
     seen = steps_of(two)
     assert not compact(two, "v", 1, background=True)

@@ -63,12 +63,10 @@ RECORDS = st.one_of(
         Lease,
         U64,
         U64,
-        U64,
+        st.binary(min_size=16, max_size=16),
+        st.binary(min_size=16, max_size=16),
         U32,
         st.builds(LeaseFlag, U32),
-        U64,
-        text(40),
-        text(64),
         text(64),
     ),
     st.builds(
@@ -119,8 +117,8 @@ def test_text_that_is_not_utf8_is_damaged() -> None:
     packed[65] = 0xFF
     with pytest.raises(DataCorrupt, match="UTF-8"):
         VolumeInfo.unpack(packed)
-    lease = bytearray(Lease(owner="a").pack())
-    lease[80] = 0xFF
+    lease = bytearray(Lease(host="a").pack())
+    lease[56] = 0xFF
     with pytest.raises(DataCorrupt, match="owner"):
         Lease.unpack(lease)
 
@@ -129,7 +127,7 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="255"):
         replace(INFO, name="x" * 256).pack()
     with pytest.raises(ValueError, match="owner takes at most 63"):
-        Lease(owner="x" * 64).pack()
+        Lease(host="x" * 64).pack()
     with pytest.raises(ValueError, match="32 bytes"):
         ObjectName(ObjectKind.LAYER, b"short").pack()
     with pytest.raises(ValueError, match="16 bytes"):
