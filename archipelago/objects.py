@@ -201,6 +201,20 @@ class Store:
         """Make one extent or layer durable."""
         self._call(Op.FLUSH, target)
 
+    def flush_unless_lost(self, target: ObjectId) -> bool:
+        """Make one extent or layer durable, if what was answered is still there.
+
+        Returns:
+            False if the blocker says that answered writes are lost for good.
+
+        Raises:
+            ArchipelagoError: they are not durable yet, and may become so later.
+        """
+        reply = self._call(Op.FLUSH, target, ok=tuple(errno.errorcode))
+        if reply.result < 0 and reply.args[0] != 1:
+            raise _failure(Op.FLUSH, target, reply.result)
+        return reply.result >= 0
+
     def flush_headers(self) -> None:
         """Make durable what all headers are now, whoever changed or removed them."""
         self._call(Op.FLUSH, ObjectId(ObjectKind.HEADER, bytes(32)))

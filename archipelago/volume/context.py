@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from archipelago._header import Header, pack_header
 from archipelago.errors import (
     ArchipelagoError,
-    BackendUnavailable,
     NotRunning,
     VolumeBusy,
 )
@@ -274,23 +273,26 @@ class Context:
     def _worth_keeping(self, opened: OpenMap) -> bool:
         """True if marks of a map were not flushed, and their data may be durable yet.
 
-        After a failed sync nobody knows what a file holds, and the next sync may say
-        nothing of it.
+        Only the blocker's word that the data is lost drops answered writes: after a
+        failed sync the next one may say nothing of the loss.  A blocker that has no
+        descriptor or no time left has said nothing of the kind.
         """
+        name = opened.header.name
         try:
             if not self.maps.info(opened.handle).dirty_marks:
                 return False
-            if not opened.broken:
-                self.store.flush(own_extent(opened.header))
-        except (NotRunning, BackendUnavailable):
-            return True
         except ArchipelagoError as error:
-            if error.number != errno.ESTALE:  # the map was closed before
-                log.warning(
-                    '"%s" loses unflushed writes: %s', opened.header.name, error
-                )
-            return False
-        return True
+            return error.number != errno.ESTALE  # the map was closed before
+        if opened.broken:
+            return True
+        try:
+            kept = self.store.flush_unless_lost(own_extent(opened.header))
+        except ArchipelagoError as error:
+            log.warning('"%s": its last flush waits: %s', name, error)
+            return True
+        if not kept:
+            log.error('"%s": its unflushed writes are lost: a sync failed', name)
+        return kept
 
     def _release_extent(self, opened: OpenMap) -> None:
         try:

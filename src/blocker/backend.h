@@ -42,6 +42,7 @@ struct blk_io {
         struct xseg_presence presence;
     };
     struct xseg_object_info info; /* INFO: out */
+    bool lost; /* FLUSH, out with an error: answered writes are lost, and stay so */
     int64_t result;
     void (*done)(struct blk_io *io);
     void *owner;

@@ -132,6 +132,7 @@ int request_decode(struct xseg_segment *seg, uint32_t port, uint32_t align,
     io->version = versioned ? LOAD(rq->arg[0]) : 0;
     io->fence = op == XSEG_OP_APPEND ? LOAD(rq->arg[0]) : 0;
     io->result = 0;
+    io->lost = false;
 
     if (!blk_object_valid(&io->object) ||
         (rule->kinds & kinds & KIND(io->object.kind)) == 0)
@@ -177,6 +178,9 @@ void request_encode(struct xseg_request *rq, uint32_t op, const struct blk_io *i
             memcpy(rq->inline_data, &io->lease, sizeof io->lease);
         else if (io->object.kind == XSEG_OBJ_PRESENCE)
             memcpy(rq->inline_data, &io->presence, sizeof io->presence);
+        break;
+    case XSEG_OP_FLUSH:
+        rq->arg[0] = io->result < 0 && io->lost;
         break;
     case XSEG_OP_LIST:
         if (io->result >= 0)

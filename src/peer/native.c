@@ -17,6 +17,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "blocker/blocker.h"
 #include "common/log.h"
@@ -149,6 +150,20 @@ static int create_peers(struct native *n, const struct native_options *options,
     return 0;
 }
 
+/** Blockers keep a budget of open files: let it be as large as the system allows. */
+static void raise_descriptor_limit(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur == limit.rlim_max)
+        return;
+    rlim_t before = limit.rlim_cur;
+    limit.rlim_cur = limit.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
+        log_line(LOG_WARNING, "native", "the limit of open files stays at %llu: %s",
+                 (unsigned long long)before, strerror(errno));
+}
+
 int native_create(const struct native_options *options, struct native **out,
                   const char **why)
 {
@@ -161,6 +176,7 @@ int native_create(const struct native_options *options, struct native **out,
     if (rc)
         return rc;
     log_set_level((enum log_level)options->log_level);
+    raise_descriptor_limit();
     n = calloc(1, sizeof *n);
     if (!n) {
         *why = "not enough memory";

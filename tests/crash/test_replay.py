@@ -129,8 +129,6 @@ def expected(plan: Plan) -> list[str]:
     wanted = ["write", "zero", "flush", "create", "resize", "remove", "rename"]
     wanted += ["checkpoint", "epoch", "reclaimed", "PUNCH", "SYNCDIR"]
     wanted.append("deep" if plan.limits is DEEP else "merge")
-    if plan.engine == "io_uring":
-        wanted.append("WRITE_DSYNC")  # journals: only the ring writes so
     if plan.kills:
         wanted.append("killed")
     if plan.along:

@@ -198,6 +198,22 @@ bool file_dirs_any_pending(struct file_dirs *dirs)
     return pending;
 }
 
+bool file_dirs_failed(struct file_dirs *dirs, const char *dir)
+{
+    char path[FILE_PATH_MAX];
+    uint64_t need;
+    bool failed;
+
+    memcpy(path, dir, strlen(dir) + 1);
+    pthread_mutex_lock(&dirs->lock);
+    do {
+        const struct dir *at = find_locked(dirs, path);
+        failed = at && at->error != 0;
+    } while (!failed && ascend_locked(dirs, path, &need));
+    pthread_mutex_unlock(&dirs->lock);
+    return failed;
+}
+
 static void mark_durable_locked(struct file_dirs *dirs, struct dir *dir, uint64_t upto)
 {
     if (dir->durable >= upto)

@@ -21,7 +21,8 @@ enum file_verb {
     FILE_WRITE_DSYNC, /* written and durable, with what is needed to read it back */
     FILE_DATASYNC,
     FILE_SYNC,
-    FILE_PUNCH, /* the range reads zeros, its space is given back where possible */
+    FILE_WRITE_BACK, /* starts writing what is dirty; promises nothing */
+    FILE_PUNCH,      /* the range reads zeros, its space is given back where possible */
 };
 
 /**
@@ -89,7 +90,7 @@ int file_sync_fd(int fd, bool data_only);
 static inline enum reactor_lane file_call_lane(const struct file_call *call)
 {
     bool syncs = call->verb == FILE_DATASYNC || call->verb == FILE_SYNC ||
-                 call->verb == FILE_WRITE_DSYNC;
+                 call->verb == FILE_WRITE_DSYNC || call->verb == FILE_WRITE_BACK;
     return syncs ? REACTOR_LANE_SYNC : REACTOR_LANE_DATA;
 }
 

@@ -4,11 +4,15 @@
  *
  * A file stays open while it is referenced, while it has writes that are not durable
  * (closing it could lose the only report of a failed writeback) and after a failed
- * sync; else it waits in the idle list, and the longest idle is closed when there are
- * too many.
+ * sync; else it waits in the idle list.
  *
- * Opening: at once if the kernel has the path in its cache, else in a job.  Those who
- * ask meanwhile wait with the first.  Reactor's thread, but for open_run.
+ * Open files have a budget.  When it is used up, the longest idle file is closed; if
+ * none is idle, the dirty files that are longest out of use are synced and closed, and
+ * what is to be opened waits for that.
+ *
+ * Opening: at once if the kernel has the path in its cache, else in a job.  Callers that
+ * ask for the same file meanwhile wait with the first.  Reactor's thread, but for
+ * open_run.
  */
 #include "blocker/file/file.h"
 
@@ -24,7 +28,11 @@
 
 #include "blocker/object.h"
 
-#define MAX_OPEN_FILES 4096u
+/** Open files of a store at most; and at least, however few the process may have. */
+#define MAX_OPEN_FILES 65536u
+#define MIN_OPEN_FILES 16u
+/** Dirty files that are synced at once so that they can be closed. */
+#define EVICTIONS_AT_ONCE 8u
 
 int file_fds_init(struct file_store *store)
 {
@@ -32,10 +40,15 @@ int file_fds_init(struct file_store *store)
 
     list_init(&store->idle_fds);
     list_init(&store->dirty_fds);
+    list_init(&store->failed_fds);
+    list_init(&store->waiting_opens);
     store->max_fds = MAX_OPEN_FILES;
-    /* Half of what the process may open; sockets and the other store need the rest. */
+    /* A quarter of what the process may open: there is the other store, and the sockets
+     * and segments of the peers beside them. */
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur / 4 < MAX_OPEN_FILES)
-        store->max_fds = limit.rlim_cur / 4 < 16 ? 16 : (uint32_t)(limit.rlim_cur / 4);
+        store->max_fds = (uint32_t)(limit.rlim_cur / 4);
+    if (store->max_fds < MIN_OPEN_FILES)
+        store->max_fds = MIN_OPEN_FILES;
     return hashtab_init(&store->fds);
 }
 
@@ -46,12 +59,18 @@ static void close_and_free(struct file_fd *file)
     free(file);
 }
 
+static void uncount(struct file_fd *file)
+{
+    file->store->nr_fds -= file->admitted;
+    file->admitted = false;
+}
+
 /** It is out of use and out of the table. */
 static void end(struct file_fd *file)
 {
     struct file_drop *drop = file->drop;
 
-    file->store->nr_fds--;
+    uncount(file);
     list_remove(&file->link);
     if (file->first)
         file_fd_put(file->first);
@@ -99,9 +118,14 @@ struct file_fd *file_fd_find(struct file_store *store, const struct xseg_object 
     return NULL;
 }
 
-static void evict(struct file_store *store)
+/* ---- the budget --------------------------------------------------------- */
+
+static void admit(struct file_fd *file);
+
+/** Close idle files until one more may be opened, or none is left. */
+static void evict_idle(struct file_store *store)
 {
-    while (store->nr_fds > store->max_fds) {
+    while (store->nr_fds >= store->max_fds) {
         struct list *link = list_pop_front(&store->idle_fds);
         if (!link)
             return;
@@ -109,10 +133,58 @@ static void evict(struct file_store *store)
     }
 }
 
+static void evict_synced(struct file_sync_wait *wait, int rc)
+{
+    struct file_fd *file = LIST_ENTRY(wait, struct file_fd, evict_wait);
+    struct file_store *store = file->store;
+
+    (void)rc; /* it sticks to the file, which then stays open */
+    file->evicting = false;
+    store->nr_evicting--;
+    file_fd_put(file);
+    evict_idle(store);
+    while (!list_empty(&store->waiting_opens) &&
+           (store->nr_fds < store->max_fds || store->nr_evicting == 0)) {
+        struct list *link = list_pop_front(&store->waiting_opens);
+        admit(LIST_ENTRY(link, struct file_fd, link));
+    }
+}
+
+/** Sync the dirty files that are longest out of use, so that they can be closed. */
+static void evict_dirty(struct file_store *store)
+{
+    LIST_FOR_EACH(link, next, &store->dirty_fds)
+    {
+        struct file_fd *file = LIST_ENTRY(link, struct file_fd, link);
+        if (store->nr_evicting >= EVICTIONS_AT_ONCE)
+            return;
+        if (file->refs > 0 || file->evicting || file->detached)
+            continue;
+        file->refs++;
+        file->evicting = true;
+        store->nr_evicting++;
+        file->evict_wait.done = evict_synced;
+        file_sync(file, &file->evict_wait);
+    }
+}
+
+/** May one more file be opened now?  If all are in use it may, over the budget: those
+ *  that use them may need it to go on. */
+static bool has_room(struct file_store *store)
+{
+    evict_idle(store);
+    if (store->nr_fds < store->max_fds)
+        return true;
+    evict_dirty(store);
+    return store->nr_evicting == 0;
+}
+
 void file_fd_settle(struct file_fd *file)
 {
     struct file_store *store = file->store;
 
+    if (file->opening)
+        return; /* nowhere, or in waiting_opens */
     list_remove(&file->link);
     if (file->refs == 0 && file->detached) {
         destroy(file);
@@ -120,11 +192,14 @@ void file_fd_settle(struct file_fd *file)
     }
     if (file->detached)
         return;
-    if (file_sync_needed(file)) {
+    if (file->sync_error != 0) {
+        list_push_back(&store->failed_fds, &file->link);
+    } else if (file_sync_needed(file)) {
         list_push_back(&store->dirty_fds, &file->link);
     } else if (file->refs == 0) {
         list_push_back(&store->idle_fds, &file->link);
-        evict(store);
+        if (store->nr_fds > store->max_fds)
+            evict_idle(store);
     }
 }
 
@@ -149,7 +224,7 @@ static void detach(struct file_fd *file, struct list *closing)
     }
     list_remove(&file->link);
     list_push_back(closing, &file->link);
-    file->store->nr_fds--;
+    uncount(file);
     file->first = NULL;
     if (first)
         file_fd_put(first);
@@ -292,17 +367,21 @@ static void open_run(struct reactor_job *job)
 }
 
 static void start_open(struct file_fd *file);
+static bool retry_with_fewer(struct file_fd *file);
 
 static void opened(struct file_fd *file, int rc)
 {
     struct list waiters;
     struct stat st;
 
+    if ((rc == -EMFILE || rc == -ENFILE) && retry_with_fewer(file))
+        return;
     file->opening = false;
     if (rc >= 0 && file->recheck && (fstat(rc, &st) < 0 || st.st_nlink == 0)) {
         /* Deleted or replaced just after it was opened: what is there now? */
         close(rc);
         file->recheck = false;
+        file->opening = true;
         start_open(file);
         return;
     }
@@ -324,6 +403,7 @@ static void opened(struct file_fd *file, int rc)
     struct list *link;
     if (rc < 0 && !list_empty(&file->waiters)) {
         file->open_create = true;
+        file->opening = true;
         start_open(file);
     } else if (rc < 0) {
         destroy(file);
@@ -351,11 +431,53 @@ static void open_done(struct reactor_job *job)
 
 static void start_open(struct file_fd *file)
 {
-    file->opening = true;
     file->job.run = open_run;
     file->job.done = open_done;
     file->job.lane = REACTOR_LANE_MAP;
     reactor_offload(file->store->base.reactor, &file->job);
+}
+
+/** It may be opened: at once if the kernel has the path in its cache. */
+static void admit(struct file_fd *file)
+{
+    file->admitted = true;
+    file->store->nr_fds++;
+    int fd = open_cached(file);
+    if (fd >= 0)
+        opened(file, fd);
+    else
+        start_open(file);
+}
+
+/** Open it as soon as the budget allows. */
+static void request_open(struct file_fd *file)
+{
+    if (has_room(file->store))
+        admit(file);
+    else
+        list_push_back(&file->store->waiting_opens, &file->link);
+}
+
+/** The process or the machine has no descriptor left: live with fewer.  Each try closes
+ *  a file; false if there is none to close. */
+static bool retry_with_fewer(struct file_fd *file)
+{
+    struct file_store *store = file->store;
+    struct list *link = list_pop_front(&store->idle_fds);
+
+    uncount(file);
+    if (store->max_fds > store->nr_fds && store->nr_fds > MIN_OPEN_FILES)
+        store->max_fds = store->nr_fds;
+    if (link) {
+        destroy(LIST_ENTRY(link, struct file_fd, link));
+        admit(file);
+        return true;
+    }
+    evict_dirty(store);
+    if (store->nr_evicting == 0)
+        return false;
+    list_push_back(&store->waiting_opens, &file->link);
+    return true;
 }
 
 static struct file_fd *new_file(struct file_store *store,
@@ -368,7 +490,9 @@ static struct file_fd *new_file(struct file_store *store,
     file->object = *object;
     file->part = part;
     file->fd = -1;
+    file->opening = true;
     list_init(&file->link);
+    list_init(&file->sync_link);
     list_init(&file->waiters);
     list_init(&file->sync_waiters);
     list_init(&file->next_sync_waiters);
@@ -376,8 +500,6 @@ static struct file_fd *new_file(struct file_store *store,
     list_init(&file->flush_waiters);
     list_init(&file->hold_waiters);
     hashtab_insert(&store->fds, &file->node, blk_object_hash(object));
-    store->nr_fds++;
-    evict(store);
     return file;
 }
 
@@ -399,13 +521,8 @@ void file_fd_get(struct file_store *store, const struct xseg_object *object,
             return;
         }
         list_push_back(&file->waiters, &wait->link);
-        int fd = open_cached(file);
-        if (fd >= 0) {
-            opened(file, fd);
-            return;
-        }
         file->open_create = wait->create;
-        start_open(file);
+        request_open(file);
         return;
     }
     list_push_back(&file->waiters, &wait->link);

@@ -311,6 +311,7 @@ static int file_open(struct reactor *r, const struct blk_options *options,
     rc = file_dirs_create(store->root_fd, &store->dirs);
     if (rc < 0)
         goto fail;
+    file_syncs_init(store);
     rc = open_tree(store, why);
     if (rc < 0)
         goto fail;

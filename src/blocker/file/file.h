@@ -7,7 +7,7 @@
  *   dirs.c    which directories hold names that are not durable yet
  *   tmp.c     files written aside, then named at once
  *   fd.c      cache of open files
- *   sync.c    making one open file durable, shared by whoever waits for it
+ *   sync.c    making one open file durable, for all that wait for it
  *   proven.c  which objects this process has flushed
  *   op.c      pieces of ios
  *   inline.c  small transfers at once
@@ -91,6 +91,8 @@ int file_dirs_sync_all(struct file_dirs *dirs);
 /** True if `dir` or one above it needs a sync. */
 bool file_dirs_pending(struct file_dirs *dirs, const char *dir);
 bool file_dirs_any_pending(struct file_dirs *dirs);
+/** True if a sync of `dir` or of one above it has failed. */
+bool file_dirs_failed(struct file_dirs *dirs, const char *dir);
 /** The directory was removed. */
 void file_dirs_forget(struct file_dirs *dirs, const char *dir);
 /** mkdir -p below the root, noting what was made.  0 or -errno. */
@@ -118,10 +120,19 @@ struct file_store {
     struct file_engine *engine;
 
     /* fd.c */
-    struct hashtab fds;   /* struct file_fd by blk_object_hash of the object */
-    struct list idle_fds; /* unreferenced and clean, oldest first */
-    uint32_t nr_fds, max_fds;
-    struct list dirty_fds; /* with acknowledged writes that are not durable */
+    struct hashtab fds;        /* struct file_fd by blk_object_hash of the object */
+    struct list idle_fds;      /* unreferenced and clean, oldest first */
+    uint32_t nr_fds, max_fds;  /* open or being opened; the budget */
+    struct list dirty_fds;     /* with acknowledged writes that are not durable */
+    struct list failed_fds;    /* whose sync failed: they stay open */
+    struct list waiting_opens; /* until the syncs under way let files be closed */
+    uint32_t nr_evicting;      /* dirty files that are synced in order to be closed */
+
+    /* sync.c */
+    struct list sync_queue, syncs; /* files whose sync waits; whose sync runs */
+    uint32_t nr_syncs;
+    bool sync_alone;   /* the one that runs is to run alone */
+    bool enospc_keeps; /* this filesystem keeps pages that it found no room for */
 
     /* proven.c */
     struct list proofs;         /* first flushes and journals', under way */
@@ -210,6 +221,11 @@ struct file_fd_wait {
     void (*ready)(struct file_fd_wait *wait, struct file_fd *file, int rc);
 };
 
+struct file_sync_wait {
+    struct list link;
+    void (*done)(struct file_sync_wait *wait, int rc);
+};
+
 struct file_hold_wait {
     struct list link;
     void (*done)(struct file_hold_wait *wait, int rc);
@@ -233,6 +249,8 @@ struct file_fd {
     int fd;
     uint32_t refs;
     bool opening;
+    bool admitted;       /* counted in the store's nr_fds */
+    bool evicting;       /* being synced in order to be closed */
     bool recheck;        /* deleted or sealed while it was opened */
     bool detached;       /* no longer in store->fds: closed with the last reference */
     bool created;        /* by this process: sync its inode too */
@@ -256,8 +274,19 @@ struct file_fd {
     uint64_t nr_durable; /* of them, known durable */
     uint64_t nr_syncing; /* of them, covered by the sync that runs */
     int sync_error;      /* first failed sync: sticks, for the kernel forgets it */
-    bool syncing;
+    enum file_sync_state {
+        FILE_SYNC_NONE,
+        FILE_SYNC_QUEUED,
+        FILE_SYNC_RUNNING
+    } syncing;
+    struct list sync_link;    /* in the store's sync_queue or syncs */
+    bool sync_writes_back;    /* it only starts the write-back */
+    bool sync_alone;          /* the next one runs alone */
+    uint32_t sync_tries;      /* failed for want of space, with space free */
+    uint64_t sync_free_bytes; /* of the filesystem when it started */
+    uint64_t nr_unwritten;    /* [bytes] since the last write-back or sync began */
     struct file_call sync_call;
+    struct file_sync_wait evict_wait;
     struct list sync_waiters;      /* of the sync that runs */
     struct list next_sync_waiters; /* of the next one */
 
@@ -319,11 +348,9 @@ int file_copy(int from, int to);
 
 /* ---- sync.c -------------------------------------------------------- */
 
-struct file_sync_wait {
-    struct list link;
-    void (*done)(struct file_sync_wait *wait, int rc);
-};
-
+void file_syncs_init(struct file_store *store);
+/** So many bytes were written to the page cache: maybe the write-back should start. */
+void file_sync_wrote(struct file_fd *file, uint64_t bytes);
 /** A write to this file is about to be acknowledged. */
 void file_sync_dirty(struct file_fd *file);
 /** A durable write failed: what else was dirty may be lost. */

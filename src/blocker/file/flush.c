@@ -19,6 +19,7 @@ static void synced(struct file_sync_wait *wait, int rc)
     struct file_op *op = LIST_ENTRY(wait, struct file_op, sync);
     struct file_store *store = op->store;
     struct blk_io *io = op->io;
+    io->lost |= rc < 0;
     file_op_put(op);
     file_join_end(store, io, rc);
 }
@@ -141,7 +142,11 @@ static void flush_job_done(struct reactor_job *job)
     struct file_store *store = file_store_of(io->backend);
 
     bool lost = file_join_of(io)->lost;
+    char dir[FILE_PATH_MAX];
 
+    file_path(dir, &io->object, 0);
+    file_path_parent(dir);
+    io->lost |= lost || (io->result < 0 && file_dirs_failed(store->dirs, dir));
     if (io->object.kind == XSEG_OBJ_NONE && io->result == 0)
         store->all_proven = true;
     else if (io->object.kind == XSEG_OBJ_NONE && lost)
@@ -211,6 +216,7 @@ static void flush_object(struct file_store *store, struct blk_io *io)
     if (proven == 0 && store->sync_error)
         proven = store->sync_error;
     if (proven < 0) {
+        io->lost = true;
         file_join_end(store, io, proven);
         return;
     }
@@ -233,6 +239,7 @@ static void flush_object(struct file_store *store, struct blk_io *io)
 static void flush_store(struct file_store *store, struct blk_io *io)
 {
     if (store->sync_error) {
+        io->lost = true;
         file_join_end(store, io, store->sync_error);
         return;
     }
@@ -241,6 +248,8 @@ static void flush_store(struct file_store *store, struct blk_io *io)
     if (!store->all_proven || file_dirs_any_pending(store->dirs))
         start_flush_job(store, io, store->all_proven);
     LIST_FOR_EACH(link, next, &store->dirty_fds)
+    sync_file(store, io, LIST_ENTRY(link, struct file_fd, link));
+    LIST_FOR_EACH(link, next, &store->failed_fds)
     sync_file(store, io, LIST_ENTRY(link, struct file_fd, link));
     file_join_end(store, io, 0);
 }

@@ -111,6 +111,8 @@ static void called(struct file_call *call)
     default:
         /* Also after a failure: part of it may have been written. */
         file_sync_dirty(op->file);
+        if (call->verb == FILE_WRITE && !call->direct)
+            file_sync_wrote(op->file, call->moved);
         break;
     }
     file_op_put(op);

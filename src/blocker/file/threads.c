@@ -120,6 +120,10 @@ void file_call_run(struct file_call *call)
     case FILE_SYNC:
         call->result = file_sync_fd(call->fd, false);
         break;
+    case FILE_WRITE_BACK:
+        call->result =
+            sync_file_range(call->fd, 0, 0, SYNC_FILE_RANGE_WRITE) < 0 ? -errno : 0;
+        break;
     case FILE_PUNCH:
         run_punch(call);
         break;

@@ -100,6 +100,9 @@ static void uring_fill(struct io_uring_sqe *sqe, struct file_call *call)
     case FILE_SYNC:
         io_uring_prep_fsync(sqe, call->fd, 0);
         break;
+    case FILE_WRITE_BACK:
+        io_uring_prep_sync_file_range(sqe, call->fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+        break;
     case FILE_PUNCH:
         io_uring_prep_fallocate(sqe, call->fd,
                                 FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,

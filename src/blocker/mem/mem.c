@@ -210,7 +210,9 @@ static void mem_flush(struct blk_backend *be, struct blk_io *io)
 {
     uint64_t torn;
     (void)be;
-    answer(io, fault_strikes(MEM_FLUSH, io, &torn));
+    int rc = fault_strikes(MEM_FLUSH, io, &torn);
+    io->lost = rc == -EIO || rc == -ENOSPC || rc == -EDQUOT;
+    answer(io, rc);
 }
 
 /* ---- guarded changes ---------------------------------------------------- */

@@ -22,7 +22,10 @@
  *   DISCARD or not, without a hold]                -ESTALE as WRITE
  *  FLUSH    object (EXTENT: all of that epoch;     all acknowledged before is durable,
  *           LAYER; JOURNAL; NONE: everything)      the object's name too, also what a
- *                                                  process that died had not synced
+ *                                                  process that died had not synced.
+ *                                                  With an error, arg[0] = 1: answered
+ *                                                  writes are lost for good; 0: they are
+ *                                                  not durable yet
  *  FLUSH    HEADER, any id                         what all headers are now is durable,
  *                                                  whoever made, replaced or removed them
  *  CREATE   object, data (size bytes)              put if absent, whole and durable

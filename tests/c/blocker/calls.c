@@ -47,6 +47,9 @@ static pthread_cond_t held_changed = PTHREAD_COND_INITIALIZER;
 static enum { NOT_HELD, TO_HOLD, HELD } held; /* a sync */
 static int held_error;                        /* what it answers */
 
+static unsigned failing_syncs; /* the next so many syncs fail */
+static int failing_error;      /* with this */
+
 static void mark(ino_t ino)
 {
     for (size_t i = 0; i < nr_dirty; i++)
@@ -117,6 +120,10 @@ static int sync_call(int fd, int (*call)(int))
     pthread_mutex_lock(&lock);
     nr_syncs++;
     int error = strikes() ? EIO : stop_if_wanted();
+    if (!error && failing_syncs > 0) {
+        failing_syncs--;
+        error = failing_error;
+    }
     if (!error)
         unmark(inode_of(fd));
     pthread_mutex_unlock(&lock);
@@ -335,5 +342,13 @@ void calls_let_go(void)
     pthread_mutex_lock(&lock);
     held = NOT_HELD;
     pthread_cond_broadcast(&held_changed);
+    pthread_mutex_unlock(&lock);
+}
+
+void calls_fail_syncs(unsigned nr, int error)
+{
+    pthread_mutex_lock(&lock);
+    failing_syncs = nr;
+    failing_error = error;
     pthread_mutex_unlock(&lock);
 }

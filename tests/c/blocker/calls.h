@@ -24,6 +24,9 @@ void calls_arm(unsigned k);
 /** Stop failing; true if a call failed. */
 bool calls_disarm(void);
 
+/** The next `nr` syncs of files or directories fail with `error`. */
+void calls_fail_syncs(unsigned nr, int error);
+
 /** The next sync stops before it does anything, and fails then if `error` is not 0. */
 void calls_hold(int error);
 /** Wait until it has stopped. */

@@ -5,7 +5,10 @@
  * makes no such calls; durability itself is syncs.c.
  */
 #include <errno.h>
+#include <linux/magic.h>
 #include <stdio.h>
+#include <sys/resource.h>
+#include <sys/statfs.h>
 #include <unistd.h>
 
 #include "blocker/calls.h"
@@ -80,6 +83,74 @@ static void test_who_waits_behind_a_failed_sync_is_told(void)
         restart();
         CHECK_EQ(do_flush(s, &whole_store), 0);
     }
+}
+
+/** A failed sync of a dirty file that is to be closed is told by the next flush of its
+ *  object, and by each one after it (issue 9, fault 04). */
+static void test_a_failed_sync_at_the_cap_is_never_forgotten(void)
+{
+    struct xseg_object e = extent_name(700, 1);
+    struct rlimit old, few;
+
+    server_stop(s);
+    CHECK_EQ(getrlimit(RLIMIT_NOFILE, &old), 0);
+    few = old;
+    few.rlim_cur = 64;
+    CHECK_EQ(setrlimit(RLIMIT_NOFILE, &few), 0);
+    server_start(s, &setup);
+    CHECK_EQ(do_write(s, &e, 0, data, 4096, 0), 4096);
+    CHECK_EQ(do_flush(s, &e), 0);
+    CHECK_EQ(do_write(s, &e, 0, data, 4096, 0), 4096);
+    for (uint64_t i = 1; i < 16; i++) {
+        struct xseg_object other = extent_name(700 + i, 1);
+        CHECK_EQ(do_write(s, &other, 0, data, 4096, 0), 4096);
+    }
+    struct xseg_object next = extent_name(800, 1);
+    calls_hold(EIO); /* the next sync is that of the oldest */
+    struct xseg_request *rq = ask(s, XSEG_OP_WRITE, &next);
+    rq->size = 4096;
+    send_only(s, rq);
+    calls_await_held();
+    calls_let_go();
+    CHECK_EQ(await(s, rq), 4096);
+    xseg_request_free(s->port, rq);
+    for (uint64_t i = 1; i < 40; i++) {
+        struct xseg_object other = extent_name(800 + i, 1);
+        CHECK_EQ(do_write(s, &other, 0, data, 4096, 0), 4096);
+    }
+    CHECK_EQ(do_flush(s, &e), -EIO);
+    CHECK_EQ(do_flush(s, &e), -EIO);
+    CHECK_EQ(do_flush(s, &whole_store), -EIO);
+    CHECK_EQ(do_flush(s, &next), 0);
+    CHECK_EQ(setrlimit(RLIMIT_NOFILE, &old), 0);
+    restart();
+}
+
+/** ext4 keeps pages for which it found no room while there is some (issue 9, fault 20):
+ *  the sync is done again.  Elsewhere, and at the third time, the failure sticks. */
+static void test_no_space_with_space_free_is_tried_again(void)
+{
+    struct xseg_object e = extent_name(900, 1);
+    struct statfs fs;
+
+    CHECK_EQ(statfs(setup.path, &fs), 0);
+    bool keeps = fs.f_type == EXT4_SUPER_MAGIC &&
+                 fs.f_bfree * (uint64_t)fs.f_bsize > (UINT64_C(1) << 30);
+    CHECK_EQ(do_write(s, &e, 0, data, 4096, 0), 4096);
+    CHECK_EQ(do_flush(s, &e), 0);
+    for (unsigned fails = 1; fails <= 4; fails++) {
+        CHECK_EQ(do_write(s, &e, 0, data, 4096, 0), 4096);
+        unsigned before = calls_syncs();
+        calls_fail_syncs(fails, ENOSPC);
+        bool fine = keeps && fails < 4;
+        CHECK_EQ(do_flush(s, &e), fine ? 0 : -ENOSPC);
+        CHECK_EQ(calls_syncs(), before + (keeps ? fails + fine : 1));
+        calls_fail_syncs(0, 0);
+        CHECK_EQ(do_flush(s, &e), fine ? 0 : -ENOSPC);
+        if (!fine)
+            restart();
+    }
+    restart();
 }
 
 /** The same of first flushes, which find what a process before this one left. */
@@ -376,6 +447,8 @@ int main(int argc, char **argv)
     test_who_waits_behind_a_failed_sync_is_told();
     test_who_flushes_during_a_failing_first_flush_is_told();
     test_a_failed_durable_write_fails_flushes();
+    test_a_failed_sync_at_the_cap_is_never_forgotten();
+    test_no_space_with_space_free_is_tried_again();
     test_releasing_forgets_no_failed_sync();
     test_seals_survive_each_failure();
     test_headers_survive_each_failure();

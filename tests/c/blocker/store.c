@@ -254,6 +254,47 @@ static void test_more_files_than_may_be_open(void)
     CHECK_EQ(setrlimit(RLIMIT_NOFILE, &old), 0);
 }
 
+/** Dirty files count too (issue 9, fault 04): at the cap the oldest is synced and closed. */
+static void test_more_dirty_files_than_may_be_open(void)
+{
+    struct rlimit old, few;
+    uint64_t nr = 300;
+
+    CHECK_EQ(getrlimit(RLIMIT_NOFILE, &old), 0);
+    few = old;
+    few.rlim_cur = 96;
+    CHECK_EQ(setrlimit(RLIMIT_NOFILE, &few), 0);
+    server_start(s, &setup);
+    for (uint64_t round = 0; round < 2; round++)
+        for (uint64_t i = 0; i < nr; i++) {
+            struct xseg_object e = extent_name(2000 + i, 1);
+            memset(data, (int)(i + round), 4096);
+            CHECK_EQ(do_write(s, &e, round * 4096, data, 4096, 0), 4096);
+        }
+    /* many at once, each of which needs a file */
+    struct xseg_request *writes[48];
+    for (uint64_t i = 0; i < 48; i++) {
+        struct xseg_object e = extent_name(2000 + i * 6, 1);
+        writes[i] = ask(s, XSEG_OP_WRITE, &e);
+        writes[i]->offset = 8192;
+        writes[i]->size = 4096;
+        send_only(s, writes[i]);
+    }
+    for (uint64_t i = 0; i < 48; i++) {
+        CHECK_EQ(await(s, writes[i]), 4096);
+        xseg_request_free(s->port, writes[i]);
+    }
+    for (uint64_t i = 0; i < nr; i++) {
+        struct xseg_object e = extent_name(2000 + i, 1);
+        CHECK_EQ(do_read(s, &e, 0, got, 8192), 8192);
+        CHECK(got[0] == (uint8_t)i && got[4096] == (uint8_t)(i + 1));
+        CHECK_EQ(do_flush(s, &e), 0);
+    }
+    CHECK_EQ(do_flush(s, &whole_store), 0);
+    server_stop(s);
+    CHECK_EQ(setrlimit(RLIMIT_NOFILE, &old), 0);
+}
+
 /* ---- a full filesystem -------------------------------------------------- */
 
 /** A filesystem of its own for a store; false where there can be none. */
@@ -357,6 +398,7 @@ int main(int argc, char **argv)
     test_paths_are_those_of_the_format();
     test_a_damaged_lease_slot_is_survived_two_are_told();
     test_more_files_than_may_be_open();
+    test_more_dirty_files_than_may_be_open();
     test_a_full_store_refuses_and_goes_on();
     test_a_store_without_room_for_a_file_opens();
     remove_root(setup.path);
