@@ -186,6 +186,16 @@ class Settings(_Group):
     direct: Annotated[
         bool, Field(description="true: O_DIRECT, past the page cache; or false")
     ] = False
+    io_timeout: Annotated[
+        float,
+        BeforeValidator(_no_bool),
+        Field(
+            ge=1,
+            le=86400,
+            description="until a request of a store that hangs fails, 1 to 86400 "
+            "seconds",
+        ),
+    ] = 60.0
     block_size: Annotated[
         int,
         BeforeValidator(_size),

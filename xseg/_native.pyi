@@ -27,6 +27,7 @@ class Native:
         maps_path: str | PathLike[str] | None = None,
         engine: str = "auto",
         direct: bool = False,
+        io_timeout: float = 0.0,
         listen_fds: Iterable[int] = (),
         attach_fd: int = -1,
         marks_fd: int = -1,

@@ -63,6 +63,7 @@ cdef class Native:
         maps_path: Root directory of blockerm, for "file".
         engine: "auto", "io_uring" or "threads".
         direct: Open files with O_DIRECT.
+        io_timeout: Until an io of a store fails [s]; 0 takes the default.
         listen_fds: Listening sockets of the NBD endpoint; they stay the caller's, open
             until `close`.
         attach_fd: listening socket on which the FUSE endpoint is handed mounts; it
@@ -90,6 +91,7 @@ cdef class Native:
         maps_path=None,
         str engine not None="auto",
         bint direct=False,
+        double io_timeout=0.0,
         listen_fds=(),
         int attach_fd=-1,
         int marks_fd=-1,
@@ -119,6 +121,7 @@ cdef class Native:
         options.maps_path = c_maps
         options.engine = c_engine
         options.direct = direct
+        options.io_timeout = io_timeout
         options.listen_fds = &fds[0]
         options.nr_listen_fds = <uint32_t>(fds.shape[0] - 1)
         options.attach_fd = attach_fd

@@ -47,6 +47,7 @@ class PeerConfig:
     maps_path: str
     engine: str
     direct: bool
+    io_timeout: float
     listen_fds: list[int]
     marks_fd: int
     supervisor_pid: int
@@ -155,6 +156,7 @@ class PeerRunner:
                 maps_path=config.maps_path,
                 engine=config.engine,
                 direct=config.direct,
+                io_timeout=config.io_timeout,
                 listen_fds=config.listen_fds,
                 attach_fd=config.attach_fd,
                 marks_fd=config.marks_fd,

@@ -55,6 +55,7 @@ def process_config(
         "maps_path": str(settings.maps_path),
         "engine": settings.engine,
         "direct": settings.direct,
+        "io_timeout": settings.io_timeout,
         "listen_fds": listen_fds,
         "marks_fd": marks_fd,
         "attach_fd": attach_fd,

@@ -25,6 +25,9 @@
 
 #define BLK_API_VERSION 1u
 
+/** How long a store may take for one io, if nothing else is set [ns]. */
+#define BLK_TIMEOUT_NS UINT64_C(60000000000)
+
 struct blk_backend;
 
 /** One operation in flight.  Owned by the blocker until done; fields below the line by
@@ -46,7 +49,11 @@ struct blk_io {
     int64_t result;
     void (*done)(struct blk_io *io);
     void *owner;
+    uint32_t fill_unit; /* [bytes of data] to fill for each unit of result; 0: none */
     /* ---- backend private ---- */
+    bool abandoned;   /* nobody waits for it: data is no memory of ours any more */
+    uint32_t nr_lent; /* transfers under way that use data itself */
+    void *lent;       /* the caller's data, while data is private memory */
     struct blk_backend *backend;
     struct reactor_job job;
     uint64_t scratch[8];
@@ -64,6 +71,7 @@ struct blk_options {
     const char *engine;   /* "auto", "io_uring", "threads" */
     bool direct;          /* file: O_DIRECT for extents and content */
     uint32_t queue_depth; /* ios in flight per engine; 0 means 256 */
+    uint64_t timeout_ns;  /* until an io is answered -ETIMEDOUT; 0: BLK_TIMEOUT_NS */
     mode_t file_mode;     /* 0 means 0660 */
 };
 
@@ -86,6 +94,19 @@ struct blk_backend_ops {
     /** Close it; no io is in flight. */
     void (*close)(struct blk_backend *be);
     void (*capabilities)(const struct blk_backend *be, struct blk_capabilities *out);
+
+    /**
+     * The io's deadline has passed: stop using its data.  True if nothing touches the
+     * memory of io->data from now on; then the caller answers -ETIMEDOUT.  The io itself
+     * stays the backend's until done(), which comes once, however late.  Changes to the
+     * same bytes that come before that are refused with -ETIMEDOUT, so that a late one
+     * overwrites none that was answered.  False: transfers use that memory; ask again.
+     * NULL: no io ever takes long.
+     */
+    bool (*abandon)(struct blk_backend *be, struct blk_io *io);
+    /** 0 while the store is there; -errno once it is gone for good.  Never blocks.  NULL:
+     *  always. */
+    int (*check)(struct blk_backend *be);
 
     void (*read)(struct blk_backend *be, struct blk_io *io);
     void (*write)(struct blk_backend *be, struct blk_io *io);

@@ -5,6 +5,10 @@
  * All on the reactor's thread.  A request in flight occupies one slot; slots come in
  * slabs and are kept, so a steady load allocates nothing.  There are never more
  * requests in flight than the segment has descriptors, which bounds the slabs.
+ *
+ * Every request has a deadline.  When it passes, the backend is asked to let go of the
+ * request's memory; then the request is answered -ETIMEDOUT, and its slot waits for the
+ * backend's late completion, which is dropped.
  */
 #include "blocker/blocker.h"
 
@@ -18,12 +22,17 @@
 #include "common/log.h"
 
 #define SLOTS_PER_SLAB 256u
+/** A request whose memory is in use after its deadline is looked at so often. */
+#define ABANDON_AGAIN_NS UINT64_C(1000000000)
+/** How often to see whether the store is still there. */
+#define CHECK_NS UINT64_C(1000000000)
 
 struct slot {
     struct blk_io io; /* first: io->done gets the slot back by it */
-    struct list link; /* in blocker.free */
+    struct list link; /* in blocker.free or blocker.flying */
     struct blocker *blocker;
-    struct xseg_request *rq;
+    struct xseg_request *rq; /* NULL: its deadline passed, it is answered */
+    uint64_t deadline_ns;
     uint32_t op;
     struct lease_watch_op lease_op;
 };
@@ -45,7 +54,12 @@ struct blocker {
     bool watch_idle;
     struct slab *slabs;
     struct list free;
+    struct list flying; /* not answered yet, by rising deadline */
     uint64_t nr_in_flight;
+    uint64_t timeout_ns;
+    struct reactor_timer deadline_timer;
+    struct reactor_timer check_timer;
+    bool slow_told;
     /* stop: SERVING -> DRAINING (answering what is in flight) -> FLUSHING -> STOPPED */
     enum { SERVING, DRAINING, FLUSHING, STOPPED } state;
     struct blk_io last_flush;
@@ -85,12 +99,93 @@ static void on_done(struct blk_io *io)
 
     if (b->watch)
         lease_watch_end(b->watch, &slot->lease_op, slot->op);
-    request_encode(slot->rq, slot->op, io);
-    /* -EPIPE: the sender is gone, and the answer with it. */
-    (void)xseg_request_complete(b->port, slot->rq, io->result);
+    if (slot->rq) {
+        request_encode(slot->rq, slot->op, io);
+        /* -EPIPE: the sender is gone, and the answer with it. */
+        (void)xseg_request_complete(b->port, slot->rq, io->result);
+    }
+    list_remove(&slot->link);
     list_push_front(&b->free, &slot->link);
     if (--b->nr_in_flight == 0 && b->state == DRAINING)
         queue_stop_step(b);
+}
+
+/* ---- deadlines ---------------------------------------------------------- */
+
+/** Answer a request whose deadline has passed; false if its memory is still in use. */
+static bool slot_abandon(struct slot *slot)
+{
+    struct blocker *b = slot->blocker;
+
+    if (!b->backend->ops->abandon(b->backend, &slot->io))
+        return false;
+    list_remove(&slot->link);
+    (void)xseg_request_complete(b->port, slot->rq, -ETIMEDOUT);
+    slot->rq = NULL;
+    if (!b->slow_told)
+        log_line(LOG_ERROR, b->peer.role,
+                 "the store has not answered %s for %llu s: its requests fail now",
+                 xseg_op_name(slot->op),
+                 (unsigned long long)(b->timeout_ns / 1000000000));
+    b->slow_told = true;
+    return true;
+}
+
+static void on_deadline(struct reactor_timer *timer)
+{
+    struct blocker *b = LIST_ENTRY(timer, struct blocker, deadline_timer);
+    uint64_t now = reactor_now_ns(b->reactor);
+    struct list in_use;
+
+    list_init(&in_use);
+    LIST_FOR_EACH(link, next, &b->flying)
+    {
+        struct slot *slot = LIST_ENTRY(link, struct slot, link);
+        if (slot->deadline_ns > now)
+            break;
+        if (slot_abandon(slot))
+            continue;
+        list_remove(link);
+        list_push_back(&in_use, link);
+    }
+    bool again = !list_empty(&in_use);
+    for (struct list *link; (link = in_use.prev) != &in_use;) {
+        list_remove(link);
+        list_push_front(&b->flying, link);
+    }
+    if (again) {
+        reactor_arm_timer(b->reactor, timer, ABANDON_AGAIN_NS);
+    } else if (!list_empty(&b->flying)) {
+        const struct slot *first = LIST_ENTRY(b->flying.next, struct slot, link);
+        reactor_arm_timer(b->reactor, timer, first->deadline_ns - now);
+    }
+}
+
+static void slot_fly(struct slot *slot)
+{
+    struct blocker *b = slot->blocker;
+
+    b->nr_in_flight++;
+    slot->deadline_ns = reactor_now_ns(b->reactor) + b->timeout_ns;
+    list_push_back(&b->flying, &slot->link);
+    /* An armed timer is early enough; it finds the next one itself. */
+    if (b->backend->ops->abandon && !b->deadline_timer.armed)
+        reactor_arm_timer(b->reactor, &b->deadline_timer, b->timeout_ns);
+}
+
+/** Once the store's directory was removed nothing can be served: end, and say so. */
+static void on_check(struct reactor_timer *timer)
+{
+    struct blocker *b = LIST_ENTRY(timer, struct blocker, check_timer);
+    int rc = b->backend->ops->check(b->backend);
+
+    if (rc == 0) {
+        reactor_arm_timer(b->reactor, timer, CHECK_NS);
+        return;
+    }
+    log_line(LOG_ERROR, b->peer.role,
+             "the store is gone, its directory was removed: %s", "this process ends");
+    reactor_fail(b->reactor, rc);
 }
 
 static void on_request(void *ctx, struct xseg_request *rq)
@@ -126,7 +221,7 @@ static void on_request(void *ctx, struct xseg_request *rq)
             (void)xseg_request_complete(b->port, rq, rc);
         return;
     }
-    b->nr_in_flight++;
+    slot_fly(slot);
     if (b->watch)
         lease_watch_begin(b->watch, &slot->lease_op, &slot->io);
     call(b->backend, &slot->io);
@@ -139,6 +234,8 @@ static void close_store(struct blocker *b)
     b->state = STOPPED;
     lease_watch_destroy(b->watch);
     b->watch = NULL;
+    reactor_disarm_timer(b->reactor, &b->deadline_timer);
+    reactor_disarm_timer(b->reactor, &b->check_timer);
     reactor_remove_port(b->reactor, b->port);
     xseg_port_unbind(b->port);
     b->backend->ops->close(b->backend);
@@ -231,7 +328,12 @@ int blocker_create(struct reactor *r, const struct blocker_options *options,
     b->seg = reactor_segment(r);
     b->port_id = options->port;
     b->stop_task.fn = stop_step;
+    b->timeout_ns =
+        options->store.timeout_ns ? options->store.timeout_ns : BLK_TIMEOUT_NS;
+    b->deadline_timer.on_fire = on_deadline;
+    b->check_timer.on_fire = on_check;
     list_init(&b->free);
+    list_init(&b->flying);
     rc = grow(b);
     if (rc < 0)
         goto fail_free;
@@ -257,6 +359,8 @@ int blocker_create(struct reactor *r, const struct blocker_options *options,
         *why = "cannot add the port to the reactor";
         goto fail_watch;
     }
+    if (ops->check)
+        reactor_arm_timer(r, &b->check_timer, CHECK_NS);
     *why = NULL;
     *out = &b->peer;
     return 0;

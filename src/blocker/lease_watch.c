@@ -222,6 +222,7 @@ static void look(struct lease_watch *w)
         w->read = (struct blk_io){.object = w->reading->object,
                                   .size = sizeof w->lease,
                                   .data = &w->lease,
+                                  .fill_unit = 1,
                                   .done = on_read,
                                   .owner = w,
                                   .backend = w->backend};

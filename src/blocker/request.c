@@ -133,6 +133,12 @@ int request_decode(struct xseg_segment *seg, uint32_t port, uint32_t align,
     io->fence = op == XSEG_OP_APPEND ? LOAD(rq->arg[0]) : 0;
     io->result = 0;
     io->lost = false;
+    io->fill_unit = op == XSEG_OP_READ   ? 1
+                    : op == XSEG_OP_LIST ? sizeof(struct xseg_list_entry)
+                                         : 0;
+    io->abandoned = false;
+    io->nr_lent = 0;
+    io->lent = NULL;
 
     if (!blk_object_valid(&io->object) ||
         (rule->kinds & kinds & KIND(io->object.kind)) == 0)

@@ -52,7 +52,10 @@ static int create_blocker(struct reactor *r, const struct native_options *option
     const struct blocker_options blocker = {
         .port = port,
         .backend = options->backend,
-        .store = {.path = path, .engine = options->engine, .direct = options->direct},
+        .store = {.path = path,
+                  .engine = options->engine,
+                  .direct = options->direct,
+                  .timeout_ns = (uint64_t)(options->io_timeout * 1e9)},
     };
 
     return blocker_create(r, &blocker, out, why);

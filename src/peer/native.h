@@ -28,6 +28,7 @@ struct native_options {
     const char *maps_path; /* root of blockerm */
     const char *engine;    /* "auto", "io_uring", "threads" */
     bool direct;           /* O_DIRECT */
+    double io_timeout;     /* [s] until an io of a store fails; 0: the default */
     const int *listen_fds; /* NBD */
     uint32_t nr_listen_fds;
     int attach_fd;      /* FUSE: listening socket for mounts; -1 without the role */

@@ -324,6 +324,12 @@ void reactor_stop(struct reactor *r)
     reactor_wake_kick(&r->wake);
 }
 
+void reactor_fail(struct reactor *r, int error)
+{
+    if (!r->error)
+        r->error = error;
+}
+
 /* ---- ports and requests ------------------------------------------------------------
  */
 

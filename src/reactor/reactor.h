@@ -49,6 +49,9 @@ int reactor_run(struct reactor *r);
  */
 void reactor_stop(struct reactor *r);
 
+/** Make reactor_run return `error` (-errno): what this loop serves cannot go on. */
+void reactor_fail(struct reactor *r, int error);
+
 struct xseg_segment *reactor_segment(struct reactor *r);
 uint64_t reactor_now_ns(struct reactor *r); /* CLOCK_MONOTONIC, cached per turn */
 

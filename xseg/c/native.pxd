@@ -21,6 +21,7 @@ cdef extern from "peer/native.h" nogil:
         const char *maps_path
         const char *engine
         bint direct
+        double io_timeout
         const int *listen_fds
         uint32_t nr_listen_fds
         int attach_fd

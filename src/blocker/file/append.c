@@ -19,6 +19,7 @@
  * jobs.
  */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -170,6 +171,10 @@ static void start(struct file_op *op)
     struct file_fd *file = op->file;
 
     file->appending = true;
+    if (op->io->abandoned) {
+        finish(op, -ETIMEDOUT);
+        return;
+    }
     if (!file->appended) {
         offload(op, append_run);
         return;
@@ -211,13 +216,21 @@ static void compared(struct file_op *op, int rc)
 {
     struct blk_io *io = op->io;
 
+    if (rc == 0 && io->abandoned)
+        rc = -ETIMEDOUT;
+    if (rc == 0 && io->size > 0) {
+        /* Private, so that the io can be abandoned. */
+        op->bounce = malloc(io->size);
+        rc = op->bounce ? 0 : -ENOMEM;
+    }
     if (rc < 0 || io->size == 0) {
         finish(op, rc);
         return;
     }
+    memcpy(op->bounce, io->data, io->size);
     op->call = (struct file_call){.verb = FILE_WRITE_DSYNC,
                                   .offset = io->offset,
-                                  .data = io->data,
+                                  .data = op->bounce,
                                   .size = io->size,
                                   .done = called};
     op->open.create = io->offset == 0;

@@ -499,6 +499,7 @@ static struct file_fd *new_file(struct file_store *store,
     list_init(&file->append_queue);
     list_init(&file->flush_waiters);
     list_init(&file->hold_waiters);
+    list_init(&file->changes);
     hashtab_insert(&store->fds, &file->node, blk_object_hash(object));
     return file;
 }

@@ -21,8 +21,10 @@
 
 #define DEFAULT_QUEUE_DEPTH 256u
 #define MAX_QUEUE_DEPTH     4096u
-#define FORMAT_FILE         "format"
-#define FORMAT_NAME         "archipelago-store"
+/** So long after an io passed its deadline the store counts as slow [ns]. */
+#define SLOW_NS     UINT64_C(60000000000)
+#define FORMAT_FILE "format"
+#define FORMAT_NAME "archipelago-store"
 
 /** The reason of the last failed open. Opening happens once, on one thread. */
 static char reason[512];
@@ -34,11 +36,66 @@ static int fail(const char **why, int rc, const char *what, const char *path)
     return rc;
 }
 
+void file_answer(struct blk_io *io, int64_t result)
+{
+    if (io->abandoned)
+        file_store_of(io->backend)->nr_abandoned--;
+    if (io->lent) {
+        if (result > 0 && !io->abandoned)
+            memcpy(io->lent, io->data, (uint64_t)result * io->fill_unit);
+        free(io->data);
+        io->data = io->lent;
+        io->lent = NULL;
+    }
+    io->result = result;
+    io->done(io);
+}
+
+/** Give the io memory of its own.  0 or -ENOMEM. */
+static int io_make_private(struct blk_io *io)
+{
+    if (!io->data || io->lent)
+        return 0;
+    void *copy = malloc(io->size);
+    if (!copy)
+        return -ENOMEM;
+    if (io->fill_unit == 0)
+        memcpy(copy, io->data, io->size);
+    io->lent = io->data;
+    io->data = copy;
+    return 0;
+}
+
+bool file_abandon(struct blk_backend *be, struct blk_io *io)
+{
+    struct file_store *store = file_store_of(be);
+
+    store->slow_until_ns = reactor_now_ns(be->reactor) + SLOW_NS;
+    if (io->nr_lent > 0)
+        return false;
+    io->abandoned = true;
+    store->nr_abandoned++;
+    return true;
+}
+
+static int file_check(struct blk_backend *be)
+{
+    struct stat st;
+
+    if (fstat(file_store_of(be)->root_fd, &st) < 0)
+        return -errno;
+    return st.st_nlink > 0 ? 0 : -ESTALE;
+}
+
 void file_io_offload(struct file_store *store, struct blk_io *io,
                      enum reactor_lane lane, void (*run)(struct reactor_job *job),
                      void (*done)(struct reactor_job *job))
 {
     io->backend = &store->base;
+    if (io_make_private(io) < 0) {
+        file_answer(io, -ENOMEM);
+        return;
+    }
     io->job.run = run;
     io->job.done = done;
     io->job.lane = lane;
@@ -350,6 +407,8 @@ const struct blk_backend_ops blk_file_ops = {
     .open = file_open,
     .close = file_close,
     .capabilities = file_capabilities,
+    .abandon = file_abandon,
+    .check = file_check,
     .read = file_read,
     .write = file_write,
     .zero = file_zero,

@@ -131,7 +131,8 @@ struct file_store {
     /* sync.c */
     struct list sync_queue, syncs; /* files whose sync waits; whose sync runs */
     uint32_t nr_syncs;
-    bool sync_alone;   /* the one that runs is to run alone */
+    uint64_t sync_progress_ns; /* when the last one ended, or the first began */
+    bool sync_alone;           /* the one that runs is to run alone */
     bool enospc_keeps; /* this filesystem keeps pages that it found no room for */
 
     /* proven.c */
@@ -142,6 +143,9 @@ struct file_store {
     int sync_error; /* of the whole filesystem: sticks */
 
     struct list seals; /* seal.c, under way */
+
+    uint32_t nr_abandoned;  /* ios that passed their deadline and are not done */
+    uint64_t slow_until_ns; /* the store hung not long ago: lend no memory to it */
 
     /* io.c */
     struct list free_ops;
@@ -165,13 +169,10 @@ static inline struct file_store *file_store_of(struct blk_backend *be)
 }
 
 /** Answer an io.  Reactor's thread. */
-static inline void file_answer(struct blk_io *io, int64_t result)
-{
-    io->result = result;
-    io->done(io);
-}
+void file_answer(struct blk_io *io, int64_t result);
 
-/** Run `run` on a worker of `lane` with the io, then `done`. */
+/** Run `run` on a worker of `lane` with the io, then `done`.  Its data becomes private
+ *  memory until the answer, so that the io can be abandoned at any time. */
 void file_io_offload(struct file_store *store, struct blk_io *io,
                      enum reactor_lane lane, void (*run)(struct reactor_job *job),
                      void (*done)(struct reactor_job *job));
@@ -290,6 +291,8 @@ struct file_fd {
     struct list sync_waiters;      /* of the sync that runs */
     struct list next_sync_waiters; /* of the next one */
 
+    struct list changes; /* io.c: struct file_op, writes and punches under way */
+
     /* append.c */
     bool appending;
     bool appended;             /* first append done: inode and name are durable */
@@ -394,7 +397,8 @@ struct file_op {
     struct file_release *release; /* seal.c */
     struct file_call call;
     struct reactor_job job;
-    void *bounce;         /* aligned copy of the data, for O_DIRECT */
+    bool lends;           /* its call uses the io's data itself */
+    void *bounce;         /* private copy of the data */
     uint64_t bounce_skip; /* [bytes] of it before the wanted range */
     uint64_t old_length;  /* APPEND: of the journal */
     uint64_t newest_fence;
@@ -431,6 +435,9 @@ static inline struct file_join *file_join_of(struct blk_io *io)
 void file_join_begin(struct blk_io *io, int64_t success);
 /** One piece (or the opening bracket of begin) has ended. */
 void file_join_end(struct file_store *store, struct blk_io *io, int rc);
+
+/** The io's deadline has passed (backend.h). */
+bool file_abandon(struct blk_backend *be, struct blk_io *io);
 
 /* ---- flush.c ------------------------------------------------------- */
 

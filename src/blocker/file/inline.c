@@ -41,6 +41,8 @@
 /** A write that took longer may have blocked, or been preempted [ns]. */
 #define BLOCKED_NS     UINT64_C(5000000)
 #define PENALTY_FACTOR 8u
+/** Syncs that take longer than this without an end may be stuck [ns]. */
+#define STUCK_NS UINT64_C(100000000)
 /** How long to watch after a slow write [ns]. */
 #define WATCH_NS UINT64_C(1000000000)
 
@@ -89,7 +91,10 @@ static void on_slow_write(struct file_store *store, bool watched, bool slept,
 static bool try_write(struct file_store *store, struct file_call *call)
 {
     uint64_t before = monotonic_ns();
-    if (before < store->inline_off_until_ns)
+    if (before < store->inline_off_until_ns || before < store->slow_until_ns)
+        return false;
+    /* While syncs make no progress a write may hang behind them. */
+    if (store->nr_syncs > 0 && before - store->sync_progress_ns > STUCK_NS)
         return false;
     bool watched = before < store->inline_watch_until_ns;
     long sleeps = watched ? nr_sleeps() : 0;

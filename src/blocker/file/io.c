@@ -20,6 +20,9 @@
 #include "blocker/file/presence.h"
 #include "blocker/object.h"
 
+/** Transfers up to this much use private memory [bytes]. */
+#define PRIVATE_BYTES (UINT64_C(64) << 10)
+
 /* ---- joining pieces ----------------------------------------------------- */
 
 void file_join_begin(struct blk_io *io, int64_t success)
@@ -56,6 +59,8 @@ static void finish_read(struct file_op *op)
     struct file_call *call = &op->call;
     uint64_t got = call->moved > op->bounce_skip ? call->moved - op->bounce_skip : 0;
 
+    if (op->io->abandoned)
+        return; /* op->data is another's by now */
     if (got > op->wanted)
         got = op->wanted;
     if (op->bounce)
@@ -97,6 +102,8 @@ static void called(struct file_call *call)
     struct blk_io *io = op->io;
     int rc = call->result;
 
+    io->nr_lent -= op->lends;
+    op->lends = false;
     switch (call->verb) {
     case FILE_READ:
         if (rc == 0)
@@ -144,6 +151,62 @@ static int use_bounce(struct file_op *op)
     return 0;
 }
 
+/** As use_bounce, for what the kernel takes as it is. */
+static int use_private(struct file_op *op)
+{
+    struct file_call *call = &op->call;
+
+    op->bounce = malloc(call->size);
+    if (!op->bounce)
+        return -ENOMEM;
+    if (call->verb != FILE_READ)
+        memcpy(op->bounce, op->data, op->wanted);
+    call->data = op->bounce;
+    return 0;
+}
+
+static bool changes(const struct file_op *op)
+{
+    return op->call.verb != FILE_READ;
+}
+
+/** A change of this file is under way that nobody waits for: whatever comes after it
+ *  could be overwritten by it. */
+static bool is_stuck(const struct file_fd *file)
+{
+    if (file->store->nr_abandoned == 0)
+        return false;
+    LIST_FOR_EACH(link, next, &file->changes)
+    {
+        if (LIST_ENTRY(link, struct file_op, link)->io->abandoned)
+            return true;
+    }
+    return false;
+}
+
+/** Hand it to the engine.  Small transfers use private memory, so that they can be
+ *  abandoned; so does everything while the store is slow. */
+static int submit(struct file_op *op)
+{
+    struct file_store *store = op->store;
+    struct file_call *call = &op->call;
+    bool slow = reactor_now_ns(store->base.reactor) < store->slow_until_ns;
+    int rc = 0;
+
+    if (call->data && !op->bounce) {
+        op->lends = call->size > PRIVATE_BYTES && !slow;
+        if (!op->lends)
+            rc = call->direct ? use_bounce(op) : use_private(op);
+    }
+    if (rc < 0)
+        return rc;
+    op->io->nr_lent += op->lends;
+    if (changes(op))
+        list_push_back(&op->file->changes, &op->link);
+    store->engine->submit(store->engine, call);
+    return 0;
+}
+
 static void use_absent(struct file_op *op);
 
 static void use(struct file_op *op, int rc)
@@ -157,27 +220,26 @@ static void use(struct file_op *op, int rc)
         (!aligned((uintptr_t)call->data) || !aligned(call->offset | call->size)) &&
         fills_with_zeros(io))
         rc = use_bounce(op);
+    if (rc == 0 && (io->abandoned || (changes(op) && is_stuck(file))))
+        rc = -ETIMEDOUT;
+    if (rc == 0) {
+        call->fd = file->fd;
+        call->direct = store->direct && fills_with_zeros(io);
+        if (file_try_inline(store, call)) {
+            called(call);
+            return;
+        }
+        rc = submit(op);
+    }
     if (rc < 0) {
         file_op_put(op);
         file_join_end(store, io, rc);
-        return;
     }
-    call->fd = file->fd;
-    call->direct = store->direct && fills_with_zeros(io);
-    if (file_try_inline(store, call))
-        called(call);
-    else
-        store->engine->submit(store->engine, call);
 }
 
 static void held(struct file_hold_wait *wait, int rc)
 {
     use(LIST_ENTRY(wait, struct file_op, hold), rc);
-}
-
-static bool changes(const struct file_op *op)
-{
-    return op->call.verb != FILE_READ;
 }
 
 /** Changes need the hold, all else the file that has the name now. */
@@ -251,7 +313,7 @@ static void use_absent_done(struct reactor_job *job)
     struct blk_io *io = op->io;
     int rc = op->call.result;
 
-    if (rc == 0 && !changes(op))
+    if (rc == 0 && !changes(op) && !io->abandoned)
         memset(op->data, 0, op->wanted);
     file_op_put(op);
     file_join_end(store, io, rc);

@@ -50,6 +50,8 @@ struct file_op *file_op_get(struct file_store *store, struct blk_io *io)
     op->file = NULL;
     op->bounce = NULL;
     op->bounce_skip = 0;
+    op->lends = false;
+    list_init(&op->link);
     return op;
 }
 
@@ -58,5 +60,6 @@ void file_op_put(struct file_op *op)
     if (op->file)
         file_fd_put(op->file);
     free(op->bounce);
+    list_remove(&op->link);
     list_push_front(&op->store->free_ops, &op->link);
 }

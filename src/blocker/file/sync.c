@@ -86,7 +86,8 @@ static void sync_start(struct file_fd *file)
 
     list_remove(&file->sync_link);
     list_push_back(&store->syncs, &file->sync_link);
-    store->nr_syncs++;
+    if (store->nr_syncs++ == 0)
+        store->sync_progress_ns = reactor_now_ns(store->base.reactor);
     store->sync_alone = file->sync_alone;
     file->syncing = FILE_SYNC_RUNNING;
     file->nr_syncing = file->sync_writes_back ? 0 : file->nr_writes;
@@ -194,6 +195,7 @@ static void sync_finished(struct file_call *call)
 
     list_remove(&file->sync_link);
     store->nr_syncs--;
+    store->sync_progress_ns = reactor_now_ns(store->base.reactor);
     store->sync_alone = false;
     if (!file->sync_writes_back && sync_again(file, rc))
         return;

@@ -43,6 +43,7 @@ void server_start(struct server *s, const struct setup *setup)
             .store = {.path = path,
                       .engine = setup->engine,
                       .direct = setup->direct,
+                      .timeout_ns = setup->timeout_ns,
                       .queue_depth = 32},
         };
         int rc = blocker_create(s->reactor, &options, &s->peers[i], &why);

@@ -35,7 +35,8 @@ struct setup {
     const char *backend;
     const char *engine;
     bool direct;
-    char path[256]; /* root of both stores: data/ and maps/ below */
+    uint64_t timeout_ns; /* 0: the default */
+    char path[256];      /* root of both stores: data/ and maps/ below */
 };
 
 /** Start both blockers; aborts the test if that fails. */
