@@ -74,6 +74,25 @@ static request_call_fn call_of(const struct blk_backend_ops *ops, size_t offset)
 /** One read of a shared field, so that the checked value is the used value. */
 #define LOAD(field) (*(const volatile __typeof__(field) *)&(field))
 
+/** How much of its data an op fills for each unit of its result [bytes]; 0: none, it
+ *  stores the data. */
+static uint32_t fill_unit(uint32_t op)
+{
+    switch (op) {
+    case XSEG_OP_WRITE:
+    case XSEG_OP_CREATE:
+    case XSEG_OP_UPDATE:
+    case XSEG_OP_APPEND:
+        return 0;
+    case XSEG_OP_READ:
+        return 1;
+    case XSEG_OP_LIST:
+        return sizeof(struct xseg_list_entry);
+    default:
+        return sizeof(uint64_t); /* an array of numbers */
+    }
+}
+
 static int decode_data(struct xseg_segment *seg, const struct xseg_request *rq,
                        struct blk_io *io)
 {
@@ -133,9 +152,7 @@ int request_decode(struct xseg_segment *seg, uint32_t port, uint32_t align,
     io->fence = op == XSEG_OP_APPEND ? LOAD(rq->arg[0]) : 0;
     io->result = 0;
     io->lost = false;
-    io->fill_unit = op == XSEG_OP_READ   ? 1
-                    : op == XSEG_OP_LIST ? sizeof(struct xseg_list_entry)
-                                         : 0;
+    io->fill_unit = fill_unit(op);
     io->abandoned = false;
     io->nr_lent = 0;
     io->lent = NULL;
