@@ -7,6 +7,7 @@ Any thread.  Data and content go to blockerb, everything else to blockerm.
 from __future__ import annotations
 
 import errno
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 #: Bytes of one page of a listing [bytes].
 _LIST_ROOM = 256 << 10
+#: struct xseg_opaque: bytes that only the backend understands, and their number.
+_OPAQUE = struct.Struct("<I4x64s")
 #: Ops that may be sent again when the blocker died with them.
 _REPEATABLE = frozenset(
     {
@@ -233,9 +236,16 @@ class Store:
         self._call(Op.RELEASE, extent)
         self._step(Op.RELEASE, extent)
 
-    def seal(self, extent: ObjectId) -> None:
-        """Let nobody write to an extent any more, durably, whoever has it open."""
-        self._call(Op.RELEASE, extent, flags=Flag.FORCE)
+    def seal(self, extent: ObjectId, token: bytes = b"") -> None:
+        """End the right of any holder to write to an extent, durably.
+
+        Args:
+            extent: which.
+            token: how the backend shuts out the old holder, from its lease; up to 64
+                bytes, empty if it has none.
+        """
+        inline = _OPAQUE.pack(len(token), token)
+        self._call(Op.RELEASE, extent, flags=Flag.FORCE, inline=inline)
         self._step(Op.RELEASE, extent)
 
     def delete(self, target: ObjectId, version: int = 0) -> bool:
@@ -305,19 +315,19 @@ class Store:
         An object that exists all the while is yielded once or more; one that comes or
         goes meanwhile may be missed.
         """
-        cursor = 0
+        cursor = bytes(_OPAQUE.size)
         target = ObjectId(kind, bytes(32))
         while True:
             reply = self._call(
                 Op.LIST,
                 target,
-                offset=cursor,
+                inline=cursor,
                 room=_LIST_ROOM,
                 take=lambda rq, result: result * ListEntry.LAYOUT.size,
             )
             yield from unpack_list_entries(reply.data, reply.result)
-            cursor = reply.args[0]
-            if cursor == 0:
+            cursor = reply.inline[: _OPAQUE.size]
+            if _OPAQUE.unpack(cursor)[0] == 0:
                 return
 
     def acquire(self, target: ObjectId, lease: Lease) -> tuple[bool, Lease]:

@@ -34,13 +34,17 @@ struct blk_backend;
  *  the backend while it is in flight. */
 struct blk_io {
     struct xseg_object object;
-    uint64_t offset;  /* [bytes]; LIST: cursor, in and out */
+    uint64_t offset;  /* [bytes] */
     uint64_t size;    /* [bytes] */
     void *data;       /* READ, LIST: to fill; WRITE, CREATE, UPDATE, APPEND: to store */
     uint32_t flags;   /* XSEG_F_FUA, _NOSYNC, _FORCE, _LIVE */
     uint64_t version; /* UPDATE: version to replace; DELETE: to remove, 0: any */
     uint64_t fence;   /* APPEND */
-    union {           /* ACQUIRE, RELEASE: in; out: granted, or the holder's */
+    struct xseg_object source; /* put_content_from_extent: the extent; else NONE */
+    struct xseg_opaque
+        cursor;               /* LIST: in and out; up to XSEG_CURSOR_MAX, 0: the ends */
+    struct xseg_opaque token; /* sealing: of the old holder, from its lease */
+    union {                   /* ACQUIRE, RELEASE: in; out: granted, or the holder's */
         struct xseg_lease lease;
         struct xseg_presence presence;
     };
@@ -113,6 +117,9 @@ struct blk_backend_ops {
     void (*zero)(struct blk_backend *be, struct blk_io *io);
     void (*flush)(struct blk_backend *be, struct blk_io *io);
     void (*put_if_absent)(struct blk_backend *be, struct blk_io *io);
+    /** put_if_absent of content that lies in io->source at offset, size bytes.  Only if
+     *  they have that digest: -EBADMSG. */
+    void (*put_content_from_extent)(struct blk_backend *be, struct blk_io *io);
     void (*replace_if)(struct blk_backend *be, struct blk_io *io);
     void (*append_if)(struct blk_backend *be, struct blk_io *io);
     void (*stat)(struct blk_backend *be, struct blk_io *io);

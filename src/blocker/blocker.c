@@ -48,7 +48,7 @@ struct blocker {
     struct xseg_segment *seg;
     struct xseg_port *port;
     uint32_t port_id;
-    uint32_t alignment;
+    struct blk_capabilities capabilities;
     struct blk_backend *backend;
     struct lease_watch *watch; /* BLOCKERM only */
     bool watch_idle;
@@ -92,6 +92,12 @@ static void queue_stop_step(struct blocker *b)
     reactor_defer(b->reactor, &b->stop_task);
 }
 
+static uint32_t capability_bits(const struct blk_capabilities *c)
+{
+    return (c->shared ? XSEG_STORE_SHARED : 0) |
+           (c->persistent ? XSEG_STORE_PERSISTENT : 0);
+}
+
 static void on_done(struct blk_io *io)
 {
     struct slot *slot = (struct slot *)io;
@@ -100,6 +106,8 @@ static void on_done(struct blk_io *io)
     if (b->watch)
         lease_watch_end(b->watch, &slot->lease_op, slot->op);
     if (slot->rq) {
+        if (slot->op == XSEG_OP_INFO && io->object.kind == XSEG_OBJ_NONE)
+            io->info.store = capability_bits(&b->capabilities);
         request_encode(slot->rq, slot->op, io);
         /* -EPIPE: the sender is gone, and the answer with it. */
         (void)xseg_request_complete(b->port, slot->rq, io->result);
@@ -124,9 +132,8 @@ static bool slot_abandon(struct slot *slot)
     slot->rq = NULL;
     if (!b->slow_told)
         log_line(LOG_ERROR, b->peer.role,
-                 "the store has not answered %s for %llu s: its requests fail now",
-                 xseg_op_name(slot->op),
-                 (unsigned long long)(b->timeout_ns / 1000000000));
+                 "the store has not answered %s for %.1f s: its requests fail now",
+                 xseg_op_name(slot->op), (double)b->timeout_ns / 1e9);
     b->slow_told = true;
     return true;
 }
@@ -211,8 +218,8 @@ static void on_request(void *ctx, struct xseg_request *rq)
     slot->io.done = on_done;
     slot->io.owner = slot;
     slot->io.backend = b->backend;
-    rc = request_decode(b->seg, b->port_id, b->alignment, b->backend->ops, slot->op, rq,
-                        &slot->io, &call);
+    rc = request_decode(b->seg, b->port_id, b->capabilities.alignment, b->backend->ops,
+                        slot->op, rq, &slot->io, &call);
     if (rc < 0 || !call) {
         list_push_front(&b->free, &slot->link);
         if (rc == 0 && slot->op == XSEG_OP_NOTIFY)
@@ -307,7 +314,6 @@ int blocker_create(struct reactor *r, const struct blocker_options *options,
                    struct peer **out, const char **why)
 {
     const struct blk_backend_ops *ops = blk_backend_find(options->backend);
-    struct blk_capabilities capabilities;
     int rc = -EINVAL;
 
     *out = NULL;
@@ -340,8 +346,10 @@ int blocker_create(struct reactor *r, const struct blocker_options *options,
     rc = ops->open(r, &options->store, &b->backend, why);
     if (rc < 0)
         goto fail_slabs;
-    b->backend->ops->capabilities(b->backend, &capabilities);
-    b->alignment = capabilities.alignment;
+    b->backend->ops->capabilities(b->backend, &b->capabilities);
+    if (!b->capabilities.persistent)
+        log_line(LOG_INFO, b->peer.role,
+                 "this store is in memory only: it ends with this process");
     rc = xseg_port_bind(b->seg, b->port_id, b->peer.role, &b->port);
     if (rc < 0) {
         *why = rc == -EBUSY ? "the port is served by another process"

@@ -3,6 +3,7 @@
 #include "blocker/object.h"
 
 #include <endian.h>
+#include <errno.h>
 #include <string.h>
 
 #include "common/hashtab.h"
@@ -75,4 +76,27 @@ uint64_t blk_object_key(const struct xseg_object *object)
         return be64toh(prefix);
     }
     return blk_object_hash(object);
+}
+
+void blk_cursor_from_key(uint64_t key, struct xseg_opaque *out)
+{
+    uint64_t stored = htole64(key);
+
+    memset(out, 0, sizeof *out);
+    if (key == 0)
+        return;
+    out->length = sizeof stored;
+    memcpy(out->bytes, &stored, sizeof stored);
+}
+
+int blk_cursor_to_key(const struct xseg_opaque *cursor, uint64_t *out)
+{
+    uint64_t stored = 0;
+
+    if (cursor->length != 0 && cursor->length != sizeof stored)
+        return -EINVAL;
+    if (cursor->length)
+        memcpy(&stored, cursor->bytes, sizeof stored);
+    *out = le64toh(stored);
+    return 0;
 }

@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "xseg/request.h"
+#include "xseg/payload.h"
 
 /** True if the kind is known and every byte of the id that the kind leaves unused is 0.
  */
@@ -36,5 +36,10 @@ struct xseg_object blk_object_lease_of(const struct xseg_object *journal);
  * extents share one uuid.
  */
 uint64_t blk_object_key(const struct xseg_object *object);
+
+/** A cursor of LIST made of a key, and the key of such a cursor.  0 is both ends.
+ *  -EINVAL: not one of ours. */
+void blk_cursor_from_key(uint64_t key, struct xseg_opaque *out);
+int blk_cursor_to_key(const struct xseg_opaque *cursor, uint64_t *out);
 
 #endif

@@ -24,6 +24,9 @@ enum need {
     NEED_RANGE = 1u << 1,   /* offset + size inside what a file can address */
     NEED_LEASE = 1u << 2,   /* an inline struct xseg_lease or xseg_presence */
     NEED_ENTRIES = 1u << 3, /* data for at least one list entry */
+    NEED_CURSOR = 1u << 8,  /* an inline struct xseg_opaque */
+    NEED_SOURCE = 1u << 10, /* an inline struct xseg_object: an extent */
+    NEED_TOKEN = 1u << 9,   /* the same, with FORCE */
     NEED_ALIGNED = 1u << 4, /* the backend's alignment, for extents */
     MAY_BE_EMPTY = 1u << 5, /* `size` 0 is an op of its own, without data */
 };
@@ -48,11 +51,13 @@ static const struct rule rules[XSEG_NR_OPS] = {
     [XSEG_OP_CREATE] = {KIND(XSEG_OBJ_CONTENT) | KIND(XSEG_OBJ_HEADER) |
                             KIND(XSEG_OBJ_LAYER),
                         NEED_DATA, CALL(put_if_absent)},
+    [XSEG_OP_COPY] = {KIND(XSEG_OBJ_CONTENT), NEED_RANGE | NEED_SOURCE,
+                      CALL(put_content_from_extent)},
     [XSEG_OP_UPDATE] = {KIND(XSEG_OBJ_HEADER), NEED_DATA, CALL(replace_if)},
     [XSEG_OP_APPEND] = {KIND(XSEG_OBJ_JOURNAL), NEED_DATA | NEED_RANGE | MAY_BE_EMPTY,
                         CALL(append_if)},
     [XSEG_OP_INFO] = {STORE | ANY_KIND, 0, CALL(stat)},
-    [XSEG_OP_LIST] = {ANY_KIND, NEED_ENTRIES, CALL(list)},
+    [XSEG_OP_LIST] = {ANY_KIND, NEED_ENTRIES | NEED_CURSOR, CALL(list)},
     [XSEG_OP_DELETE] = {ANY_KIND, 0, CALL(remove)},
     [XSEG_OP_ACQUIRE] = {KIND(XSEG_OBJ_LEASE) | KIND(XSEG_OBJ_PRESENCE), NEED_LEASE,
                          CALL(lease_acquire)},
@@ -61,7 +66,7 @@ static const struct rule rules[XSEG_NR_OPS] = {
     [XSEG_OP_NOTIFY] = {KIND(XSEG_OBJ_LEASE), 0, 0}, /* lease_watch.c */
 };
 
-static const struct rule release_extent = {KIND(XSEG_OBJ_EXTENT), 0,
+static const struct rule release_extent = {KIND(XSEG_OBJ_EXTENT), NEED_TOKEN,
                                            CALL(extent_release)};
 
 static request_call_fn call_of(const struct blk_backend_ops *ops, size_t offset)
@@ -119,6 +124,20 @@ static int decode_lease(const struct xseg_request *rq, struct blk_io *io)
         return decode_presence(rq, io);
     memcpy(&io->lease, rq->inline_data, sizeof io->lease);
     return memchr(io->lease.host, '\0', sizeof io->lease.host) == NULL ? -EINVAL : 0;
+}
+
+static int decode_opaque(const struct xseg_request *rq, uint32_t max,
+                         struct xseg_opaque *out)
+{
+    memcpy(out, rq->inline_data, sizeof *out);
+    return out->length > max || out->reserved != 0 ? -EINVAL : 0;
+}
+
+static int decode_source(const struct xseg_request *rq, struct blk_io *io)
+{
+    memcpy(&io->source, rq->inline_data, sizeof io->source);
+    bool extent = io->source.kind == XSEG_OBJ_EXTENT && blk_object_valid(&io->source);
+    return extent && io->size <= XSEG_BLOCK_MAX_BYTES ? 0 : -EINVAL;
 }
 
 int request_decode(struct xseg_segment *seg, uint32_t port, uint32_t align,
@@ -179,6 +198,14 @@ int request_decode(struct xseg_segment *seg, uint32_t port, uint32_t align,
         rc = decode_data(seg, rq, io);
     else if (needs & NEED_LEASE)
         rc = decode_lease(rq, io);
+    if (rc == 0 && (needs & NEED_CURSOR))
+        rc = decode_opaque(rq, XSEG_CURSOR_MAX, &io->cursor);
+    memset(&io->source, 0, sizeof io->source);
+    if (rc == 0 && (needs & NEED_SOURCE))
+        rc = decode_source(rq, io);
+    memset(&io->token, 0, sizeof io->token);
+    if (rc == 0 && (needs & NEED_TOKEN) && (io->flags & XSEG_F_FORCE))
+        rc = decode_opaque(rq, XSEG_OPAQUE_MAX, &io->token);
     if (rc == 0 && rule->call != 0)
         *call = call_of(ops, rule->call);
     return rc;
@@ -207,7 +234,7 @@ void request_encode(struct xseg_request *rq, uint32_t op, const struct blk_io *i
         break;
     case XSEG_OP_LIST:
         if (io->result >= 0)
-            rq->arg[0] = io->offset;
+            memcpy(rq->inline_data, &io->cursor, sizeof io->cursor);
         break;
     default:
         break;

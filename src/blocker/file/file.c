@@ -395,7 +395,7 @@ static void file_capabilities(const struct blk_backend *be,
     const struct file_store *store = (const struct file_store *)be;
     *out = (struct blk_capabilities){
         .alignment = store->direct ? FILE_DIRECT_ALIGN : 1,
-        .shared = false,
+        .shared = true,
         .persistent = true,
     };
 }
@@ -414,6 +414,7 @@ const struct blk_backend_ops blk_file_ops = {
     .zero = file_zero,
     .flush = file_flush,
     .put_if_absent = file_put_if_absent,
+    .put_content_from_extent = file_put_if_absent,
     .replace_if = file_replace_if,
     .append_if = file_append_if,
     .stat = file_stat,

@@ -15,6 +15,7 @@
  *   flush.c   FLUSH
  *   hold.c    the right to write to an extent
  *   seal.c    RELEASE of an extent
+ *   content.c content made from an extent
  *   copy.c    copying a file
  *   append.c  APPEND
  *   fence.c   comparing the fence of an APPEND
@@ -343,6 +344,13 @@ bool file_is_sealed(struct file_store *store, const struct xseg_object *extent);
 void file_identity_set(int fd, const struct xseg_object *object, uint64_t part);
 /** 0, or -EBADMSG (logged) if the file says that it is another extent's. */
 int file_identity_check(int fd, const struct xseg_object *object, uint64_t part);
+
+/* ---- content.c ----------------------------------------------------- */
+
+/** Fill an empty temporary file with the range of io->source that the io names, durably.
+ *  Blocks.  0; -ENOENT; -EBADMSG: those bytes have another digest; -errno. */
+int file_content_fill(struct file_store *store, struct file_temp *temp,
+                      const struct blk_io *io);
 
 /* ---- copy.c -------------------------------------------------------- */
 

@@ -195,14 +195,18 @@ static int64_t fill(struct listing *l, struct xseg_list_entry *out, uint64_t *cu
 static void list_run(struct reactor_job *job)
 {
     struct blk_io *io = file_io_of(job);
+    uint64_t next = 0;
     struct listing l = {
         .store = file_store_of(io->backend),
         .kind = io->object.kind,
-        .cursor = io->offset,
         .wanted = io->size / sizeof(struct xseg_list_entry) + 1,
     };
-    int rc;
+    int rc = blk_cursor_to_key(&io->cursor, &l.cursor);
 
+    if (rc < 0) {
+        io->result = rc;
+        return;
+    }
     if (l.kind == XSEG_OBJ_CONTENT || l.kind == XSEG_OBJ_HEADER)
         rc = add_fan_out(&l);
     else if (l.kind == XSEG_OBJ_EXTENT)
@@ -210,7 +214,8 @@ static void list_run(struct reactor_job *job)
     else
         rc = file_scan(l.store, file_kind_dir(l.kind), add_name, &l);
     compact(&l);
-    io->result = rc < 0 ? rc : fill(&l, io->data, &io->offset);
+    io->result = rc < 0 ? rc : fill(&l, io->data, &next);
+    blk_cursor_from_key(next, &io->cursor);
     free(l.found);
 }
 

@@ -97,7 +97,8 @@ static int put(struct file_store *store, const struct blk_io *io)
             return rc;
         /* Durable before it has its name, deferred or not: a crash must never leave
          * other bytes under a digest. */
-        rc = file_temp_fill(&temp, io->data, io->size);
+        rc = io->source.kind ? file_content_fill(store, &temp, io)
+                             : file_temp_fill(&temp, io->data, io->size);
         if (rc == 0)
             rc = file_dirs_make(store->dirs, dir, store->dir_mode);
         if (rc < 0) {

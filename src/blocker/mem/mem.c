@@ -17,6 +17,7 @@
 #include "blocker/mem/object.h"
 #include "blocker/object.h"
 #include "blocker/presence.h"
+#include "common/digest.h"
 
 /** What a mem store says its capacity is: it ends when memory does. */
 #define MEM_CAPACITY_BYTES (UINT64_C(1) << 40)
@@ -241,6 +242,36 @@ static void mem_put(struct blk_backend *be, struct blk_io *io)
     answer(io, rc < 0 ? rc : do_put(store_of(be), io));
 }
 
+static int do_put_from_extent(struct mem_store *store, struct blk_io *io)
+{
+    const struct mem_object *source = find(store, &io->source);
+    uint8_t id[DIGEST_BYTES];
+
+    if (!source)
+        return -ENOENT;
+    uint8_t *bytes = malloc(io->size);
+    if (!bytes)
+        return -ENOMEM;
+    mem_object_read(source, io->offset, bytes, io->size);
+    bool stripped = digest_stripped_bytes(bytes, io->size) == io->size;
+    int rc = stripped ? digest_block_id(bytes, io->size, id) : -EBADMSG;
+    if (rc == 0 && memcmp(id, io->object.id, sizeof id) != 0)
+        rc = -EBADMSG;
+    io->data = bytes;
+    if (rc == 0)
+        rc = do_put(store, io);
+    io->data = NULL;
+    free(bytes);
+    return rc;
+}
+
+static void mem_put_from_extent(struct blk_backend *be, struct blk_io *io)
+{
+    uint64_t torn;
+    int rc = fault_strikes(MEM_PUT, io, &torn);
+    answer(io, rc < 0 ? rc : do_put_from_extent(store_of(be), io));
+}
+
 static int do_replace(struct mem_store *store, struct blk_io *io)
 {
     struct mem_object *old = find(store, &io->object);
@@ -379,8 +410,9 @@ static int64_t do_list(struct mem_store *store, struct blk_io *io)
     struct xseg_list_entry *out = io->data;
     size_t nr = 0;
     struct hashtab_node *node = NULL;
+    uint64_t from;
 
-    if (room == 0)
+    if (room == 0 || blk_cursor_to_key(&io->cursor, &from) < 0)
         return -EINVAL;
     struct mem_object **all = calloc(store->objects.nr_nodes + 1, sizeof(void *));
     if (!all)
@@ -388,7 +420,7 @@ static int64_t do_list(struct mem_store *store, struct blk_io *io)
     while ((node = hashtab_walk(&store->objects, node)) != NULL) {
         struct mem_object *object = HASHTAB_ENTRY(node, struct mem_object, node);
         if (object->name.kind == io->object.kind &&
-            blk_object_key(&object->name) >= io->offset)
+            blk_object_key(&object->name) >= from)
             all[nr++] = object;
     }
     qsort(all, nr, sizeof(void *), by_key);
@@ -409,7 +441,7 @@ static int64_t do_list(struct mem_store *store, struct blk_io *io)
             .modified_ns = all[i]->modified_ns,
         };
     free(all);
-    io->offset = next;
+    blk_cursor_from_key(next, &io->cursor);
     return stuck ? -ENOBUFS : (int64_t)nr;
 }
 
@@ -624,6 +656,7 @@ const struct blk_backend_ops blk_mem_ops = {
     .zero = mem_zero,
     .flush = mem_flush,
     .put_if_absent = mem_put,
+    .put_content_from_extent = mem_put_from_extent,
     .replace_if = mem_replace,
     .append_if = mem_append,
     .stat = mem_stat,

@@ -30,6 +30,9 @@
  *                                                  whoever made, replaced or removed them
  *  CREATE   object, data (size bytes)              put if absent, whole and durable
  *           [NOSYNC: durable after FLUSH NONE]     or not at all.  -EEXIST
+ *  COPY     CONTENT, inline struct xseg_object     CREATE, of a range of an extent, inside
+ *           of an extent, offset, size (without    the store.  -EBADMSG: those bytes have
+ *           trailing zeros), [NOSYNC]              another digest.  -ENOENT
  *  UPDATE   HEADER, data, arg[0] = version it      replaced, whole and durable.
  *           must replace                           -ESTALE if version or fence is older
  *  APPEND   JOURNAL, data, offset = its length     appended and durable; creates it at
@@ -40,9 +43,9 @@
  *                                                  another length.  Size 0: only
  *                                                  the fence is compared
  *  INFO     object                                 inline struct xseg_object_info
- *  LIST     object.kind, offset = cursor (0        result = entries in data (struct
- *           starts), data                          xseg_list_entry); arg[0] = next
- *                                                  cursor, 0 at the end
+ *  LIST     object.kind, inline struct             result = entries in data (struct
+ *           xseg_opaque: the cursor (length 0      xseg_list_entry); inline the next
+ *           starts), data                          cursor, length 0 at the end
  *  DELETE   object; HEADER: arg[0] = its version,  durable.  -ENOENT.  -ESTALE: another
  *           or 0                                   version
  *  ACQUIRE  LEASE; inline struct xseg_lease with   inline struct xseg_lease granted, or
@@ -57,8 +60,9 @@
  *                                                  fence far above the asker's
  *  RELEASE  EXTENT                                 this blocker's hold and open files are
  *                                                  given up; none is fine
- *  RELEASE  EXTENT, FORCE                          sealed, durably: what holders of old
- *                                                  write from now on, nobody reads
+ *  RELEASE  EXTENT, FORCE, inline struct           sealed, durably: what holders of old
+ *           xseg_opaque: the token of its old      write from now on, nobody reads
+ *           holder (length 0: not known)
  *  ACQUIRE  PRESENCE; inline struct xseg_presence  inline struct xseg_presence granted.
  *           with incarnation, host, generation     -EBUSY: another incarnation of the
  *           and ttl_ns                             instance is there, and its record
@@ -214,8 +218,24 @@ struct xseg_object_info {
     char backend[16];         /* "file", "mem"; NONE only */
     char engine[16];          /* "io_uring", "threads"; NONE only */
     uint32_t direct;          /* 1: O_DIRECT; NONE only */
-    uint32_t reserved;
+    uint32_t store;           /* XSEG_STORE_*; NONE only */
 };
+
+/** Bytes that mean something only to the backend that gave them: a cursor of LIST, or the
+ *  token by which a backend shuts a node out. */
+#define XSEG_OPAQUE_MAX 64u
+struct xseg_opaque {
+    uint32_t length; /* [bytes] */
+    uint32_t reserved;
+    uint8_t bytes[XSEG_OPAQUE_MAX];
+};
+static_assert(sizeof(struct xseg_opaque) == 72, "opaque");
+/** Longest cursor of LIST [bytes]. */
+#define XSEG_CURSOR_MAX 32u
+
+/** What a store is like; INFO of NONE. */
+#define XSEG_STORE_SHARED     1u /* several nodes may use it */
+#define XSEG_STORE_PERSISTENT 2u /* it outlives its process */
 
 struct xseg_list_entry {
     struct xseg_object object;

@@ -278,17 +278,17 @@ int64_t do_delete_version(struct server *s, const struct xseg_object *o,
     return answer_of(s, rq, NULL);
 }
 
-int64_t do_list(struct server *s, uint32_t kind, uint64_t *cursor,
+int64_t do_list(struct server *s, uint32_t kind, struct xseg_opaque *cursor,
                 struct xseg_list_entry *out, uint64_t nr)
 {
     struct xseg_object object = {.kind = kind};
     struct xseg_request reply, *rq = ask(s, XSEG_OP_LIST, &object);
-    rq->offset = *cursor;
+    memcpy(rq->inline_data, cursor, sizeof *cursor);
     rq->data_len = nr * sizeof *out;
     int64_t result = answer_of(s, rq, &reply);
     if (result > 0)
         memcpy(out, s->data, (size_t)result * sizeof *out);
-    *cursor = reply.arg[0];
+    memcpy(cursor, reply.inline_data, sizeof *cursor);
     return result;
 }
 

@@ -84,7 +84,7 @@ int64_t do_info(struct server *s, const struct xseg_object *o,
 int64_t do_delete(struct server *s, const struct xseg_object *o);
 int64_t do_delete_version(struct server *s, const struct xseg_object *o,
                           uint64_t version);
-int64_t do_list(struct server *s, uint32_t kind, uint64_t *cursor,
+int64_t do_list(struct server *s, uint32_t kind, struct xseg_opaque *cursor,
                 struct xseg_list_entry *out, uint64_t nr);
 int64_t do_lease(struct server *s, uint32_t op, const struct xseg_object *o,
                  struct xseg_lease *lease, uint32_t flags);

@@ -3,6 +3,7 @@
 #include <errno.h>
 
 #include "blocker/conformance.h"
+#include "common/digest.h"
 
 /* ---- extents --------------------------------------------------------------- */
 
@@ -234,6 +235,45 @@ static void test_layer_is_written_then_flushed(void)
     CHECK_EQ(do_read(s, &l, 0, got, 100), 10);
 }
 
+static int64_t copy_content(const struct xseg_object *content,
+                            const struct xseg_object *extent, uint64_t offset,
+                            uint64_t size)
+{
+    struct xseg_request *rq = ask(s, XSEG_OP_COPY, content);
+    rq->offset = offset;
+    rq->size = size;
+    memcpy(rq->inline_data, extent, sizeof *extent);
+    return answer_of(s, rq, NULL);
+}
+
+static void test_content_is_made_from_an_extent_if_the_digest_is_right(void)
+{
+    struct xseg_object e = extent_name(950, 1), none = extent_name(951, 1);
+    struct xseg_object c = {.kind = XSEG_OBJ_CONTENT}, other = content_name(950);
+    const uint64_t at = UINT64_C(3) << 40, size = 5 * SECTOR - 17;
+
+    for (uint64_t i = 0; i < 8 * SECTOR; i++)
+        page[i] = (uint8_t)(i % 251 + 1);
+    CHECK_EQ(digest_block_id(page, size, c.id), 0);
+    CHECK_EQ(do_write(s, &e, at, page, 8 * SECTOR, 0), 8 * SECTOR);
+    CHECK_EQ(copy_content(&other, &e, at, size), -EBADMSG);
+    CHECK_EQ(copy_content(&c, &e, at + SECTOR, size), -EBADMSG);
+    CHECK_EQ(copy_content(&c, &none, at, size), -ENOENT);
+    CHECK_EQ(copy_content(&c, &c, at, size), -EINVAL);
+    CHECK_EQ(copy_content(&c, &e, at, (UINT64_C(4) << 20) + 1), -EINVAL);
+    CHECK_EQ(do_read(s, &c, 0, got, SECTOR), -ENOENT);
+    CHECK_EQ(copy_content(&c, &e, at, size), 0);
+    CHECK_EQ(copy_content(&c, &e, at, size), -EEXIST);
+    /* it is a copy: the extent goes on changing */
+    memset(got, 0, SECTOR);
+    CHECK_EQ(do_write(s, &e, at, got, SECTOR, 0), SECTOR);
+    CHECK_EQ(do_read(s, &c, 0, got, 6 * SECTOR), 6 * SECTOR);
+    CHECK(memcmp(got, page, size) == 0);
+    CHECK_EQ(got[size], 0);
+    CHECK_EQ(do_delete(s, &c), 0);
+    CHECK_EQ(do_delete(s, &e), 0);
+}
+
 void test_data(void)
 {
     test_extent_is_absent_until_written();
@@ -244,4 +284,5 @@ void test_data(void)
     test_content_is_put_once();
     test_header_is_replaced_by_version_and_fence();
     test_layer_is_written_then_flushed();
+    test_content_is_made_from_an_extent_if_the_digest_is_right();
 }

@@ -6,12 +6,13 @@
 
 static uint64_t list_all(uint32_t kind, uint64_t per_page, struct xseg_list_entry *out)
 {
-    uint64_t cursor = 0, nr = 0;
+    struct xseg_opaque cursor = {.length = 0};
+    uint64_t nr = 0;
     do {
         int64_t n = do_list(s, kind, &cursor, out + nr, per_page);
         CHECK(n >= 0 && (uint64_t)n <= per_page);
         nr += (uint64_t)n;
-    } while (cursor != 0);
+    } while (cursor.length != 0);
     return nr;
 }
 
@@ -74,13 +75,13 @@ static void test_list_finds_everything_once(void)
     CHECK(nr > 0);
     (void)lease;
     /* what stays while others go is on exactly one page */
-    uint64_t cursor = 0;
+    struct xseg_opaque cursor = {.length = 0};
     nr = 0;
     for (uint64_t i = 0;; i++) {
         int64_t n = do_list(s, XSEG_OBJ_CONTENT, &cursor, entries + nr, 5);
         CHECK(n >= 0);
         nr += (uint64_t)n;
-        if (cursor == 0)
+        if (cursor.length == 0)
             break;
         struct xseg_object odd = content_name(101 + 2 * i);
         if (i < 20)
@@ -90,10 +91,12 @@ static void test_list_finds_everything_once(void)
         struct xseg_object even = content_name(100 + i);
         CHECK(listed(entries, nr, &even, i + 1));
     }
-    cursor = UINT64_MAX;
-    CHECK(do_list(s, XSEG_OBJ_CONTENT, &cursor, entries, 5) >= 0);
-    CHECK_EQ(cursor, 0);
-    cursor = 0;
+    /* a cursor is the backend's own: what it never gave, it refuses */
+    struct xseg_opaque forged[] = {
+        {.length = 3}, {.length = XSEG_CURSOR_MAX + 1}, {.length = UINT32_MAX}};
+    for (size_t i = 0; i < sizeof forged / sizeof forged[0]; i++)
+        CHECK_EQ(do_list(s, XSEG_OBJ_CONTENT, &forged[i], entries, 5), -EINVAL);
+    memset(&cursor, 0, sizeof cursor);
     CHECK_EQ(do_list(s, XSEG_OBJ_CONTENT, &cursor, entries, 0), -EINVAL);
 }
 

@@ -125,6 +125,7 @@ static void test_store_tells_about_itself(void)
     if (survives())
         CHECK(strcmp(info.engine, setup.engine) == 0);
     CHECK_EQ(info.direct, setup.direct);
+    CHECK_EQ(info.store, survives() ? XSEG_STORE_SHARED | XSEG_STORE_PERSISTENT : 0);
 }
 
 void test_requests(void)

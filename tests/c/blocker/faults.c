@@ -65,7 +65,7 @@ static void test_every_call_can_fail(void)
     struct xseg_lease lease = lease_of("a");
     struct xseg_list_entry entry;
     struct xseg_object_info info;
-    uint64_t cursor = 0;
+    struct xseg_opaque cursor = {.length = 0};
 
     for (enum mem_call call = 0; call < MEM_NR_CALLS; call++)
         plan(call, once);

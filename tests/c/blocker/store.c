@@ -138,7 +138,7 @@ static void test_paths_are_those_of_the_format(void)
     struct xseg_object j = {.kind = XSEG_OBJ_JOURNAL}, t = {.kind = XSEG_OBJ_LEASE};
     struct xseg_lease lease = lease_of("a");
     struct xseg_list_entry entries[4];
-    uint64_t cursor = 0;
+    struct xseg_opaque cursor = {.length = 0};
 
     memset(c.id, 0xab, 32);
     memset(h.id, '/', 32); /* hex, whatever the bytes are */
@@ -173,7 +173,7 @@ static void test_paths_are_those_of_the_format(void)
     put_file("maps/journals/02020202020202020202020202020202.FF00000000000000", "x");
     put_file("data/extents/README", "x");
     CHECK_EQ(do_list(s, XSEG_OBJ_JOURNAL, &cursor, entries, 4), 1);
-    CHECK_EQ(cursor, 0);
+    CHECK_EQ(cursor.length, 0);
     CHECK_EQ(do_list(s, XSEG_OBJ_EXTENT, &cursor, entries, 4), 1);
     /* deleting the last epoch removes the volume's directory */
     CHECK_EQ(do_delete(s, &e), 0);
