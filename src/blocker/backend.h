@@ -55,7 +55,7 @@ struct blk_io {
     void *owner;
     uint32_t fill_unit; /* [bytes of data] to fill for each unit of result; 0: none */
     /* ---- backend private ---- */
-    bool abandoned;   /* nobody waits for it: data is no memory of ours any more */
+    bool abandoned;   /* it was answered at its deadline: its data is not ours */
     uint32_t nr_lent; /* transfers under way that use data itself */
     void *lent;       /* the caller's data, while data is private memory */
     struct blk_backend *backend;

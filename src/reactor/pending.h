@@ -24,14 +24,14 @@ struct reactor_pending {
     uint32_t nr_entries;
     uint32_t failed_first, failed_last; /* index + 1 */
     uint32_t nr_failed;
-    uint64_t nr_unknown; /* replies that nobody waited for */
+    uint64_t nr_unknown; /* replies that no request waited for */
 };
 
 /** 0 or -ENOMEM. */
 int reactor_pending_init(struct reactor_pending *p, struct xseg_segment *seg);
 void reactor_pending_fini(struct reactor_pending *p);
 
-/** Remember who gets the reply to `rq`. */
+/** Remember which callback gets the reply to `rq`. */
 void reactor_pending_add(struct reactor_pending *p, const struct xseg_request *rq,
                          uint32_t port, reactor_reply_fn *done, void *arg);
 

@@ -59,7 +59,7 @@ uint64_t reactor_now_ns(struct reactor *r); /* CLOCK_MONOTONIC, cached per turn 
 struct reactor_statistics {
     uint64_t turns;
     uint64_t sleeps;          /* waits in epoll_wait */
-    uint64_t unknown_replies; /* dropped: nobody waited for them */
+    uint64_t unknown_replies; /* dropped: no request waited for them */
 };
 void reactor_statistics(const struct reactor *r, struct reactor_statistics *out);
 
@@ -168,13 +168,14 @@ void reactor_offload(struct reactor *r, struct reactor_job *job);
 /* ---- peers -------------------------------------------------------------------- */
 
 /**
- * What a peer looks like to whoever starts it (src/peer/native.c).  Each peer's public
+ * What a peer looks like to its starter (src/peer/native.c).  Each peer's public
  * header has one `<peer>_create(struct reactor *, const struct <peer>_options *,
  * struct peer **)`; stop() begins an orderly end (drain, flush, close) and calls
  * `stopped(arg)` on the reactor's thread when nothing is left in flight.
  *
  * hurry(), which may be NULL, comes before the first stop() of peers that end together:
- * who ends first may wait for the others' answers, and those no longer for the dead.
+ * a peer that ends first may wait for answers of the others, which must then no longer
+ * wait for the dead.
  */
 struct peer {
     const char *role;

@@ -6,7 +6,7 @@
  *   2. the journal's length must be the offset.  If not, -ERANGE: an append that hung came
  *      late, or one was torn; it says nothing about the lease
  *   3. the write and its sync; if they fail, the journal is cut back to its old length
- *   4. the fence once more: if it is still ours, whoever takes the volume over later
+ *   4. the fence once more: if it is still ours, a node that takes the volume over later
  *      reads the journal later and finds the record.  If not, -ESTALE: the record may be
  *      there, behind the length that the new holder's header freezes
  *
@@ -111,7 +111,7 @@ static int append_blocking(struct file_op *op)
             rc = file_dirs_sync(op->store->dirs, dir);
     }
     if (rc < 0 && !is_unborn(file) && cut_back(op) < 0)
-        file->sync_error = rc; /* nobody knows what it holds now */
+        file->sync_error = rc; /* what it holds now is not known */
     return rc;
 }
 

@@ -13,7 +13,7 @@
  *
  * Other nodes change directories too, and may die before they sync them, also after our
  * last sync of the same.  So a directory that is new to us is a change of the one above,
- * and whoever relies on a name that another node may have made says so (changed), or that
+ * and a caller that relies on a name of another node says so (changed), or that
  * the directory itself may be another's (doubt).
  */
 #include "blocker/file/file.h"
@@ -366,7 +366,7 @@ made:
     file_path_parent(parent);
     rc = file_dirs_note(dirs, parent, true);
     pthread_mutex_lock(&dirs->lock);
-    /* One of that name was known, and removed by somebody else. */
+    /* One of that name was known, and another process removed it. */
     struct dir *again = find_locked(dirs, dir);
     struct dir *above = find_locked(dirs, parent);
     if (again && above)

@@ -392,7 +392,7 @@ static void opened(struct file_fd *file, int rc)
     LIST_FOR_EACH(link, next, &file->waiters)
     {
         struct file_fd_wait *wait = LIST_ENTRY(link, struct file_fd_wait, link);
-        /* Those who would create it came while somebody only looked: once more. */
+        /* Callers that would create it came while it was only looked for: once more. */
         if (rc == -ENOENT && wait->create && !file->open_create)
             continue;
         list_remove(link);
@@ -417,7 +417,7 @@ static void opened(struct file_fd *file, int rc)
     }
     if (rc < 0)
         return;
-    /* Who dropped it while it was opened waits for those that were just told. */
+    /* A drop that came while it was opened waits for the callers that were just told. */
     if (file->drop)
         file_fd_detach_one(file);
     file_fd_put(file);

@@ -336,7 +336,7 @@ static int file_open(struct reactor *r, const struct blk_options *options,
     store->root_fd = -1;
     store->direct = options->direct;
     store->file_mode = options->file_mode ? options->file_mode & 0666 : 0660;
-    /* Who may read a file may enter the directory. */
+    /* Readers of a file may enter its directory. */
     store->dir_mode = store->file_mode | (store->file_mode & 0444) >> 2;
     lease_boot_id(store->boot_id);
     store->pid = (uint32_t)getpid();

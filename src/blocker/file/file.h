@@ -75,7 +75,7 @@ bool file_parse_u64(const char *text, size_t digits, uint64_t *out);
  * Directories whose entries may not be durable.  One that this process has never synced
  * counts as such when its names are relied upon, because a process before it may
  * have died between a rename and the directory's sync.  Another node may do that at any
- * time: who relies on what it may have named notes a change.
+ * time: a caller that relies on such a name notes a change.
  */
 struct file_dirs;
 
@@ -112,7 +112,7 @@ struct file_store {
     bool direct;
     mode_t file_mode;
     mode_t dir_mode;
-    /* who writes a temporary file */
+    /* the names of temporary files tell their writer */
     char boot_id[40];
     uint32_t pid;
     uint64_t pid_start;
@@ -233,7 +233,7 @@ struct file_hold_wait {
     void (*done)(struct file_hold_wait *wait, int rc);
 };
 
-/** Who waits until all open files of an object are out of use. */
+/** A caller that waits until all open files of an object are out of use. */
 struct file_drop {
     uint32_t nr_pending;
     void (*done)(struct file_drop *drop);
@@ -264,8 +264,8 @@ struct file_fd {
     int job_result;
 
     /* hold.c */
-    bool held;             /* we may write to it */
-    bool known_final;      /* it had its name when nobody could replace it any more */
+    bool held;        /* we may write to it */
+    bool known_final; /* it had its name when no sealer could replace it any more */
     struct file_fd *first; /* another file's: the extent's first, referenced */
     struct list hold_waiters;
     struct file_fd_wait first_open;
@@ -311,14 +311,14 @@ void file_fd_put(struct file_fd *file);
 /** Find without opening; not referenced. */
 struct file_fd *file_fd_find(struct file_store *store, const struct xseg_object *object,
                              uint64_t part);
-/** Forget all files of an object, because it is deleted.  Those that nobody uses are
+/** Forget all files of an object, because it is deleted.  Those that are out of use are
  * put on `closing` if that is not NULL: to close the last of a deleted file may take
  * long. */
 void file_fd_detach(struct file_store *store, const struct xseg_object *object,
                     struct list *closing);
-/** Forget one file: the next who asks opens it anew. */
+/** Forget one file: the next call for it opens it anew. */
 void file_fd_detach_one(struct file_fd *file);
-/** Forget all files of an object.  drop->done() when nobody uses any of them, maybe at
+/** Forget all files of an object.  drop->done() when none is in use any more, maybe at
  *  once; they are on drop->closing then. */
 void file_fd_drop(struct file_store *store, const struct xseg_object *object,
                   struct file_drop *drop);
@@ -381,7 +381,7 @@ int file_proven(struct file_store *store, const struct xseg_object *object);
 /** It was flushed, or with an error: writes of it are lost. */
 void file_prove(struct file_store *store, const struct xseg_object *object, int error);
 void file_unprove(struct file_store *store, const struct xseg_object *object);
-/** Nobody knows any more what of it is dirty; a failed flush stays known. */
+/** What of it is dirty is not known any more; a failed flush stays known. */
 void file_doubt(struct file_store *store, const struct xseg_object *object);
 int file_proven_init(struct file_store *store);
 void file_proven_fini(struct file_store *store);

@@ -9,10 +9,10 @@
  *   first file    flock, then look: is there `<epoch>.sealed`, has the file no name?
  *   another file  hold the first, open, flock, then look: has the first file no name?
  *
- * Who seals (seal.c) makes the mark first and tries the exclusive lock then; so
- * either he meets our lock, or we meet his mark.  A file that he could not lock he
- * replaces by a copy, the first file first.  Whoever has the old one writes to a file
- * without a name.
+ * A sealer (seal.c) makes the mark first and tries the exclusive lock then: so either it
+ * meets our lock, or we meet its mark.  A file that it cannot lock it replaces by a
+ * copy, the first file first.  A holder of the old file then writes to a file without a
+ * name.
  *
  * A hold ends when the file is closed: released, evicted, or by the end of the process.
  * It costs nothing once taken.  Reactor's thread, but for hold_run.
@@ -42,7 +42,7 @@ static bool has_name(int fd)
 
 bool file_is_current(struct file_fd *file, bool live)
 {
-    /* Who writes to it knows by other means when it is no longer his. */
+    /* While we hold it, a sealer that replaces it makes our flushes fail. */
     if (live ? file->held : file->known_final)
         return true;
     if (!has_name(file->fd))
@@ -58,7 +58,7 @@ static int hold_blocking(struct file_fd *file)
 {
     const struct file_fd *first = file->first ? file->first : file;
 
-    /* Only who seals takes the exclusive lock. */
+    /* Only a sealer takes the exclusive lock. */
     if (flock(file->fd, LOCK_SH | LOCK_NB) < 0)
         return errno == EWOULDBLOCK ? -ESTALE : -errno;
     if (has_name(first->fd) &&

@@ -170,7 +170,7 @@ static bool changes(const struct file_op *op)
     return op->call.verb != FILE_READ;
 }
 
-/** A change of this file is under way that nobody waits for: whatever comes after it
+/** An abandoned change of this file is still under way: what comes after it
  *  could be overwritten by it. */
 static bool is_stuck(const struct file_fd *file)
 {
@@ -320,7 +320,7 @@ static void use_absent_done(struct reactor_job *job)
 }
 
 /** The extent has no file for that TiB.  To read: a hole if it has one for another.  To
- *  punch: nothing to do, but nobody may think that a sealed extent is his. */
+ *  punch: nothing to do, but the caller must learn that an extent is sealed. */
 static void use_absent(struct file_op *op)
 {
     struct blk_io *io = op->io;
@@ -399,9 +399,10 @@ static void read_header_run(struct reactor_job *job)
         file_call_run(&call);
         close(call.fd);
     }
-    /* Who named or removed it may have been killed before that was durable, and who is
-     * told what there is relies on it: so each directory is synced once before its
-     * headers count, and each time for who acts on what another node may have done. */
+    /* A process that named or removed it may have been killed before that was durable,
+     * and our caller relies on the answer.  So each directory is synced once before its
+     * headers count, and each time (FUA) for a caller that acts on what another node may
+     * have done. */
     int rc = call.result == -ENOENT ? 0 : call.result;
     if (rc == 0)
         rc = file_dirs_note(store->dirs, dir, (io->flags & XSEG_F_FUA) != 0);

@@ -3,13 +3,13 @@
  * Which extents and layers this process has flushed.
  *
  * A process before it may have acknowledged writes and died; they lie in the page
- * cache, not on the disk, and nobody here knows them as dirty.  So the first FLUSH of
+ * cache, not on the disk, and this process does not know them as dirty.  So the first FLUSH of
  * an object syncs all its files and their directories, whatever is known of them.  If
  * that fails the object is lost for good: the kernel reports a lost page only once.  So
- * who asks for the same meanwhile waits for how it ends.
+ * a caller that asks for the same meanwhile waits for its result.
  *
  * An extent or a layer has one writer, whose end is known before another relies on what
- * he wrote.  To a journal a node that is late may append at any time, and die before the
+ * it wrote.  To a journal a node that is late may append at any time, and die before the
  * record is durable: no flush of it relies on an earlier one.
  *
  * The table is the reactor thread's; file_prove_blocking runs anywhere.

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Ios whose job found a lock taken (io->result is -EAGAIN): they give their thread back and
- * are tried again soon.  The one who has the lock may need that thread to finish, and a
+ * are tried again soon.  The job that has the lock may need that thread to finish, and a
  * paused node may keep it for long.  Reactor's thread.
  */
 #include <errno.h>

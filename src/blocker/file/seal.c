@@ -1,27 +1,27 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * RELEASE of an extent: our own hold given up, or with FORCE everybody's.
+ * RELEASE of an extent: our own hold given up, or with FORCE every holder's.
  *
  * Given up: what is not durable is synced first, since closing a file could lose the only
  * report of a failed writeback; a failure is remembered for later flushes.  Then all
  * open files of the extent are forgotten, and closed when the last io that uses them
  * has ended.
  *
- * Sealed, in steps that are each durable or harmless, so that whoever comes next may
+ * Sealed, in steps that are each durable or harmless, so that the next sealer may
  * repeat them all:
  *
- *   1. `<epoch>.sealed` is made.  From now on nobody gets a hold
+ *   1. `<epoch>.sealed` is made.  From now on no process gets a hold
  *   2. our own hold is given up as above, but without the sync: whose writes they were
  *      has lost the volume, and its flushes fail
  *   3. the exclusive lock of the first file is tried for a second
  *   4. each file whose exclusive lock cannot be had, the first file first, is copied
  *      beside, synced, and the copy renamed over it
  *
- * A file whose lock was had is written by nobody: the mark keeps new holders out, and a
+ * A file whose lock was had has no writer: the mark keeps new holders out, and a
  * holder of the first file's predecessor, which lost its name in a sealing before, has
  * locks on the other files as well.
  *
- * One sealing of an extent at a time in this process; who asks meanwhile gets its
+ * One sealing of an extent at a time in this process; a caller that asks meanwhile gets its
  * result.  Steps are jobs, on the reactor's thread between them.
  */
 #include <errno.h>
@@ -194,7 +194,7 @@ static bool is_file_at(struct file_store *store, const char *path, int fd)
            open_file.st_ino == named_file.st_ino;
 }
 
-/** A copy takes the file's name.  -EAGAIN: somebody else's copy has it. */
+/** A copy takes the file's name.  -EAGAIN: another sealer's copy has it. */
 static int replace(struct file_store *store, const struct xseg_object *object,
                    uint64_t part, const char *path, int fd)
 {
@@ -216,7 +216,7 @@ static int replace(struct file_store *store, const struct xseg_object *object,
     return file_temp_replace(store, &temp, path);
 }
 
-/** The file at `path`, locked exclusively for a moment.  0: nobody writes to it, or it is
+/** The file at `path`, locked exclusively for a moment.  0: it has no writer, or it is
  *  not there; -EWOULDBLOCK with *fd open; -errno. */
 static int try_lock(struct file_store *store, const char *path, int *fd)
 {

@@ -21,7 +21,7 @@
 
 #include "xseg/process.h"
 
-/** A temporary file of another machine or boot that old is nobody's any more [s].  Who was
+/** A temporary file of another machine or boot that old is abandoned [s].  A writer that was
  *  paused for so long meets -ENOENT when it names the file, and nothing is harmed. */
 #define FOREIGN_LIFE_S (24 * 60 * 60)
 

@@ -286,8 +286,8 @@ int file_uring_create(struct reactor *r, uint32_t depth, struct file_engine **ou
                        ? SYNCS_MAX_OLD
                        : SYNCS_MAX;
     e->poller.poll = uring_poll;
-    /* A duplicate: liburing closes the ring's own descriptor behind the back of whoever
-     * watches descriptors (thread sanitizers take its number's next use for a race). */
+    /* A duplicate: liburing closes the ring's own descriptor unseen by thread
+     * sanitizers, which then take the next use of its number for a race. */
     e->ready.fd = fcntl(e->ring.ring_fd, F_DUPFD_CLOEXEC, 0);
     if (e->ready.fd < 0) {
         rc = -errno;

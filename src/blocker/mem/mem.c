@@ -28,7 +28,7 @@ struct mem_store {
     struct hashtab seals; /* struct seal, also of extents that are not there */
 };
 
-/** An extent that nobody writes to any more. */
+/** An extent that no holder writes to any more. */
 struct seal {
     struct hashtab_node node;
     struct xseg_object extent;
