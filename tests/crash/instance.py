@@ -158,6 +158,7 @@ class Instance:
             "maps_path": str(node.store / "maps"),
             "engine": node.engine,
             "direct": node.direct,
+            "io_timeout": 60.0,
             "listen_fds": [self.nbd.fileno()] if "vlmcd" in roles else [],
             "marks_fd": self.marks_fd if "mapperd" in roles else -1,
             "nonce": self.nonce.hex(),
