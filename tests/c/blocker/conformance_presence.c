@@ -109,7 +109,8 @@ static void test_malformed_presences_are_refused(void)
 static void test_presences_are_listed(void)
 {
     struct xseg_list_entry entries[8];
-    uint64_t cursor = 0, found = 0;
+    struct xseg_opaque cursor = {.length = 0};
+    uint64_t found = 0;
     struct xseg_presence x;
 
     for (uint64_t i = 10; i < 15; i++) {
@@ -123,7 +124,7 @@ static void test_presences_are_listed(void)
         for (int64_t k = 0; k < n; k++)
             CHECK_EQ(entries[k].object.kind, XSEG_OBJ_PRESENCE);
         found += (uint64_t)n;
-    } while (cursor != 0);
+    } while (cursor.length != 0);
     CHECK(found >= 5); /* other tests have left some */
 }
 
