@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING, Any
 from archipelago import paths
 from archipelago.errors import (
     ArchipelagoError,
+    LeaseHeld,
     NotRunning,
     UsageError,
+    VolumeBusy,
     from_errno,
     from_reply,
 )
@@ -30,11 +32,15 @@ from archipelago.ids import check_name, uuid_text
 from archipelago.info import StoreUsage, VolumeInfo
 from archipelago.messenger import Messenger, Reply, SerialMessenger
 from archipelago.silence import Silence
+from archipelago.users import VolumeUser, users_text
 from archipelago.words import verb
 from xseg import Request, Segment
 from xseg.closing import Closing
 from xseg.constants import PORT_CONTROL, PORT_VLMCD, Flag, Op
 from xseg.errors import NotFound, XsegError
+from xseg.payload import Failure, unpack_volumes
+from xseg.payload import VolumeInfo as OpenVolume
+from xseg.payload import VolumeUser as Record
 from xseg.units import parse_size
 
 if TYPE_CHECKING:
@@ -53,6 +59,9 @@ _LIST_ROOM = 1 << 20
 _PATIENCE = 10.0
 #: A peer died, or ended, in the middle: what was asked for may have happened.
 _CUT_OFF = {errno.EOWNERDEAD, errno.EPIPE, errno.ECANCELED}
+#: How often a forced removal is tried: clients may open the volume again in between.
+_FORCED_ATTEMPTS = 5
+_NO_FLAGS = Flag(0)
 #: Index of the argument of an answer to OPEN that holds the fence of `open_handle`.
 _ARG_SINCE = 2
 #: Argument of CLOSE's answer with an error: 1, all is flushed.
@@ -263,13 +272,70 @@ class Client(Closing):
         arguments = {"snapshot": snapshot}
         return self._info(self._control(Op.SNAPSHOT, volume, arguments, PORT_VLMCD))
 
-    def remove(self, name: str) -> None:
+    def remove(self, name: str, *, force: bool = False, wait: bool = False) -> None:
         """Remove a volume or snapshot; what was made from it stays.
 
+        A client that has just disconnected is waited for.
+
+        Args:
+            name: its name.
+            force: cut off the clients that use it: their I/O ends with errors.
+            wait: wait until no client of this instance uses it.
+
         Raises:
-            VolumeBusy: it is open.
+            VolumeBusy: it is in use; the message names its clients.
         """
-        self._control(Op.DELETE, name, {}, PORT_VLMCD)
+        attempts = _FORCED_ATTEMPTS if force else 1
+        while True:
+            try:
+                flags = Flag.FORCE if force else Flag(0)
+                self._control(Op.DELETE, name, {}, PORT_VLMCD, flags=flags)
+                return
+            except LeaseHeld:
+                raise
+            except VolumeBusy as error:
+                attempts -= 1
+                if wait or attempts > 0:
+                    continue  # vlmcd has waited for a while before it said so
+                users = self.users(name)
+                if not users:
+                    raise
+                raise VolumeBusy(
+                    f'"{name}" is in use by {users_text(users)}: disconnect that, wait '
+                    "for it (remove --wait) or cut it off (remove --force)"
+                ) from error
+
+    def users(self, name: str) -> list[VolumeUser]:
+        """Say what has a volume open in this instance; empty if nothing has."""
+        size = Record.LAYOUT.size
+        reply = self._messenger.call(
+            PORT_VLMCD,
+            Op.INFO,
+            name=check_name(name),
+            room=_ROOM,
+            take=lambda rq, result: max(result, 0) * size,
+        )
+        if reply.result == -errno.ENOENT:
+            return []
+        if reply.result < 0:
+            raise from_errno(reply.result, f'cannot tell what uses "{name}"')
+        records = [
+            Record.unpack(reply.data[at : at + size])
+            for at in range(0, reply.result * size, size)
+        ]
+        return [VolumeUser.from_record(record) for record in records]
+
+    def open_volumes(self) -> list[str]:
+        """Name the volumes that are open in this instance."""
+        reply = self._messenger.call(
+            PORT_VLMCD,
+            Op.LIST,
+            room=_LIST_ROOM,
+            take=lambda rq, result: max(result, 0) * OpenVolume.LAYOUT.size,
+        )
+        if reply.result < 0:
+            raise from_errno(reply.result, "cannot tell which volumes are open")
+        return [volume.name for volume in unpack_volumes(reply.data, reply.result)]
 
     def rename(self, old: str, new: str) -> VolumeInfo:
         """Give a volume or snapshot another name.  It may be in use.
@@ -428,12 +494,9 @@ class Client(Closing):
             this instance alone has had its lease.
         """
         check_name(name)
-        reply = self._opener.call(
-            PORT_VLMCD, Op.OPEN, name=name, flags=flags, data=b"{}", room=_ROOM,
-            take=_answer_length,
-        )  # fmt: skip
+        reply = self._opener.call(PORT_VLMCD, Op.OPEN, name=name, flags=flags)
         if reply.result < 0:
-            raise from_reply(reply.result, _json(reply), f'cannot open "{name}"')
+            raise from_reply(reply.result, _refusal(reply), f'cannot open "{name}"')
         return reply.handle, reply.inline, reply.args[_ARG_SINCE]
 
     def close_handle(self, handle: int) -> None:
@@ -457,6 +520,7 @@ class Client(Closing):
         arguments: dict[str, Any],
         port: int = PORT_CONTROL,
         room: int = _ROOM,
+        flags: Flag = _NO_FLAGS,
     ) -> dict[str, Any]:
         """Ask the control half, or vlmcd on the way to it."""
         if name is not None:
@@ -468,6 +532,7 @@ class Client(Closing):
             name=name,
             data=raw,
             room=max(room, 2 * len(raw) + _ROOM),
+            flags=flags,
             take=_answer_length,
         )
         answer = _json(reply)
@@ -475,7 +540,7 @@ class Client(Closing):
             what = f"cannot {verb(op)}" + (f' "{name}"' if name else "")
             if name is not None and -reply.result in _CUT_OFF:
                 what = f"{what} for certain: look whether it happened, then try again"
-            raise from_reply(reply.result, answer, what)
+            raise from_reply(reply.result, answer or _refusal(reply), what)
         return answer
 
     def _info(self, members: dict[str, Any]) -> VolumeInfo:
@@ -513,6 +578,14 @@ def _closed_how(reply: Reply, which: str) -> str:
             "back: its lease runs out by itself"
         )
     return f"{which} was not closed well"
+
+
+def _refusal(reply: Reply) -> dict[str, Any]:
+    """What the inline bytes of an answer say of a refusal, as JSON would."""
+    failure = Failure.unpack(reply.inline)
+    if failure is None:
+        return {}
+    return {"msgid": failure.msgid, "message": failure.message}
 
 
 def _json(reply: Reply) -> dict[str, Any]:

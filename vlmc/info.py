@@ -24,9 +24,11 @@ def command(name: str) -> None:
     """Show everything known of the volume or snapshot NAME."""
     with connect() as client:
         info = client.info(name, usage=True)
+        users = client.users(name)
     if Common.current().json:
         lease = info.lease.to_json() if info.lease is not None else None
-        write_json(info_json(info) | {"lease": lease})
+        clients = [user.to_json() for user in users]
+        write_json(info_json(info) | {"lease": lease, "clients": clients})
         return
     write_fields(
         [
@@ -44,6 +46,7 @@ def command(name: str) -> None:
             ("shared", size_text(info.shared_bytes)),
             ("in use by", _holder(info.lease)),
             *([("damaged", info.damaged)] if info.damaged else []),
+            *(("client", str(user)) for user in users),
         ]
     )
 

@@ -19,9 +19,21 @@ def command(prefix: str) -> None:
     """List volumes and snapshots, or those whose name begins with PREFIX."""
     with connect() as client:
         volumes = list(client.list(prefix=prefix))
-    if Common.current().json:
-        write_json({"volumes": [info_json(volume) for volume in volumes]})
-        return
+        if Common.current().json:
+            users = {
+                name: [user.to_json() for user in client.users(name)]
+                for name in client.open_volumes()
+                if name.startswith(prefix)
+            }
+            write_json(
+                {
+                    "volumes": [
+                        info_json(volume) | {"clients": users.get(volume.name, [])}
+                        for volume in volumes
+                    ]
+                }
+            )
+            return
     write_table(
         ["NAME", "KIND", "SIZE", "DEPTH", "PARENT", "CREATED"],
         [

@@ -15,9 +15,18 @@ __all__ = ["command"]
 
 @click.command("remove", epilog="Example: vlmc remove vm1 vm2")
 @volume_argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.option("--wait", "-w", is_flag=True, help="Wait for clients that use them.")
+@click.option(
+    "--force",
+    "-f",
+    is_flag=True,
+    help="Cut off clients that use them: their I/O ends with errors.",
+)
 @common_options
 @click.pass_context
-def command(ctx: click.Context, names: tuple[str, ...]) -> None:
+def command(
+    ctx: click.Context, names: tuple[str, ...], wait: bool, force: bool
+) -> None:
     """Remove the volumes and snapshots NAME...
 
     Clones live on without the snapshot they came from.  Names that cannot be removed
@@ -28,7 +37,7 @@ def command(ctx: click.Context, names: tuple[str, ...]) -> None:
     with connect() as client:
         for name in names:
             try:
-                client.remove(name)
+                client.remove(name, wait=wait, force=force)
             except ArchipelagoError as error:
                 failure = report(error, ctx.find_root().info_name)
                 if failure == 8:  # the others cannot be removed either

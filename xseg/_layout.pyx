@@ -90,6 +90,9 @@ cdef extern from "xseg/xseg.h" nogil:
     const uint64_t XSEG_RUN_OWNED
     const uint64_t XSEG_RUN_HOLE
     const uint64_t XSEG_RUN_LIVE
+    const uint64_t XSEG_USER_READONLY
+    const uint64_t XSEG_USER_HELD
+    const uint64_t XSEG_USER_LEAVING
     const uint64_t XSEG_LEASE_LOCK
     const uint64_t XSEG_LEASE_IF_FREE
     const uint64_t XSEG_LEASE_UNLOCK
@@ -119,6 +122,12 @@ cdef extern from "xseg/xseg.h" nogil:
         pass
 
     struct xseg_volume_info:
+        pass
+
+    struct xseg_failure:
+        pass
+
+    struct xseg_volume_user:
         pass
 
     struct xseg_object_info:
@@ -236,6 +245,9 @@ def c_values():
         "XSEG_RUN_OWNED": XSEG_RUN_OWNED,
         "XSEG_RUN_HOLE": XSEG_RUN_HOLE,
         "XSEG_RUN_LIVE": XSEG_RUN_LIVE,
+        "XSEG_USER_READONLY": XSEG_USER_READONLY,
+        "XSEG_USER_HELD": XSEG_USER_HELD,
+        "XSEG_USER_LEAVING": XSEG_USER_LEAVING,
         "XSEG_LEASE_LOCK": XSEG_LEASE_LOCK,
         "XSEG_LEASE_IF_FREE": XSEG_LEASE_IF_FREE,
         "XSEG_LEASE_UNLOCK": XSEG_LEASE_UNLOCK,
@@ -250,6 +262,8 @@ def c_values():
         "sizeof xseg_request": sizeof(xseg_request),
         "sizeof xseg_run": sizeof(xseg_run),
         "sizeof xseg_volume_info": sizeof(xseg_volume_info),
+        "sizeof xseg_failure": sizeof(xseg_failure),
+        "sizeof xseg_volume_user": sizeof(xseg_volume_user),
         "sizeof xseg_object_info": sizeof(xseg_object_info),
         "sizeof xseg_list_entry": sizeof(xseg_list_entry),
         "sizeof xseg_lease": sizeof(xseg_lease),

@@ -162,6 +162,17 @@ class VolumeFlag(IntFlag):
     """Open without the lease."""
 
 
+class UserFlag(IntFlag):
+    """State of one open of a volume."""
+
+    READONLY = 1 << 0
+    """It may only read."""
+    HELD = 1 << 1
+    """The administrator's."""
+    LEAVING = 1 << 2
+    """Its close follows soon."""
+
+
 class LeaseFlag(IntFlag):
     """How a lease is held."""
 

@@ -20,11 +20,13 @@ from xseg.constants import (
     ObjectKind,
     Reference,
     RunFlag,
+    UserFlag,
     VolumeFlag,
 )
 from xseg.errors import DataCorrupt
 
 __all__ = [
+    "Failure",
     "JournalInfo",
     "Lease",
     "ListEntry",
@@ -35,6 +37,7 @@ __all__ = [
     "Run",
     "Versioned",
     "VolumeInfo",
+    "VolumeUser",
     "unpack_list_entries",
     "unpack_runs",
     "unpack_volumes",
@@ -227,6 +230,64 @@ class VolumeInfo:
             text,
             inline_valid != 0,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why control refused an OPEN or CLOSE (`struct xseg_failure`)."""
+
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<QHH324s")
+    MAGIC: ClassVar[int] = 0x6572756C69616658
+
+    msgid: str
+    message: str
+    """Cut to fit where it is packed."""
+
+    def pack(self) -> bytes:
+        """Return the bytes of the C struct."""
+        msgid = self.msgid.encode()
+        room = self.LAYOUT.size - 12 - len(msgid)
+        # A character that is cut in two is left out whole.
+        message = self.message.encode()[:room].decode("utf-8", "ignore").encode()
+        return self.LAYOUT.pack(self.MAGIC, len(msgid), len(message), msgid + message)
+
+    @classmethod
+    def unpack(cls, data: Bytes) -> Failure | None:
+        """Read the C struct; None if nothing is said."""
+        magic, msgid_len, message_len, text = _take(cls.LAYOUT, data, "failure")
+        if magic != cls.MAGIC or msgid_len + message_len > len(text):
+            return None
+        message = text[msgid_len : msgid_len + message_len]
+        return cls(
+            text[:msgid_len].decode("utf-8", "replace"),
+            message.decode("utf-8", "replace"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeUser:
+    """What uses an open volume (`struct xseg_volume_user`)."""
+
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<QIIII64s")
+
+    since_ns: int
+    """CLOCK_REALTIME."""
+    pid: int
+    """0: not known, or none."""
+    flags: UserFlag
+    port: int
+    """Through which it was opened; 0: none."""
+    text: str
+    """For people: "nbd", "client"."""
+
+    @classmethod
+    def unpack(cls, data: Bytes) -> VolumeUser:
+        """Read the C struct; text that is not UTF-8 is shown with replacements."""
+        since_ns, pid, flags, port, text_len, raw = _take(
+            cls.LAYOUT, data, "volume user"
+        )
+        text = raw[:text_len].decode("utf-8", "replace")
+        return cls(since_ns, pid, UserFlag(flags), port, text)
 
 
 @dataclass(frozen=True, slots=True)

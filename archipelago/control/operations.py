@@ -41,11 +41,15 @@ class Call:
         name: the volume as it is called now, or empty.
         arguments: its JSON.
         flags: of the request.
+        uuid: of an OPEN that is asked again: the volume, whatever its name is now.
+        fence: of the same: the lease under which it was open; 0: any.
     """
 
     name: str
     arguments: Arguments
     flags: Flag
+    uuid: bytes | None = None
+    fence: int = 0
 
 
 def _info(ctx: Context, header: Header) -> Json:
@@ -115,13 +119,11 @@ def _list(ctx: Context, call: Call) -> Json:
 
 
 def _open(ctx: Context, call: Call) -> Json:
-    read_only = call.arguments.flag("read_only", bool(call.flags & Flag.RDONLY))
-    fence = call.arguments.optional_number("fence") or 0
-    uuid = call.arguments.optional_uuid("uuid")
-    if uuid is not None:
-        call.name = ctx.headers.name_now(call.name, uuid)
-    opened = open_volume(ctx, call.name, read_only=read_only, fence=fence)
-    return _info(ctx, opened.header)
+    if call.uuid is not None:
+        call.name = ctx.headers.name_now(call.name, call.uuid)
+    read_only = bool(call.flags & Flag.RDONLY)
+    open_volume(ctx, call.name, read_only=read_only, fence=call.fence)
+    return {}
 
 
 def _close(ctx: Context, call: Call) -> Json:
@@ -166,6 +168,8 @@ _NAMED: dict[int, _Operation] = {
     Op.ACQUIRE: _lock,
     Op.RELEASE: _unlock,
 }
+#: They carry no JSON, in neither direction (payload.h).
+PACKED = frozenset({Op.OPEN, Op.CLOSE})
 _UNNAMED: dict[int, _Operation] = {Op.LIST: _list, Op.SYNC: _sync, Op.PING: _ping}
 
 #: Replies to these describe the open volume inline.

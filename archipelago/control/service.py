@@ -19,12 +19,15 @@ import logging
 import queue
 import threading
 from collections import deque
+from collections.abc import Iterable
 from pathlib import Path
 
 from archipelago.control.arguments import ARGUMENTS_MAX_BYTES, Arguments
 from archipelago.control.instance import instance_uuid
 from archipelago.control.maintenance import Maintenance
 from archipelago.control.operations import (
+    LIST_MAX,
+    PACKED,
     Call,
     execute,
     inline_record,
@@ -35,10 +38,12 @@ from archipelago.control.wanted import ControlMessenger, Wanted
 from archipelago.errors import ArchipelagoError, IoError, UsageError, to_reply
 from archipelago.volume.context import Context, Limits
 from archipelago.volume.departed import await_departed
+from archipelago.volume.listing import list_volumes
 from archipelago.volume.open import close_all_stale
 from xseg import Port, Request, Segment
-from xseg.constants import BLOCK_MAX_BYTES, PORT_CONTROL, Flag, Op
+from xseg.constants import BLOCK_MAX_BYTES, PORT_CONTROL, Flag, ObjectKind, Op
 from xseg.errors import XsegError
+from xseg.payload import Failure
 
 log = logging.getLogger(__name__)
 
@@ -249,11 +254,32 @@ class ControlService:
         self._done.append((rq, result))
         self._wake()
 
+    def _serve_names(self, rq: Request) -> int:
+        """The packed LIST of an endpoint: names only (payload.h)."""
+        try:
+            limit = min(max(rq.data_len // 8, 1), LIST_MAX)
+            found, more = list_volumes(
+                self.context, prefix="", marker=rq.target, limit=limit, usage=False
+            )
+        except ArchipelagoError as error:
+            log.warning("the volumes cannot be listed: %s", error)
+            return -error.number
+        except XsegError:
+            return -errno.EINVAL
+        packed, count = _pack_names((info.name for info in found), rq.data_len)
+        rq.data_view(len(packed))[:] = packed
+        rq.set_arg(0, len(packed))
+        rq.set_arg(1, int(more or count < len(found)))
+        return count
+
     def _serve(
         self, rq: Request, call: Call | None, failure: ArchipelagoError | None
     ) -> int:
         """Execute a request and write its answer into it; returns its result."""
         op = rq.op
+        if op == Op.LIST and not rq.size:
+            return self._serve_names(rq)
+        refusal = b""
         try:
             if failure is not None or call is None:
                 raise failure or UsageError("the request is malformed")
@@ -261,23 +287,41 @@ class ControlService:
             result = 0
         except ArchipelagoError as error:
             result, answer = to_reply(error)
+            refusal = Failure(error.msgid, error.message).pack()
         except Exception as error:
             log.exception('operation %d on "%s" failed', op, call.name if call else "")
             what = f"mapperd failed ({type(error).__name__}): its log says how"
             result, answer = to_reply(IoError(what))
         record = inline_record(self.context, op, call) if call is not None else b""
+        if op in PACKED and result < 0:
+            record = refusal
         # Never leave the name there: it must not be taken for a record.
         rq.inline[:] = record.ljust(len(rq.inline), b"\0")
         if op == Op.OPEN and call is not None:
             deadline, since = lease_terms(self.context, call)
             rq.set_arg(_ARG_DEADLINE, deadline)
             rq.set_arg(_ARG_SINCE, since)
-        return _encode(rq, result, answer)
+        return result if op in PACKED else _encode(rq, result, answer)
+
+
+def _pack_names(names: Iterable[str], room: int) -> tuple[bytes, int]:
+    """Each name behind its length, as many as fit; and how many those are."""
+    packed = bytearray()
+    count = 0
+    for name in names:
+        raw = name.encode()
+        if len(packed) + 1 + len(raw) > room:
+            break
+        packed += bytes([len(raw)]) + raw
+        count += 1
+    return bytes(packed), count
 
 
 def _decode(rq: Request) -> Call:
     try:
         name = rq.target
+        if rq.op in PACKED:
+            return _decode_packed(rq, name)
         size = rq.size
         if size > ARGUMENTS_MAX_BYTES:
             raise UsageError(f"{size} bytes of arguments are too many")
@@ -285,6 +329,13 @@ def _decode(rq: Request) -> Call:
     except XsegError as error:
         raise UsageError(f"the request is malformed: {error}") from error
     return Call(name, Arguments(raw), Flag(rq.flags & _KNOWN_FLAGS))
+
+
+def _decode_packed(rq: Request, name: str) -> Call:
+    kind, object_id = rq.object
+    uuid = object_id[:16] if kind == ObjectKind.LEASE else None
+    flags = Flag(rq.flags & _KNOWN_FLAGS)
+    return Call(name, Arguments(b""), flags, uuid, rq.arg(0) if uuid else 0)
 
 
 _KNOWN_FLAGS = Flag.RDONLY | Flag.FORCE | Flag.HOLD

@@ -33,8 +33,7 @@ def remove(ctx: Context, name: str) -> None:
         drop_stale(ctx, name)
         if ctx.table.get(name) is not None:
             raise VolumeBusy(
-                f'"{name}" is open in this instance: disconnect its clients or "vlmc '
-                f'close {name}", then remove it'
+                f'"{name}" is in use in this instance: its clients must close it first'
             )
         try:
             with change_of(ctx, name) as change:

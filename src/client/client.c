@@ -145,7 +145,8 @@ fail_port:
 
 bool client_idle(const struct client *client)
 {
-    return !client->turn_armed && !client->nr_lists && list_empty(&client->waiting);
+    return !client->turn_armed && !client->nr_lists && !client->nr_notices &&
+           list_empty(&client->waiting);
 }
 
 void client_fini(struct client *client)

@@ -50,6 +50,7 @@ struct client {
     uint32_t nr_requests;     /* in use */
     uint32_t nr_sharers;      /* open volumes */
     uint32_t nr_lists;        /* pages of lists under way */
+    uint32_t nr_notices;      /* of volumes that are left, without an answer */
     uint64_t zero_off;        /* buffer of CLIENT_PIECE_BYTES zeros, 0 until needed */
 
     /* what waits for any of it, in order of arrival */

@@ -10,17 +10,12 @@
  */
 #include "client/list.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "client/names.h"
-
-/* Room for one volume's record in control's answer, its names escaped [bytes]. */
-#define RECORD_BYTES   4096u
-#define PAGE_BYTES     (1u << 20)
-#define PAGE_MIN_BYTES (64u << 10)
-/* Pages of all lists of a client under way at once: each takes a large buffer. */
+#define PAGE_BYTES     (64u << 10)
+#define PAGE_MIN_BYTES (4u << 10)
+/* Pages of all lists of a client under way at once: each takes a buffer. */
 #define MAX_PAGES   2u
 #define PAUSE_NS    UINT64_C(10000000)
 #define PATIENCE_NS UINT64_C(30000000000)
@@ -43,7 +38,6 @@ struct client_list {
     uint64_t away_ns; /* since when control is away; 0: it is not */
     uint64_t buffer_off;
     uint32_t capacity; /* [bytes] */
-    bool more;
     uint8_t marker_len;
     uint8_t marker[XSEG_NAME_MAX]; /* the last name of the page before */
 };
@@ -59,23 +53,37 @@ static int list_take_name(void *arg, const uint8_t *name, size_t len)
     return list->name(list->arg, name, len);
 }
 
-/** Hand the names of a page on.  Returns 1 if there are more, 0, or -errno. */
+/**
+ * Hand the names of a page on: each is its length in one byte, then its bytes.  They come
+ * from another process.  Returns 1 if there are more, 0, or -errno.
+ */
 static int64_t list_take_page(struct client_list *list, const struct xseg_request *rq)
 {
-    const char *json;
-    int64_t nr;
+    uint64_t used = rq->arg[0], at = 0;
+    const uint8_t *page;
 
-    if (rq->result < 0)
-        return rq->result;
-    if (rq->arg[0] > list->capacity)
+    if (rq->result <= 0)
+        return rq->result; /* a page without a name leads nowhere */
+    if (used > list->capacity)
         return -EBADMSG;
-    json = xseg_heap_ptr(list->client->segment, list->buffer_off, rq->arg[0]);
-    if (!json)
-        return -EBADMSG;
-    nr = client_names_parse(json, rq->arg[0], list_take_name, list, &list->more);
-    if (nr < 0)
-        return nr;
-    return nr && list->more; /* a page without a name leads nowhere */
+    page = xseg_heap_ptr(list->client->segment, list->buffer_off, list->capacity);
+    for (int64_t i = 0; i < rq->result; i++) {
+        uint8_t name[XSEG_NAME_MAX];
+        uint8_t len;
+        int rc;
+
+        if (at >= used)
+            return -EBADMSG;
+        len = page[at++];
+        if (len == 0 || len > used - at)
+            return -EBADMSG;
+        memcpy(name, page + at, len);
+        at += len;
+        rc = list_take_name(list, name, len);
+        if (rc < 0)
+            return rc;
+    }
+    return rq->arg[1] != 0;
 }
 
 static void list_ask_later(struct client_list *list)
@@ -132,21 +140,11 @@ static bool list_take_buffer(struct client_list *list)
     return false;
 }
 
-static void list_fill(struct client_list *list, struct xseg_request *rq)
+static void list_fill(const struct client_list *list, struct xseg_request *rq)
 {
-    char *json = xseg_heap_ptr(list->client->segment, list->buffer_off, list->capacity);
-    size_t len;
-
-    len = (size_t)snprintf(json, list->capacity, "{\"limit\": %u",
-                           list->capacity / RECORD_BYTES);
-    if (list->marker_len) {
-        len += (size_t)snprintf(json + len, list->capacity - len, ", \"marker\": ");
-        len += client_names_quote(json + len, list->capacity - len - 1, list->marker,
-                                  list->marker_len);
-    }
-    json[len++] = '}';
     rq->op = XSEG_OP_LIST;
-    rq->size = len;
+    rq->arg[XSEG_ARG_NAME_LEN] = list->marker_len;
+    memcpy(rq->inline_data, list->marker, list->marker_len);
     rq->data_off = list->buffer_off;
     rq->data_len = list->capacity;
 }

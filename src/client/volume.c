@@ -145,6 +145,15 @@ static void opening_ask(const struct client_volume *v, struct xseg_request *rq)
     rq->flags = v->mode == CLIENT_OPEN_READ ? XSEG_F_RDONLY : 0;
     memcpy(rq->inline_data, v->name, v->name_len);
     rq->arg[XSEG_ARG_NAME_LEN] = v->name_len;
+    rq->arg[XSEG_ARG_OPEN] = strnlen(v->user, sizeof(v->user));
+    memcpy(rq->inline_data + v->name_len, v->user, rq->arg[XSEG_ARG_OPEN]);
+    rq->arg[0] = v->user_pid;
+}
+
+static void volume_take_handle(struct client_volume *v, const struct xseg_request *rq)
+{
+    v->handle = rq->handle;
+    v->number = rq->arg[XSEG_ARG_OPEN];
 }
 
 /** What vlmcd says of a volume makes sense.  It comes from another process. */
@@ -165,13 +174,31 @@ static void volume_take_record(struct client_volume *v,
     memcpy(v->uuid, info->uuid, sizeof(v->uuid));
 }
 
+/** Keep what control said of a refusal.  It comes from another process. */
+static void volume_take_reason(struct client_volume *v, const struct xseg_request *rq)
+{
+    struct xseg_failure failure;
+    size_t len;
+
+    memcpy(&failure, rq->inline_data, sizeof(failure));
+    len = failure.message_len;
+    v->reason[0] = '\0';
+    if (failure.magic != XSEG_FAILURE_MAGIC ||
+        failure.msgid_len + len > sizeof(failure.text))
+        return;
+    memcpy(v->reason, failure.text + failure.msgid_len, len);
+    v->reason[len] = '\0';
+}
+
 static void opening_answered(struct client_volume *v, const struct xseg_request *rq)
 {
     int64_t result = rq->result;
     struct xseg_volume_info info;
 
     if (result >= 0)
-        v->handle = rq->handle;
+        volume_take_handle(v, rq);
+    else
+        volume_take_reason(v, rq);
     if (v->state == CLIENT_VOLUME_CLOSING) {
         client_volume_settle(v);
         return;
@@ -289,7 +316,7 @@ static void reopening_answered(struct client_volume *v, const struct xseg_reques
     struct xseg_volume_info info;
 
     if (result >= 0)
-        v->handle = rq->handle;
+        volume_take_handle(v, rq);
     if (v->state == CLIENT_VOLUME_CLOSING) {
         client_volume_settle(v);
         return;
@@ -320,6 +347,30 @@ static void closing_ask(const struct client_volume *v, struct xseg_request *rq)
 {
     rq->op = XSEG_OP_CLOSE;
     rq->handle = v->handle;
+    rq->arg[XSEG_ARG_OPEN] = v->number;
+}
+
+/** The answer tells nothing, and may come when the volume is long closed. */
+static void leave_answered(void *arg, struct xseg_request *rq)
+{
+    struct client *client = arg;
+
+    xseg_request_free(client->port, rq);
+    client->nr_notices--;
+}
+
+void client_volume_leave(struct client_volume *v)
+{
+    struct client *client = v->client;
+    struct xseg_request *rq;
+
+    if (v->state != CLIENT_VOLUME_OPEN || xseg_request_alloc(client->port, &rq))
+        return; /* it is only a hint */
+    closing_ask(v, rq);
+    rq->flags = XSEG_F_NOSYNC;
+    client->nr_notices++;
+    reactor_submit(client->reactor, client->port, rq, XSEG_PORT_VLMCD, leave_answered,
+                   client);
 }
 
 static void closing_answered(struct client_volume *v, const struct xseg_request *rq)

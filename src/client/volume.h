@@ -50,6 +50,12 @@ struct client_volume {
     /** Called once for each client_volume_close; the record may be freed in it. */
     void (*closed)(struct client_volume *self);
 
+    char user[64];     /* names the user for people; empty: the port's name */
+    uint32_t user_pid; /* 0: this process */
+
+    /* for the owner to read in `opened`, if it failed: why, for people; empty: unknown */
+    char reason[XSEG_INLINE_BYTES];
+
     /* for the owner to read, once it is open */
     uint64_t size_bytes;
     uint32_t block_bytes;
@@ -63,6 +69,7 @@ struct client_volume {
                                        none has */
     enum client_open_mode mode;
     uint64_t handle; /* vlmcd's; 0: there is nothing to close */
+    uint64_t number; /* of this open at vlmcd */
     uint8_t uuid[16];
     uint64_t fence;
     uint8_t name_len;
@@ -101,6 +108,9 @@ void client_volume_open(struct client_volume *v, const void *name, size_t len,
  * was open.  In any state but CLOSED and CLOSING.
  */
 void client_volume_close(struct client_volume *v);
+
+/** It will be closed as soon as its requests have ended: a removal may wait for that. */
+void client_volume_leave(struct client_volume *v);
 
 static inline bool client_volume_is_open(const struct client_volume *v)
 {

@@ -125,7 +125,7 @@ static bool again_ready(const struct again *a)
 
     if (v->lost || reactor_now_ns(c->reactor) >= again_until(c, a->since))
         return true;
-    if (a->dst == XSEG_PORT_MAPPERD && v->reviving)
+    if (a->dst == XSEG_PORT_MAPPERD && volume_reviving(v))
         return false;
     if (a->dst == XSEG_PORT_BLOCKERB && lease_overdue(v))
         return false;

@@ -56,7 +56,7 @@ static void flush_end(struct volume *v, int64_t result)
 /** Begin again with the data: when the map is back, or after a pause. */
 static void flush_again(struct volume *v)
 {
-    if (v->reviving)
+    if (volume_reviving(v))
         revive_wait(v, &v->flush_waiter);
     else
         again_wait(v->c, &v->flush_waiter);
@@ -95,7 +95,7 @@ static void flush_data_done(void *arg, struct xseg_request *rq)
         flush_end(v, result);
         return;
     }
-    if (v->reviving || v->flush_revivals != v->revivals) {
+    if (volume_reviving(v) || v->flush_revivals != v->revivals) {
         composer_release(v->c, rq);
         flush_again(v);
         return;

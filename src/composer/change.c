@@ -12,8 +12,8 @@
  * If CONTROL dies over it nobody here knows whether it happened: the volume is revived,
  * with a new epoch if it has one, and the client is told to look.
  *
- * A new name only freezes an open volume; a removal goes to CONTROL as it is, which
- * refuses while the volume is open.
+ * A new name only freezes an open volume.  A removal waits for the volume's users
+ * (removal.c).
  */
 #include <stdlib.h>
 #include <string.h>
@@ -80,7 +80,7 @@ static void change_revive(struct change *ch)
     v->new_epoch = true;
     revive(v);
     ch->waiter.resume = change_revived;
-    if (v->reviving)
+    if (volume_reviving(v))
         revive_wait(v, &ch->waiter);
     else
         change_settle(ch, ch->result); /* lost */
@@ -100,6 +100,13 @@ static void change_revived(struct waiter *w)
     change_revive(ch);
 }
 
+/** If it was lost meanwhile, CONTROL is being told of that. */
+static void change_answered(struct volume *v)
+{
+    if (v->question == VOLUME_ASK_CHANGE)
+        v->question = VOLUME_ASK_NOTHING;
+}
+
 static void change_forwarded(void *arg, struct xseg_request *child)
 {
     struct change *ch = arg;
@@ -108,7 +115,7 @@ static void change_forwarded(void *arg, struct xseg_request *child)
     bool known = ch->v && !again_away(result) && volume_record(child, &info);
 
     if (ch->v)
-        ch->v->changing = false;
+        change_answered(ch->v);
     if (known)
         ch->v->info = info;
     request_answer(ch->rq, child);
@@ -135,7 +142,7 @@ static void change_forward(struct change *ch)
         change_end(ch, -ESTALE);
         return;
     }
-    if (ch->v && ch->v->reviving) {
+    if (ch->v && volume_reviving(ch->v)) {
         ch->waiter.resume = change_resume;
         revive_wait(ch->v, &ch->waiter);
         return;
@@ -149,7 +156,7 @@ static void change_forward(struct change *ch)
     request_lend(child, ch->rq);
     child->handle = ch->v ? ch->v->info.map_handle : 0;
     if (ch->v)
-        ch->v->changing = true;
+        ch->v->question = VOLUME_ASK_CHANGE;
     composer_send(ch->c, child, XSEG_PORT_CONTROL, change_forwarded, ch);
 }
 
@@ -194,19 +201,52 @@ static void change_opened(void *arg, struct volume *v, int64_t result)
     change_freeze(ch);
 }
 
-void vol_serve_change(struct composer *c, struct xseg_request *rq)
+/** What needs no freeze: to CONTROL, when it is asked nothing else about the volume. */
+static void change_unfrozen(struct change *ch, struct volume *v)
 {
-    uint8_t len;
-    int rc = request_name(rq, &len);
-    struct change *ch = rc < 0 ? NULL : calloc(1, sizeof *ch);
+    if (v && volume_reviving(v)) {
+        ch->waiter.resume = change_resume;
+        revive_wait(v, &ch->waiter);
+        return;
+    }
+    change_forward(ch);
+}
+
+static struct change *change_new(struct composer *c, struct xseg_request *rq)
+{
+    struct change *ch = calloc(1, sizeof *ch);
+
     if (!ch) {
         rq->arg[0] = 0;
-        composer_reply(c, rq, rc < 0 ? rc : -ENOMEM);
-        return;
+        composer_reply(c, rq, -ENOMEM);
+        return NULL;
     }
     ch->c = c;
     ch->rq = rq;
     list_init(&ch->waiter.link);
+    return ch;
+}
+
+void change_remove(struct composer *c, struct volume *v, struct xseg_request *rq)
+{
+    struct change *ch = change_new(c, rq);
+
+    if (ch)
+        change_unfrozen(ch, v);
+}
+
+void vol_serve_change(struct composer *c, struct xseg_request *rq)
+{
+    uint8_t len;
+    int rc = request_name(rq, &len);
+    if (rc < 0) {
+        rq->arg[0] = 0;
+        composer_reply(c, rq, rc);
+        return;
+    }
+    struct change *ch = change_new(c, rq);
+    if (!ch)
+        return;
     revive_all(c); /* a new CONTROL must know first what is open */
     if (rq->op == XSEG_OP_SNAPSHOT || rq->op == XSEG_OP_TRUNCATE) {
         open_get(c, rq, change_opened, ch);
@@ -218,15 +258,15 @@ void vol_serve_change(struct composer *c, struct xseg_request *rq)
         composer_queue(c, &v->after, rq, NULL);
         return;
     }
+    if (v && rq->op == XSEG_OP_DELETE) {
+        free(ch);
+        removal_serve(c, v, rq);
+        return;
+    }
     if (v && rq->op == XSEG_OP_RENAME) {
         ch->v = v;
         change_freeze(ch);
         return;
     }
-    if (v && v->reviving) {
-        ch->waiter.resume = change_resume;
-        revive_wait(v, &ch->waiter);
-        return;
-    }
-    change_forward(ch);
+    change_unfrozen(ch, v);
 }

@@ -151,8 +151,28 @@ static void fill_info(const struct volume *v, struct xseg_volume_info *info)
     info->inline_valid = 1;
 }
 
+/** INFO by name: what uses the volume. */
+static void users_serve(struct composer *c, struct xseg_request *rq)
+{
+    uint64_t room = rq->data_len / sizeof(struct xseg_volume_user);
+    struct xseg_volume_user *out = xseg_heap_ptr(c->seg, rq->data_off, rq->data_len);
+    uint8_t len;
+    int rc = request_name(rq, &len);
+    struct volume *v = rc < 0 ? NULL : volume_by_name(c, rq->inline_data, len);
+
+    if (rc == 0 && !out)
+        rc = -EINVAL;
+    else if (rc == 0 && !v)
+        rc = -ENOENT;
+    composer_reply(c, rq, rc < 0 ? rc : open_users(v, out, room));
+}
+
 static void info_serve(struct composer *c, struct xseg_request *rq)
 {
+    if (rq->arg[XSEG_ARG_NAME_LEN]) {
+        users_serve(c, rq);
+        return;
+    }
     bool read_only;
     struct volume *v = volume_by_handle(c, rq->handle, &read_only);
     struct xseg_volume_info info;
@@ -305,6 +325,7 @@ static void composer_stop(struct peer *self, void (*stopped)(void *arg), void *a
     c->stopped = stopped;
     c->stopped_arg = arg;
     reactor_disarm_timer(c->reactor, &c->watch_timer);
+    reactor_disarm_timer(c->reactor, &c->removal_timer);
     open_close_all(c);
     composer_check_stopped(c);
 }
@@ -315,6 +336,7 @@ static void composer_destroy(struct peer *self)
 
     if (c->port) {
         reactor_disarm_timer(c->reactor, &c->watch_timer);
+        reactor_disarm_timer(c->reactor, &c->removal_timer);
         again_fini(c);
         reactor_remove_port(c->reactor, c->port);
         for (uint32_t i = 0; i < c->nr_edges; i++)
@@ -371,6 +393,7 @@ int composer_create(struct reactor *r, const struct composer_options *options,
     list_init(&c->edge_waiters);
     again_init(c);
     relief_init(c);
+    removal_init(c);
     c->watch_timer.on_fire = on_watch_timer;
     c->ops = calloc(depth, sizeof *c->ops);
     if (!c->ops || volume_table_init(c) < 0)

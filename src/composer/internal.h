@@ -14,6 +14,7 @@
  *   revive.c    a volume whose map died gets it back
  *   lease.c     deadlines of leases; lost volumes
  *   missing.c   stored data that cannot be read, told in the log
+ *   removal.c   DELETE of a volume in use
  *   change.c    SNAPSHOT, TRUNCATE, RENAME, DELETE: drained, then forwarded
  */
 #ifndef COMPOSER_INTERNAL_H
@@ -88,6 +89,8 @@ struct composer {
     struct list refused;        /* struct waiter: marks that had no room in the log */
     uint32_t relieving;         /* flushes under way to make room */
     bool relief_due;            /* they begin soon */
+    uint64_t nr_opens;          /* numbers them */
+    struct reactor_timer removal_timer;
     struct waiter relief_waiter;
 
     bool stopping;
@@ -96,10 +99,27 @@ struct composer {
     void *stopped_arg;
 };
 
+/**
+ * The life of an open volume; volume.c has the table of what may follow what.  A lease that
+ * is lost (`lost`) is no state of its own: it may happen in each of them, and the volume
+ * then still has to be closed.
+ */
 enum volume_state {
-    VOLUME_OPENING, /* CONTROL was asked; requests wait in `pending_opens` */
+    VOLUME_OPENING, /* CONTROL is asked; requests wait in `pending_opens` */
     VOLUME_OPEN,
-    VOLUME_CLOSING, /* flushing, then CONTROL is told; opens wait */
+    VOLUME_UPGRADING, /* open to be read, and frozen: CONTROL is asked for the lease */
+    VOLUME_CLOSING,   /* flushing, then CONTROL is told; opens wait */
+    VOLUME_NR_STATES,
+};
+
+/** What CONTROL is asked about a volume just now: one thing at a time. */
+enum volume_question {
+    VOLUME_ASK_NOTHING,
+    VOLUME_ASK_OPEN,   /* open.c */
+    VOLUME_ASK_CLOSE,  /* open.c */
+    VOLUME_ASK_AGAIN,  /* revive.c: to open the one that was open here */
+    VOLUME_ASK_DISOWN, /* revive.c: to close it, because it is lost */
+    VOLUME_ASK_CHANGE, /* change.c */
 };
 
 /** A request that waits in a list; lives outside the segment, so links are safe. */
@@ -133,31 +153,26 @@ struct volume {
     struct list pending_opens; /* struct open_op, while OPENING or CLOSING */
     struct list closers;       /* struct queued: answered when it is closed */
     struct list after;         /* struct queued: served again when the state changes */
+    struct list removals;      /* struct queued: DELETE, until it is closed */
+    uint64_t removal_since;    /* when the first of them came */
     struct drain close_drain;
     struct flush_wait close_flush;
     struct waiter ask_waiter; /* OPEN or CLOSE waits for a descriptor, or its turn */
-    uint64_t ask_off;         /* buffer lent to CONTROL with OPEN or CLOSE */
-    bool asking;              /* by open.c; revive.c has its turn at other times */
-    uint32_t ask_op;          /* what is asked: OPEN or CLOSE */
-    const char *ask_arguments;
-    char ask_again[128];  /* what revive.c asks with */
+    enum volume_question question;
     uint64_t ask_since;   /* when it first failed, 0: it did not */
     int64_t close_result; /* of the last flush */
     int64_t close_failed; /* -errno of CONTROL's part in it, or 0 */
     uint32_t users;       /* opens, internal ones too */
     bool held;            /* by the administrator */
     bool asked_writable;  /* what CONTROL was asked last */
-    bool upgrading;       /* OPENING for write while it is open read-only: frozen */
 
     /* lease and map */
     uint64_t since;      /* fence: nobody else has had the lease from then on */
     uint32_t control;    /* life of CONTROL (generation of its port) that opened it */
     uint32_t asked;      /* the one that was asked last */
-    bool changing;       /* CONTROL is making a change of it */
     struct list overdue; /* struct queued: taken up after the deadline */
     uint8_t missing_id[32]; /* object that was said to be missing last */
     bool lost;              /* the lease is gone: everything is answered -ESTALE */
-    bool reviving;          /* CONTROL is asked for a new map, or told of the loss */
     bool new_epoch;      /* a change was under way: it may come back in another epoch */
     uint32_t revivals;   /* that succeeded */
     struct list revived; /* struct waiter: resumed when a revival is over */
@@ -188,6 +203,12 @@ struct volume {
 static inline bool volume_read_only(const struct volume *v)
 {
     return v->info.flags & (XSEG_VOL_READONLY | XSEG_VOL_RDONLY_OPEN);
+}
+
+/** CONTROL is asked for a new map, or told of the loss. */
+static inline bool volume_reviving(const struct volume *v)
+{
+    return v->question == VOLUME_ASK_AGAIN || v->question == VOLUME_ASK_DISOWN;
 }
 
 /* ---- composer.c ---------------------------------------------------------------- */
@@ -228,6 +249,8 @@ void volume_table_fini(struct composer *c);
 /** A new volume in state OPENING under that name, or NULL (no memory, table full). */
 struct volume *volume_new(struct composer *c, const uint8_t *name, uint8_t name_len);
 void volume_free(struct volume *v);
+/** Go on to a state that may follow. */
+void volume_go(struct volume *v, enum volume_state state);
 /** The volume of that name that is not lost. */
 struct volume *volume_by_name(struct composer *c, const uint8_t *name, uint8_t len);
 /** A lost one of that name of which CONTROL is just being told, or NULL. */
@@ -249,22 +272,26 @@ void vol_serve_open(struct composer *c, struct xseg_request *rq);
 void vol_serve_close(struct composer *c, struct xseg_request *rq);
 /**
  * Open the volume that `rq` names for the composer itself (a change of a volume).
- * `opened(arg, v, result)`: v is NULL on failure, and what CONTROL said is in the data
- * of `rq`; balanced by open_put.
+ * `opened(arg, v, result)`: v is NULL on failure, and why CONTROL refused is inline in
+ * `rq`; balanced by open_put.
  */
 void open_get(struct composer *c, struct xseg_request *rq,
               void (*opened)(void *arg, struct volume *v, int64_t result), void *arg);
 void open_put(struct volume *v);
 /** Close it if nobody has it open any more. */
 void open_check_unused(struct volume *v);
+/** Take the volume from all that have it open. */
+void open_cut_off(struct volume *v);
+/** True if all that have it open have said that they are leaving. */
+bool open_is_leaving(const struct volume *v);
+/** What uses the volume; returns how many fit into `room` records. */
+int64_t open_users(const struct volume *v, struct xseg_volume_user *out, uint64_t room);
 /** Drop the opens of clients whose port is gone. */
 void open_reap(struct composer *c);
 /** Close every volume (stop). */
 void open_close_all(struct composer *c);
 
-#define ASK_READ_ONLY "{\"read_only\":true}"
-#define ASK_WRITABLE  "{\"read_only\":false}"
-/** Write what v->ask_op asks CONTROL into a descriptor; v->ask_off is lent with it. */
+/** Write what v->question asks CONTROL into a descriptor. */
 void ask_fill(struct volume *v, struct xseg_request *rq);
 
 /* ---- reader.c ------------------------------------------------------------------ */
@@ -401,7 +428,16 @@ void volume_lost(struct volume *v, const char *why);
 /** ACQUIRE and RELEASE of a lease, from CONTROL. */
 void lease_serve(struct composer *c, struct xseg_request *rq);
 
+/* ---- removal.c ----------------------------------------------------------------- */
+
+void removal_init(struct composer *c);
+/** DELETE of a volume that is open: wait for its users, or cut them off. */
+void removal_serve(struct composer *c, struct volume *v, struct xseg_request *rq);
+
 /* ---- change.c ------------------------------------------------------------------ */
+
+/** Have CONTROL remove `v`, or say why not. */
+void change_remove(struct composer *c, struct volume *v, struct xseg_request *rq);
 
 void vol_serve_change(struct composer *c, struct xseg_request *rq);
 

@@ -21,8 +21,6 @@
  * opened again under its name after that.  The children that wait may hold all
  * descriptors there are, so one is kept for this.
  */
-#include <inttypes.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "common/log.h"
@@ -47,7 +45,7 @@ static void revive_over(struct volume *v, struct xseg_request *rq, int64_t resul
         composer_release(c, rq);
     else
         c->spare = rq;
-    v->reviving = false;
+    v->question = VOLUME_ASK_NOTHING;
     bool soon = result >= 0 || v->lost;
     list_take_all(&waiting, &v->revived);
     for (struct list *link; (link = list_pop_front(&waiting));) {
@@ -69,8 +67,7 @@ static void revive_disowned(void *arg, struct xseg_request *rq)
 
 static void revive_disown(struct volume *v, struct xseg_request *rq)
 {
-    v->ask_op = XSEG_OP_CLOSE;
-    v->ask_arguments = "{}";
+    v->question = VOLUME_ASK_DISOWN;
     ask_fill(v, rq);
     composer_send(v->c, rq, XSEG_PORT_CONTROL, revive_disowned, v);
 }
@@ -122,21 +119,6 @@ static void revive_answered(void *arg, struct xseg_request *rq)
     revive_over(v, rq, 0);
 }
 
-/** The volume is asked for by name and uuid: a rename may have been its CONTROL's last
- *  deed.  A lease that was broken must not be taken anew, so a fence is named, too. */
-static void revive_arguments(struct volume *v)
-{
-    const uint8_t *uuid = v->info.uuid;
-    char text[2 * sizeof v->info.uuid + 1];
-
-    for (size_t i = 0; i < sizeof v->info.uuid; i++)
-        snprintf(text + 2 * i, 3, "%02x", uuid[i]);
-    bool read_only = volume_read_only(v);
-    snprintf(v->ask_again, sizeof v->ask_again,
-             "{\"read_only\":%s,\"fence\":%" PRIu64 ",\"uuid\":\"%s\"}",
-             read_only ? "true" : "false", read_only ? 0 : v->info.fence, text);
-}
-
 static void revive_resume(struct waiter *w)
 {
     revive_ask(LIST_ENTRY(w, struct volume, revive_waiter));
@@ -160,18 +142,16 @@ static void revive_ask(struct volume *v)
         revive_disown(v, rq);
         return;
     }
-    v->ask_op = XSEG_OP_OPEN;
-    v->ask_arguments = v->ask_again;
-    revive_arguments(v);
+    v->question = VOLUME_ASK_AGAIN;
     ask_fill(v, rq);
     composer_send(c, rq, XSEG_PORT_CONTROL, revive_answered, v);
 }
 
 static void revive_begin(struct volume *v)
 {
-    if (v->reviving)
+    if (volume_reviving(v))
         return;
-    v->reviving = true;
+    v->question = v->lost ? VOLUME_ASK_DISOWN : VOLUME_ASK_AGAIN;
     v->ask_since = 0;
     revive_ask(v);
 }
@@ -192,7 +172,8 @@ void revive_all(struct composer *c)
     {
         struct volume *v = LIST_ENTRY(it, struct volume, link);
         /* one that changes just now is revived when it is known that CONTROL died */
-        if (v->state == VOLUME_OPEN && !v->changing && v->control != life)
+        if (v->state == VOLUME_OPEN && v->question != VOLUME_ASK_CHANGE &&
+            v->control != life)
             revive(v);
     }
 }
@@ -200,7 +181,7 @@ void revive_all(struct composer *c)
 void revive_give_up(struct volume *v)
 {
     /* the CLOSE that is under way says it, too */
-    if (!v->asking)
+    if (v->question != VOLUME_ASK_OPEN && v->question != VOLUME_ASK_CLOSE)
         revive_begin(v);
 }
 

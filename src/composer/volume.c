@@ -52,6 +52,7 @@ struct volume *volume_new(struct composer *c, const uint8_t *name, uint8_t name_
     list_init(&v->pending_opens);
     list_init(&v->closers);
     list_init(&v->after);
+    list_init(&v->removals);
     list_init(&v->ask_waiter.link);
     list_init(&v->frozen);
     list_init(&v->overdue);
@@ -77,6 +78,25 @@ void volume_free(struct volume *v)
     free(v);
 }
 
+/* What may follow each state.  A volume that CONTROL does not open is freed as OPENING. */
+#define TO(state) (1u << VOLUME_##state)
+
+static const uint32_t volume_next[VOLUME_NR_STATES] = {
+    [VOLUME_OPENING] = TO(OPEN) | TO(CLOSING),
+    [VOLUME_OPEN] = TO(OPENING) | TO(UPGRADING) | TO(CLOSING),
+    [VOLUME_UPGRADING] = TO(OPEN),
+    [VOLUME_CLOSING] = TO(CLOSING),
+};
+
+void volume_go(struct volume *v, enum volume_state state)
+{
+    if (!(volume_next[v->state] & 1u << state))
+        log_line(LOG_ERROR, "vlmcd", "\"%.*s\": state %d must not follow state %d",
+                 (int)v->info.name_len, (const char *)v->info.name, (int)state,
+                 (int)v->state);
+    v->state = state;
+}
+
 static bool has_name(const struct volume *v, const uint8_t *name, uint8_t len)
 {
     return v->info.name_len == len && memcmp(v->info.name, name, len) == 0;
@@ -98,7 +118,7 @@ struct volume *volume_leaving(struct composer *c, const uint8_t *name, uint8_t l
     LIST_FOR_EACH(it, n, &c->volumes)
     {
         struct volume *v = LIST_ENTRY(it, struct volume, link);
-        if (v->lost && v->reviving && has_name(v, name, len))
+        if (v->lost && volume_reviving(v) && has_name(v, name, len))
             return v;
     }
     return NULL;
@@ -112,7 +132,8 @@ struct volume *volume_by_handle(struct composer *c, uint64_t handle, bool *read_
     if (slot >= c->nr_slots)
         return NULL;
     struct volume *v = c->slots[slot];
-    if (!v || v->handle != handle || (v->state != VOLUME_OPEN && !v->upgrading))
+    if (!v || v->handle != handle ||
+        (v->state != VOLUME_OPEN && v->state != VOLUME_UPGRADING))
         return NULL;
     if (volume_read_only(v))
         *read_only = true;

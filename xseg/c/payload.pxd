@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint16_t, uint8_t, uint32_t, uint64_t
 
 from xseg.c.request cimport xseg_object
 
@@ -30,6 +30,20 @@ cdef extern from "xseg/payload.h" nogil:
         uint32_t inline_valid
         uint8_t name_len
         uint8_t name[255]
+
+    struct xseg_failure:
+        uint64_t magic
+        uint16_t msgid_len
+        uint16_t message_len
+        uint8_t text[324]
+
+    struct xseg_volume_user:
+        uint64_t since_ns
+        uint32_t pid
+        uint32_t flags
+        uint32_t port
+        uint32_t text_len
+        uint8_t text[64]
 
     struct xseg_object_info:
         uint64_t size_bytes

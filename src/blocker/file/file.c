@@ -372,6 +372,7 @@ static int file_open(struct reactor *r, const struct blk_options *options,
     rc = open_tree(store, why);
     if (rc < 0)
         goto fail;
+    file_reserve_fill(store);
     rc = start_engine(store, options, why);
     if (rc < 0)
         goto fail;

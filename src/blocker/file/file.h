@@ -190,6 +190,13 @@ void file_io_answer_job(struct reactor_job *job);
  *  runs the first bytes of io->scratch, a struct list, are not the io's. */
 void file_io_answer_or_retry(struct reactor_job *job);
 
+/* ---- reserve.c ----------------------------------------------------- */
+
+/** Fill the reserve if the disk has plenty of room. */
+void file_reserve_fill(struct file_store *store);
+/** Give some of it back to the disk; false if there is none left. */
+bool file_reserve_give(struct file_store *store);
+
 /* ---- tmp.c --------------------------------------------------------- */
 
 struct file_temp {
@@ -201,6 +208,9 @@ struct file_temp {
 int file_temp_create(struct file_store *store, struct file_temp *out);
 /** Write everything and make it durable (data and size).  0 or -errno. */
 int file_temp_fill(struct file_temp *temp, const void *data, uint64_t size);
+/** Both, for what a full disk must not stop: room comes from the reserve then. */
+int file_temp_make(struct file_store *store, struct file_temp *out, const void *data,
+                   uint64_t size);
 /** Give it its final name if that is free: 0, -EEXIST, -errno.  Always ends the temp.
  */
 int file_temp_link(struct file_store *store, struct file_temp *temp, const char *path);

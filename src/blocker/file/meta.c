@@ -184,12 +184,7 @@ static int prepare(struct file_store *store, struct blk_io *io)
     struct file_temp *temp = malloc(sizeof *temp);
     if (!temp)
         return -ENOMEM;
-    int rc = file_temp_create(store, temp);
-    if (rc == 0) {
-        rc = file_temp_fill(temp, io->data, io->size);
-        if (rc < 0)
-            file_temp_discard(store, temp);
-    }
+    int rc = file_temp_make(store, temp, io->data, io->size);
     if (rc < 0) {
         free(temp);
         return rc;
@@ -461,6 +456,8 @@ static void remove_run(struct reactor_job *job)
         io->result = remove_file(store, io);
     /* Frees the blocks, which takes its time for a large file. */
     file_fd_close_detached(closing_of(io));
+    if (io->object.kind == XSEG_OBJ_HEADER && io->result == 0)
+        file_reserve_fill(store);
 }
 
 static void remove_done(struct reactor_job *job)

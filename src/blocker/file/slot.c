@@ -94,16 +94,11 @@ static int slot_create(struct file_store *store, const char *path,
 {
     struct file_temp temp;
 
-    int rc = file_temp_create(store, &temp);
-    if (rc < 0)
-        return rc;
     slot->sequence = 1;
     slot->crc = slot_crc(slot);
-    rc = file_temp_fill(&temp, slot, sizeof *slot);
-    if (rc < 0) {
-        file_temp_discard(store, &temp);
+    int rc = file_temp_make(store, &temp, slot, sizeof *slot);
+    if (rc < 0)
         return rc;
-    }
     rc = file_temp_link(store, &temp, path);
     return rc == -EEXIST ? 0 : rc;
 }

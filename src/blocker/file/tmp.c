@@ -50,6 +50,22 @@ int file_temp_fill(struct file_temp *temp, const void *data, uint64_t size)
     return call.result;
 }
 
+int file_temp_make(struct file_store *store, struct file_temp *out, const void *data,
+                   uint64_t size)
+{
+    int rc;
+
+    do {
+        rc = file_temp_create(store, out);
+        if (rc == 0) {
+            rc = file_temp_fill(out, data, size);
+            if (rc < 0)
+                file_temp_discard(store, out);
+        }
+    } while ((rc == -ENOSPC || rc == -EDQUOT) && file_reserve_give(store));
+    return rc;
+}
+
 void file_temp_discard(struct file_store *store, struct file_temp *temp)
 {
     close(temp->fd);

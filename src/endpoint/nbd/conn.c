@@ -327,6 +327,8 @@ void nbd_conn_drain(struct nbd_conn *conn)
     conn->incoming = NULL;
     if (cmd)
         nbd_command_abandon(cmd);
+    if (conn->nr_commands)
+        client_volume_leave(&conn->volume);
     conn->state = NBD_CONN_DRAINING;
     nbd_conn_leave_handshake(conn);
     conn->waiting = true;

@@ -154,21 +154,36 @@ static void check_contexts(struct nbd_conn *conn)
         conn->allocation = false;
 }
 
-static int refuse_open(struct nbd_conn *conn, int64_t result)
+/** The kind of a refusal on the wire, and what it says if control gave no reason. */
+static uint32_t refusal_of(int64_t result, const char **text)
 {
     switch (-result) {
     case ENOENT:
-        return nbd_option_error(conn, NBD_REP_ERR_UNKNOWN, "there is no such volume");
+        *text = "there is no such volume";
+        return NBD_REP_ERR_UNKNOWN;
     case EBUSY:
-        return nbd_option_error(conn, NBD_REP_ERR_POLICY,
-                                "the volume is in use elsewhere");
+        *text = "the volume is in use elsewhere";
+        return NBD_REP_ERR_POLICY;
     case EINVAL:
     case ENAMETOOLONG:
-        return nbd_option_error(conn, NBD_REP_ERR_INVALID, "not a volume's name");
+        *text = "not a volume's name";
+        return NBD_REP_ERR_INVALID;
+    case ENOSPC:
+        *text = "the store is full";
+        return NBD_REP_ERR_PLATFORM;
     default:
-        return nbd_option_error(conn, NBD_REP_ERR_PLATFORM,
-                                "the volume cannot be opened: see the server's log");
+        *text = "the volume cannot be opened: see the server's log";
+        return NBD_REP_ERR_PLATFORM;
     }
+}
+
+static int refuse_open(struct nbd_conn *conn, int64_t result)
+{
+    const char *text;
+    uint32_t type = refusal_of(result, &text);
+
+    return nbd_option_error(conn, type,
+                            conn->volume.reason[0] ? conn->volume.reason : text);
 }
 
 void nbd_volume_opened(struct nbd_conn *conn, int64_t result)

@@ -109,9 +109,12 @@
  *
  * To VLMCD (composer; handle from its OPEN):
  *
- *  OPEN     name, [RDONLY], [HOLD]                 handle, inline struct xseg_volume_info,
- *                                                  arg[2] as in CONTROL's answer
- *  CLOSE    handle; or name and HOLD [FORCE]       -ESTALE: no such handle, or it is lost.
+ *  OPEN     name, [RDONLY], [HOLD]; [behind the    handle, inline struct xseg_volume_info,
+ *           name in inline_data a text of arg[3]   arg[2] as in CONTROL's answer, arg[3] =
+ *           bytes that names the user for people,  number of this open
+ *           arg[0] = its pid]
+ *  CLOSE    handle, [arg[3] = number of the open]; -ESTALE: no such handle, or it is lost.
+ *           or name and HOLD
  *                                                  Closed also with an error; arg[0] =
  *                                                  1: and flushed, but CONTROL did not
  *                                                  give the lease back: it runs out
@@ -119,13 +122,19 @@
  *  WRITE    the same, [FUA]                        result = size
  *  ZERO,    handle, offset, size, [FUA]            result = size; reads zeros after
  *   DISCARD
+ *  CLOSE    handle, arg[3], NOSYNC                 the user is leaving: its CLOSE follows
+ *                                                  soon, and DELETE waits for it
  *  FLUSH    handle                                 all answered before is durable
  *  MAPR     handle, offset, size, data             as the mapper's
  *  INFO     handle                                 inline struct xseg_volume_info
+ *  INFO     name, data                             result = n struct xseg_volume_user in
+ *                                                  data.  -ENOENT: it is not open
  *  LIST                                            data = struct xseg_volume_info[],
  *                                                  result = open volumes
  *  SNAPSHOT, TRUNCATE, RENAME, DELETE              forwarded to CONTROL with the volume
- *                                                  drained and flushed; as there
+ *                                                  drained and flushed; as there.  DELETE
+ *                                                  waits a while for users that leave;
+ *                                                  with FORCE all are cut off first
  *  ACQUIRE  object PRESENCE, arg[1] = deadline     from CONTROL: the instance is renewed:
  *                                                  CLOCK_BOOTTIME [ns] until which all its
  *                                                  leases may be counted on
@@ -133,10 +142,21 @@
  *                                                  -ENOENT: not open for writing
  *  PING                                            0
  *
- * To CONTROL: name = the volume; data holds a JSON object of arguments in its first
+ * To CONTROL, packed:
+ *
+ *  OPEN     name, [RDONLY]; again after a death:   inline struct xseg_volume_info; arg[1],
+ *           object LEASE(uuid), arg[0] = fence of  arg[2] as below.  With the uuid the
+ *           before (0: read-only)                  volume is found under another name, too
+ *  CLOSE    name
+ *  both, refused                                   inline struct xseg_failure
+ *  LIST     [name: only those behind it], size 0,  result = n names in data, sorted: each its
+ *           data                                   length (one byte) and its bytes; arg[0] =
+ *                                                  bytes used, arg[1] = 1: there are more
+ *
+ * To CONTROL, the others: name = the volume; data holds a JSON object of arguments in its first
  * `size` bytes and has room for the answer: a JSON object in the first arg[0] bytes.  With
  * a negative result it is {"msgid", "message", ...}.  docs/format/control.md lists the
- * members.  OPEN, SNAPSHOT, TRUNCATE and RENAME also give inline struct
+ * members.  SNAPSHOT, TRUNCATE and RENAME also give inline struct
  * xseg_volume_info of the open volume as it now is, even when they fail after changing
  * the epoch (inline_valid != 0).  OPEN also gives arg[1] = CLOCK_BOOTTIME [ns] until
  * which the leases of the instance may be counted on, and arg[2] = the fence from which on
@@ -158,6 +178,8 @@
 
 /** Index into arg[] of the length of the name in inline_data. */
 #define XSEG_ARG_NAME_LEN 4
+/** Of vlmcd's OPEN: length of the user's text; answered with the number of the open. */
+#define XSEG_ARG_OPEN 3
 
 /** Where the bytes of a run come from. */
 enum xseg_reference_kind {
@@ -209,6 +231,33 @@ struct xseg_volume_info {
     uint8_t name[XSEG_NAME_MAX];
 };
 static_assert(sizeof(struct xseg_volume_info) == 320, "volume info");
+
+enum xseg_user_flag {
+    XSEG_USER_READONLY = 1u << 0, /* it may only read */
+    XSEG_USER_HELD = 1u << 1,     /* the administrator, with HOLD */
+    XSEG_USER_LEAVING = 1u << 2,  /* its CLOSE follows soon */
+};
+
+/** Why CONTROL refused an OPEN or CLOSE, inline in the answer.  336 bytes. */
+struct xseg_failure {
+    uint64_t magic;       /* XSEG_FAILURE_MAGIC; anything else: nothing is said */
+    uint16_t msgid_len;   /* [bytes] */
+    uint16_t message_len; /* [bytes] */
+    uint8_t text[324];    /* msgid, then message; UTF-8, cut to fit */
+};
+static_assert(sizeof(struct xseg_failure) == XSEG_INLINE_BYTES, "failure");
+#define XSEG_FAILURE_MAGIC UINT64_C(0x6572756c69616658) /* "Xfailure" */
+
+/** What uses an open volume: one for each open.  88 bytes. */
+struct xseg_volume_user {
+    uint64_t since_ns; /* CLOCK_REALTIME */
+    uint32_t pid;      /* of the user; 0: not known, or none */
+    uint32_t flags;    /* enum xseg_user_flag */
+    uint32_t port;     /* through which it was opened; 0: none */
+    uint32_t text_len; /* [bytes] */
+    uint8_t text[64];  /* UTF-8, for people: "nbd", "nbd 127.0.0.1:40312", "client" */
+};
+static_assert(sizeof(struct xseg_volume_user) == 88, "volume user");
 
 struct xseg_object_info {
     uint64_t size_bytes;      /* of the object; for NONE: capacity of the store */

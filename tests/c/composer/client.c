@@ -84,23 +84,29 @@ static void async_done(void *arg, struct xseg_request *rq)
     reactor_stop(o->client->reactor);
 }
 
+void submit_async(struct client *c, uint32_t i, struct xseg_request *rq)
+{
+    struct client_op *o = &c->ops[i];
+
+    CHECK(!o->busy);
+    o->busy = true;
+    reactor_submit(c->reactor, c->port, rq, XSEG_PORT_VLMCD, async_done, o);
+}
+
 void send_async(struct client *c, uint32_t i, uint32_t op, uint64_t offset,
                 uint64_t size)
 {
-    struct client_op *o = &c->ops[i];
     struct xseg_request *rq = new_request(c, op);
 
-    CHECK(!o->busy);
     rq->offset = offset;
     rq->size = size;
-    rq->data_off = o->buffer;
+    rq->data_off = c->ops[i].buffer;
     rq->data_len = 6 * S;
     if (op == XSEG_OP_SNAPSHOT || op == XSEG_OP_OPEN || op == XSEG_OP_TRUNCATE) {
         rq->arg[XSEG_ARG_NAME_LEN] = 1;
         rq->inline_data[0] = 'v';
     }
-    o->busy = true;
-    reactor_submit(c->reactor, c->port, rq, XSEG_PORT_VLMCD, async_done, o);
+    submit_async(c, i, rq);
 }
 
 int64_t await(struct client *c, uint32_t i)

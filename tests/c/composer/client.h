@@ -64,6 +64,8 @@ int64_t call_named(struct client *c, uint32_t op, uint32_t flags, uint64_t *hand
 /** Send without waiting, with the buffer of op `i`. */
 void send_async(struct client *c, uint32_t i, uint32_t op, uint64_t offset,
                 uint64_t size);
+/** The same with a filled request. */
+void submit_async(struct client *c, uint32_t i, struct xseg_request *rq);
 /** Run until op `i` is answered. */
 int64_t await(struct client *c, uint32_t i);
 /** Run `turns` turns of the loop. */

@@ -193,16 +193,10 @@ static void check_quiet(struct fake_store *f)
 }
 
 /** Does it ask for the volume by what never changes? */
-static bool has_uuid(struct fake_store *f, const struct xseg_request *rq)
+static bool has_uuid(const struct xseg_request *rq)
 {
-    const char *json =
-        xseg_heap_ptr(reactor_segment(f->reactor), rq->data_off, rq->size);
-    char member[64] = "\"uuid\":\"";
-    size_t at = strlen(member);
-
-    for (size_t i = 0; i < 16; i++, at += 2)
-        snprintf(member + at, 3, "%02x", uuid[i]);
-    return json[0] == '{' && memmem(json, rq->size, member, at);
+    return rq->object.kind == XSEG_OBJ_LEASE &&
+           memcmp(rq->object.id, uuid, sizeof uuid) == 0;
 }
 
 static int64_t serve_control(struct fake_store *f, struct xseg_request *rq)
@@ -213,8 +207,7 @@ static int64_t serve_control(struct fake_store *f, struct xseg_request *rq)
         CHECK_EQ(rq->inline_data[0], f->name);
     switch (rq->op) {
     case XSEG_OP_OPEN:
-        CHECK(rq->size >= 2 && rq->data_len >= rq->size);
-        CHECK(rq->inline_data[0] == f->name || has_uuid(f, rq));
+        CHECK(rq->inline_data[0] == f->name || has_uuid(rq));
         f->nr_opens++;
         f->map_handle += !f->mapped;
         f->mapped = true;

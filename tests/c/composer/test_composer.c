@@ -4,6 +4,8 @@
  * read is what was written, what was flushed survives, overlap is in order, changes
  * find the volume quiet, faults are answered and forgotten.
  */
+#include <unistd.h>
+
 #include "client.h"
 
 /* ---- overlap: sent together, applied in the order of sending
@@ -233,6 +235,121 @@ static void test_a_tail_is_zeroed_on_open(struct client *c)
     f->flags = 0;
 }
 
+/** What uses "v", into users; returns how many. */
+static int64_t get_users(struct client *c, struct xseg_volume_user *users)
+{
+    struct xseg_request *rq = new_request(c, XSEG_OP_INFO);
+    rq->arg[XSEG_ARG_NAME_LEN] = 1;
+    rq->inline_data[0] = 'v';
+    rq->data_off = c->ops[0].buffer;
+    rq->data_len = S;
+    int64_t nr = call(c, rq);
+    if (nr > 0)
+        memcpy(users, xseg_heap_ptr(c->seg, c->ops[0].buffer, S),
+               (uint64_t)nr * sizeof *users);
+    xseg_request_free(c->port, rq);
+    return nr;
+}
+
+static uint64_t open_as(struct client *c, const char *text, uint32_t pid,
+                        uint32_t flags, uint64_t *number)
+{
+    struct xseg_request *rq = new_request(c, XSEG_OP_OPEN);
+    rq->flags = flags;
+    rq->arg[XSEG_ARG_NAME_LEN] = 1;
+    rq->inline_data[0] = 'v';
+    rq->arg[XSEG_ARG_OPEN] = strlen(text);
+    memcpy(rq->inline_data + 1, text, strlen(text));
+    rq->arg[0] = pid;
+    CHECK_EQ(call(c, rq), 0);
+    uint64_t handle = rq->handle;
+    *number = rq->arg[XSEG_ARG_OPEN];
+    xseg_request_free(c->port, rq);
+    return handle;
+}
+
+static int64_t close_number(struct client *c, uint64_t handle, uint64_t number,
+                            uint32_t flags)
+{
+    struct xseg_request *rq = new_request(c, XSEG_OP_CLOSE);
+    rq->handle = handle;
+    rq->flags = flags;
+    rq->arg[XSEG_ARG_OPEN] = number;
+    int64_t result = call(c, rq);
+    xseg_request_free(c->port, rq);
+    return result;
+}
+
+static void test_users_are_named(struct client *c)
+{
+    struct xseg_volume_user users[8];
+    uint64_t one, two;
+    uint64_t handle = open_as(c, "nbd 10.0.0.1:5", 77, XSEG_F_RDONLY, &one);
+
+    CHECK_EQ(open_as(c, "nbd", 78, XSEG_F_RDONLY, &two), handle);
+    CHECK_EQ(get_users(c, users), 3);
+    CHECK_EQ(users[0].pid, getpid()); /* the client's own open says nothing of itself */
+    CHECK(users[0].text_len == 6 && memcmp(users[0].text, "client", 6) == 0);
+    CHECK_EQ(users[0].flags, 0);
+    CHECK_EQ(users[1].pid, 77);
+    CHECK(users[1].text_len == 14 && memcmp(users[1].text, "nbd 10.0.0.1:5", 14) == 0);
+    CHECK_EQ(users[1].flags, XSEG_USER_READONLY);
+    CHECK(users[1].since_ns > 0 && users[1].since_ns <= users[2].since_ns);
+    CHECK_EQ(close_number(c, handle, one, 0), 0);
+    CHECK_EQ(get_users(c, users), 2);
+    CHECK_EQ(users[1].pid, 78);
+    CHECK_EQ(close_number(c, handle, one, 0), -ESTALE);
+    CHECK_EQ(close_number(c, handle, two, 0), 0);
+    CHECK_EQ(get_users(c, users), 1);
+}
+
+static void send_delete(struct client *c, uint32_t i, uint32_t flags)
+{
+    struct xseg_request *rq = new_request(c, XSEG_OP_DELETE);
+
+    rq->flags = flags;
+    rq->arg[XSEG_ARG_NAME_LEN] = 1;
+    rq->inline_data[0] = 'v';
+    submit_async(c, i, rq);
+}
+
+/** Issue 9, fault 9: a client that is just leaving does not make a removal fail. */
+static void test_a_removal_waits_for_a_user_that_leaves(struct client *c)
+{
+    struct fake_store *f = c->store;
+    uint32_t changes = f->nr_changes;
+    uint64_t number, handle = open_as(c, "nbd", 1, 0, &number);
+
+    CHECK_EQ(call_simple(c, XSEG_OP_CLOSE, 0, 0, 0), 0); /* any of the two will do */
+    c->handle = handle;
+    send_delete(c, 0, 0);
+    client_run(c, 20);
+    CHECK(c->ops[0].busy && f->nr_changes == changes);
+    CHECK_EQ(call_simple(c, XSEG_OP_ZERO, 0, S, 0), S); /* it is still open */
+    CHECK_EQ(call_simple(c, XSEG_OP_CLOSE, 0, 0, XSEG_F_NOSYNC), 0);
+    CHECK_EQ(call_simple(c, XSEG_OP_CLOSE, 0, 0, 0), 0);
+    CHECK_EQ(await(c, 0), 0);
+    CHECK_EQ(f->nr_changes, changes + 1);
+    CHECK(!f->mapped);
+    CHECK_EQ(call_named(c, XSEG_OP_OPEN, 0, &c->handle), 0);
+}
+
+static void test_a_forced_removal_cuts_users_off(struct client *c)
+{
+    struct fake_store *f = c->store;
+    uint32_t changes = f->nr_changes;
+
+    CHECK_EQ(call_named(c, XSEG_OP_OPEN, XSEG_F_HOLD, NULL), 0);
+    send_async(c, 1, XSEG_OP_WRITE, 0, S);
+    send_delete(c, 0, XSEG_F_FORCE);
+    CHECK_EQ(await(c, 0), 0);
+    CHECK_EQ(await(c, 1), S); /* what was under way ended first */
+    CHECK_EQ(f->nr_changes, changes + 1);
+    CHECK_EQ(call_simple(c, XSEG_OP_ZERO, 0, S, 0), -ESTALE);
+    CHECK_EQ(call_simple(c, XSEG_OP_CLOSE, 0, 0, 0), -ESTALE);
+    CHECK_EQ(call_named(c, XSEG_OP_OPEN, 0, &c->handle), 0);
+}
+
 static void test_stop_closes_what_is_open(struct client *c)
 {
     uint32_t closes = c->store->nr_closes;
@@ -258,6 +375,9 @@ int main(void)
     test_a_read_only_open_is_upgraded_once(c);
     test_a_closed_volume_is_opened_for_a_change(c);
     test_a_tail_is_zeroed_on_open(c);
+    test_users_are_named(c);
+    test_a_removal_waits_for_a_user_that_leaves(c);
+    test_a_forced_removal_cuts_users_off(c);
     test_stop_closes_what_is_open(c);
     client_end(c);
     return 0;

@@ -177,6 +177,8 @@ static int64_t serve(struct fake_vlmcd *fake, struct xseg_request *rq)
     case XSEG_OP_INFO:
         return 0;
     case XSEG_OP_CLOSE:
+        if (rq->flags & XSEG_F_NOSYNC)
+            return 0; /* it will be closed */
         atomic_fetch_sub(&fake->nr_opens, 1);
         return 0;
     case XSEG_OP_FLUSH:
@@ -246,51 +248,44 @@ static uint32_t all_names(char (*names)[16])
     return nr;
 }
 
+static int64_t serve_list(struct fake_vlmcd *fake, struct xseg_request *rq)
+{
+    uint8_t *page =
+        xseg_heap_ptr(reactor_segment(fake->reactor), rq->data_off, rq->data_len);
+    char(*names)[16] = calloc(FAKE_MANY + NR_VOLUMES, 16);
+    char marker[16] = "";
+    uint64_t marker_len = rq->arg[XSEG_ARG_NAME_LEN], used = 0;
+    int64_t sent = 0;
+    uint32_t nr = all_names(names), i = 0;
+
+    memcpy(marker, rq->inline_data, marker_len < 15 ? marker_len : 15);
+    while (i < nr && strcmp(names[i], marker) <= 0)
+        i++;
+    for (; i < nr; i++) {
+        size_t len = strlen(names[i]);
+        if (used + 1 + len > rq->data_len)
+            break;
+        page[used++] = (uint8_t)len;
+        memcpy(page + used, names[i], len);
+        used += len;
+        sent++;
+    }
+    rq->arg[0] = used;
+    rq->arg[1] = i < nr;
+    free(names);
+    return sent;
+}
+
 static void on_control(void *ctx, struct xseg_request *rq)
 {
     struct fake_vlmcd *fake = ctx;
-    char *json =
-        xseg_heap_ptr(reactor_segment(fake->reactor), rq->data_off, rq->data_len);
-    char(*names)[16] = calloc(FAKE_MANY + NR_VOLUMES, 16);
-    char marker[16] = "", request[512];
-    uint32_t nr, limit = 0, sent = 0;
-    size_t len = 0;
-    const char *at;
+    int64_t result = -EINVAL;
 
-    if (is_gone(fake)) {
-        xseg_request_complete(fake->control, rq, -EOWNERDEAD);
-        free(names);
-        return;
-    }
-    if (rq->op != XSEG_OP_LIST || !json || rq->size >= sizeof(request)) {
-        xseg_request_complete(fake->control, rq, -EINVAL);
-        free(names);
-        return;
-    }
-    memcpy(request, json, rq->size);
-    request[rq->size] = 0;
-    sscanf(request, "{\"limit\": %u", &limit);
-    at = strstr(request, "\"marker\": \"");
-    if (at)
-        sscanf(at, "\"marker\": \"%15[^\"]", marker);
-    nr = all_names(names);
-    len = (size_t)sprintf(json, "{\"volumes\": [");
-    for (uint32_t i = 0; i < nr && sent < limit; i++) {
-        if (strcmp(names[i], marker) <= 0)
-            continue;
-        len +=
-            (size_t)sprintf(json + len,
-                            "%s{\"uuid\": \"x\", \"name\": \"%s\", \"parent\": null, "
-                            "\"size\": 1.5e3, \"tags\": [true, {}]}",
-                            sent ? ", " : "", names[i]);
-        sent++;
-    }
-    len +=
-        (size_t)sprintf(json + len, "], \"more\": %s}",
-                        sent && strcmp(names[nr - 1], marker) > 0 ? "true" : "false");
-    rq->arg[0] = len;
-    free(names);
-    xseg_request_complete(fake->control, rq, 0);
+    if (is_gone(fake))
+        result = -EOWNERDEAD;
+    else if (rq->op == XSEG_OP_LIST && rq->size == 0 && rq->data_len)
+        result = serve_list(fake, rq);
+    xseg_request_complete(fake->control, rq, result);
 }
 
 /* ---- life -------------------------------------------------------------------------

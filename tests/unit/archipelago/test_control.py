@@ -15,23 +15,35 @@ import archipelago
 from archipelago import Client
 from archipelago.control.instance import instance_uuid
 from archipelago.errors import ConfigError
+from archipelago.ids import lease_id
 from archipelago.messenger import Messenger
 from archipelago.volume import snapshot as snapshot_module
 from archipelago.volume.context import Limits
 from tests.helpers.inprocess import BLOCK, MIB, SECTOR, Running, running
-from xseg.constants import PORT_CONTROL, Op
+from xseg.constants import PORT_CONTROL, Flag, Op
 from xseg.payload import VolumeInfo
 
 
 def ask(
     client: Client, op: Op, name: str | None, raw: bytes, room: int = 65536
 ) -> tuple[int, dict[str, Any], VolumeInfo]:
+    """Ask with JSON; OPEN and CLOSE take none."""
     reply = client.messenger.call(
         PORT_CONTROL, op, name=name, data=raw, room=room, size=len(raw),
         take=lambda rq, _: rq.arg(0),
     )  # fmt: skip
     answer = json.loads(reply.data) if reply.data else {}
     return reply.result, answer, VolumeInfo.unpack(reply.inline)
+
+
+def open_(
+    client: Client, name: str, *, flags: int = 0, uuid: bytes = b"", fence: int = 0
+) -> tuple[int, VolumeInfo]:
+    reply = client.messenger.call(
+        PORT_CONTROL, Op.OPEN, name=name, flags=flags, args=(fence,),
+        target=lease_id(uuid) if uuid else None,
+    )  # fmt: skip
+    return reply.result, VolumeInfo.unpack(reply.inline)
 
 
 @pytest.mark.parametrize(
@@ -77,14 +89,13 @@ def test_an_answer_without_room_is_an_error_not_a_lie(client: Client) -> None:
 
 def test_the_open_volume_comes_inline(client: Client) -> None:
     client.create("v", MIB, block_size=BLOCK)
-    result, answer, record = ask(client, Op.OPEN, "v", b'{"read_only": false}')
+    result, record = open_(client, "v")
     assert result == 0
     assert record.inline_valid
     assert (record.name, record.size_bytes, record.epoch) == ("v", MIB, 1)
     assert (record.block_bytes, record.fence) == (BLOCK, 1)
     assert record.map_handle
-    assert answer["lease"]["host"] == "testhost"
-    again = ask(client, Op.OPEN, "v", b'{"read_only": true}')[2]
+    again = open_(client, "v", flags=Flag.RDONLY)[1]
     assert again.map_handle == record.map_handle
     record = ask(client, Op.SNAPSHOT, "v", b'{"snapshot": "s"}')[2]
     assert record.epoch == 2
@@ -100,17 +111,19 @@ def test_a_volume_is_found_again_after_a_rename_that_nobody_told_of(
     client: Client,
 ) -> None:
     client.create("v", MIB, block_size=BLOCK)
-    record = ask(client, Op.OPEN, "v", b"{}")[2]
-    again = f'{{"fence": {record.fence}, "uuid": "{record.uuid.hex()}"}}'.encode()
-    assert ask(client, Op.OPEN, "v", again)[2].name == "v"
+    record = open_(client, "v")[1]
+
+    def again() -> VolumeInfo:
+        return open_(client, "v", uuid=record.uuid, fence=record.fence)[1]
+
+    assert again().name == "v"
     assert ask(client, Op.RENAME, "v", b'{"name": "w"}')[0] == 0
-    found = ask(client, Op.OPEN, "v", again)[2]
+    found = again()
     assert (found.name, found.uuid, found.fence) == ("w", record.uuid, record.fence)
     client.create("v", MIB, block_size=BLOCK)  # another one, under the old name
-    assert ask(client, Op.OPEN, "v", again)[2].name == "w"
-    unknown = ask(client, Op.OPEN, "v", b'{"uuid": "' + b"0" * 32 + b'"}')[2]
+    assert again().name == "w"
+    unknown = open_(client, "v", uuid=bytes(16))[1]
     assert unknown.uuid != record.uuid
-    assert ask(client, Op.OPEN, "x", b'{"uuid": "y"}')[0] == -errno.EINVAL
     for name in ("v", "w"):
         assert ask(client, Op.CLOSE, name, b"{}")[0] == 0
 
@@ -223,8 +236,7 @@ def test_volumes_of_a_vlmcd_that_is_gone_are_not_in_the_way(
     instance: Running, client: Client
 ) -> None:
     client.create("v", MIB)
-    instance_open = ask(client, Op.OPEN, "v", b"{}")
-    assert instance_open[0] == 0
+    assert open_(client, "v")[0] == 0
     with pytest.raises(archipelago.VolumeBusy):
         client.remove("v")
     opened = instance.ctx.table.get("v")

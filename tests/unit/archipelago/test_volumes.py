@@ -297,7 +297,7 @@ def test_an_open_volume_is_not_removed(client: Client) -> None:
     create(client)
     with client.open("v") as volume:
         volume.pwrite(b"here", 0)
-        with pytest.raises(archipelago.VolumeBusy, match="is open") as caught:
+        with pytest.raises(archipelago.VolumeBusy, match="is in use") as caught:
             client.remove("v")
         assert caught.value.exit_code == 5
         assert volume.pread(4, 0) == b"here"

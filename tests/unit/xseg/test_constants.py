@@ -20,12 +20,15 @@ ENUMS: dict[type[IntEnum] | type[IntFlag], str] = {
     constants.Reference: "XSEG_REF_",
     constants.RunFlag: "XSEG_RUN_",
     constants.VolumeFlag: "XSEG_VOL_",
+    constants.UserFlag: "XSEG_USER_",
     constants.LeaseFlag: "XSEG_LEASE_",
 }
 SIZES = {
     payload.ObjectName: "xseg_object",
     payload.Run: "xseg_run",
     payload.VolumeInfo: "xseg_volume_info",
+    payload.Failure: "xseg_failure",
+    payload.VolumeUser: "xseg_volume_user",
     payload.ObjectInfo: "xseg_object_info",
     payload.ListEntry: "xseg_list_entry",
     payload.Lease: "xseg_lease",
