@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +17,9 @@ from archipelago.cli.options import (
     user_option,
 )
 from archipelago.cli.output import note, write_json
+
+if TYPE_CHECKING:
+    from archipelago.settings import Settings
 
 __all__ = ["command", "summarize"]
 
@@ -32,24 +35,45 @@ __all__ = ["command", "summarize"]
     is_flag=True,
     help="Stay in the foreground and log to standard error.",
 )
+@click.option(
+    "--new-identity",
+    is_flag=True,
+    help="Give this instance an identity of its own: it is a copy of another one.",
+)
 @setting_options
 @common_options
 def command(
-    peer: str | None, foreground: bool, options: tuple[str, ...], **named: str | None
+    peer: str | None,
+    foreground: bool,
+    new_identity: bool,
+    options: tuple[str, ...],
+    **named: str | None,
 ) -> None:
     """Start archipelago and wait until it serves; or start one PEER that was stopped.
 
     With no configuration at all it keeps its volumes in files below the state
     directory ('archipelago config show' says where).
     """
+    from archipelago.control.instance import new_identity_wanted
     from archipelago.settings import load_settings
+    from archipelago.supervisor.client import refuse_second
 
     common = Common.current()
     overrides = gather(options, **named)
     if peer is not None:
+        if new_identity:
+            raise click.UsageError("a single peer has no identity; the instance has")
         _start_peer(peer, common, overrides)
         return
     settings = load_settings(common.home, **overrides)
+    refuse_second(settings.locations)
+    with new_identity_wanted(settings.instance_file, new_identity):
+        _start(settings, common, overrides, foreground=foreground)
+
+
+def _start(
+    settings: Settings, common: Common, overrides: dict[str, Any], *, foreground: bool
+) -> None:
     if foreground:
         from archipelago.supervisor.__main__ import run_foreground
 

@@ -20,10 +20,16 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 from archipelago.control.arguments import ARGUMENTS_MAX_BYTES, Arguments
-from archipelago.control.instance import instance_uuid
+from archipelago.control.identity import check_may_be_left
+from archipelago.control.instance import (
+    instance_uuid,
+    replace_uuid,
+    wants_new_identity,
+)
 from archipelago.control.maintenance import Maintenance
 from archipelago.control.operations import (
     LIST_MAX,
@@ -85,16 +91,18 @@ class ControlService:
     ) -> None:
         self._segment = Segment.attach(segment_name)
         self._messenger = ControlMessenger(self._segment)
-        self.context = Context(
+        self._instance_file = instance_file
+        self._make_context = partial(
+            Context,
             self._messenger,
-            instance_uuid(instance_file),
-            lease_ttl,
-            host,
-            limits or Limits(),
-            block_size,
-            holder_pid,
-            nonce,
+            lease_ttl=lease_ttl,
+            host=host,
+            limits=limits or Limits(),
+            block_size=block_size,
+            holder_pid=holder_pid,
+            nonce=nonce,
         )
+        self.context = self._make_context(instance_uuid(instance_file))
         self.maintenance = Maintenance(self.context)
         self._ending = threading.Event()  # slow requests are given up
         self._stopping = threading.Event()
@@ -118,10 +126,11 @@ class ControlService:
             ArchipelagoError, XsegError: the port is taken, or the blockers do not
             answer.
         """
-        ctx = self.context
         try:
             # Nothing is read before the deeds of a control half that died have ended.
             await_departed(self._segment)
+            self._take_identity()
+            ctx = self.context
             ctx.presences.begin()
             self.maintenance.keep_left()
             self._port = self._segment.bind(PORT_CONTROL, "control")
@@ -159,6 +168,16 @@ class ControlService:
         self._end_presence()
         self._messenger.close()
         self._segment.close()
+
+    def _take_identity(self) -> None:
+        """Take a new uuid, if the command that starts the instance wants that."""
+        path = self._instance_file
+        if path is None or not wants_new_identity(path):
+            return
+        check_may_be_left(self.context)
+        self.context = self._make_context(replace_uuid(path))
+        self.maintenance = Maintenance(self.context)
+        log.info("this is instance %s from now on", self.context.instance.hex())
 
     def _end_presence(self) -> None:
         try:
