@@ -114,10 +114,23 @@ EXPORT int ioctl(int fd, unsigned long request, ...)
     return rc;
 }
 
+/** Room for a file that grows: to the log it is a change of size. */
+static int allocate(int fd, int (*next)(int, int, off_t, off_t), off_t offset,
+                    off_t length)
+{
+    uint64_t id = log_begin_data(KIND_TRUNCATE, fd, NULL, 0, offset + length);
+    int rc = next(fd, 0, offset, length);
+    log_end(KIND_TRUNCATE, id, result_of(rc), 0);
+    return rc;
+}
+
 EXPORT int fallocate(int fd, int mode, off_t offset, off_t length)
 {
     REAL(fallocate);
     char path[PATH_MAX_BYTES];
+    struct stat st;
+    if (mode == 0 && fstat(fd, &st) == 0 && st.st_size < offset + length)
+        return allocate(fd, next, offset, length);
     if (mode != (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE) &&
         mode != (FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE) &&
         log_inode(fd, NULL, path))
