@@ -14,6 +14,7 @@ import logging
 import os
 import socket
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,7 +79,8 @@ class Mounts:
         _clear_dead(self.own)
         self._socket_path.unlink(missing_ok=True)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._socket.bind(os.fspath(self._socket_path))
+        with _short(self._socket_path) as address:
+            self._socket.bind(address)
         self._socket_path.chmod(0o600)
         self._socket.listen(16)
         self._socket.setblocking(False)
@@ -188,7 +190,8 @@ class Mounts:
         )
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sender:
             sender.settimeout(_PATIENCE)
-            sender.connect(os.fspath(self._socket_path))
+            with _short(self._socket_path) as address:
+                sender.connect(address)
             socket.send_fds(sender, [message], [mount.fd, mount.nodes_fd])
             answer = sender.recv(_ANSWER.size)
         if len(answer) != _ANSWER.size:
@@ -196,6 +199,16 @@ class Mounts:
         (result,) = _ANSWER.unpack(answer)
         if result < 0:
             raise OSError(-result, os.strerror(-result))
+
+
+@contextlib.contextmanager
+def _short(path: Path) -> Iterator[str]:
+    """The same path in a form that fits into a socket's address, however deep it is."""
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
 
 
 def _checked(folder: str) -> Path:

@@ -125,18 +125,27 @@ def failing(error: archipelago.ArchipelagoError) -> object:
 def test_what_could_not_be_synced_is_not_counted_on(
     ctx: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    failed = IoError("a sync failed", number=errno.EIO)
     with monkeypatch.context() as patch:
-        patch.setattr(ctx.store, "flush", failing(failed))
+        patch.setattr(ctx.store, "flush_unless_lost", lambda _: False)
         close_volume(ctx, "v")
     assert reopened(ctx) == bytes(SECTOR)
+
+
+def test_only_the_word_lost_drops_it(
+    ctx: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = IoError("too many open files", number=errno.EMFILE)
+    with monkeypatch.context() as patch:
+        patch.setattr(ctx.store, "flush_unless_lost", failing(failed))
+        close_volume(ctx, "v")
+    assert reopened(ctx) == DATA
 
 
 def test_a_blocker_that_is_away_does_not_cost_it(
     ctx: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(ctx.store, "flush", failing(NotRunning("it restarts")))
+        patch.setattr(ctx.store, "flush_unless_lost", failing(NotRunning("away")))
         close_volume(ctx, "v")
     assert reopened(ctx) == DATA
 

@@ -150,7 +150,7 @@ def test_the_higher_source_wins(
             overrides = {"segment.ports": str(ports["command line"])}
         settings = load_settings(home, **overrides)
     highest = next((s for s in reversed(SOURCES) if s in used), None)
-    assert settings.segment.ports == (ports[highest] if highest else 64)
+    assert settings.segment.ports == (ports[highest] if highest else 1024)
     origin = settings.origins["segment.ports"]
     assert {
         "legacy": "SEGMENT_PORTS" in origin,

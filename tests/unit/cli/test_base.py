@@ -99,7 +99,7 @@ def test_debug_shows_the_traceback(
         (["vlmc", "resize", "v"], "missing option"),
         (["vlmc", "clone", "s"], "missing argument"),
         (["vlmc", "remove"], "missing argument"),
-        (["vlmc", "map", "v"], "no such command: map"),
+        (["vlmc", "hash", "v"], "no such command: hash"),
         (["vlmc", "--home", "", "list"], "the directory's name is empty"),
         (["archipelago", "stop", "--home="], "the directory's name is empty"),
         (["xseg", "stauts"], "no such command 'stauts'"),

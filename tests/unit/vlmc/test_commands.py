@@ -27,7 +27,8 @@ SHORT = {
     "name", "uuid", "kind", "size", "block_size", "epoch", "read_only", "parent",
     "created", "depth",
 }  # fmt: skip
-FULL = SHORT | {"private_bytes", "shared_bytes", "lease"}
+LISTED = SHORT | {"clients"}
+FULL = LISTED | {"private_bytes", "shared_bytes", "lease"}
 
 
 def vlmc(*args: str, exit_code: int = 0) -> Result:
@@ -142,7 +143,7 @@ def test_list(instance: Instance) -> None:
         vlmc("create", name, "--size", "1G")
     listed = read("ls")["volumes"]
     assert [v["name"] for v in listed] == ["a", "b1", "b2"]
-    assert all(set(v) == SHORT for v in listed)
+    assert all(set(v) == LISTED for v in listed)
     assert [v["name"] for v in read("list", "b")["volumes"]] == ["b1", "b2"]
     lines = vlmc("list").stdout.splitlines()
     assert lines[0].split() == ["NAME", "KIND", "SIZE", "DEPTH", "PARENT", "CREATED"]

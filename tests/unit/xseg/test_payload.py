@@ -119,14 +119,14 @@ def test_text_that_is_not_utf8_is_damaged() -> None:
         VolumeInfo.unpack(packed)
     lease = bytearray(Lease(host="a").pack())
     lease[56] = 0xFF
-    with pytest.raises(DataCorrupt, match="owner"):
+    with pytest.raises(DataCorrupt, match="host"):
         Lease.unpack(lease)
 
 
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="255"):
         replace(INFO, name="x" * 256).pack()
-    with pytest.raises(ValueError, match="owner takes at most 63"):
+    with pytest.raises(ValueError, match="host takes at most 63"):
         Lease(host="x" * 64).pack()
     with pytest.raises(ValueError, match="32 bytes"):
         ObjectName(ObjectKind.LAYER, b"short").pack()
