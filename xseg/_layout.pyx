@@ -50,6 +50,8 @@ cdef extern from "xseg/xseg.h" nogil:
     const uint64_t XSEG_OP_APPEND
     const uint64_t XSEG_OP_LIST
     const uint64_t XSEG_OP_NOTIFY
+    const uint64_t XSEG_OP_CHANGES
+    const uint64_t XSEG_OP_USAGE
     const uint64_t XSEG_NR_OPS
     const uint64_t XSEG_F_FUA
     const uint64_t XSEG_F_FLUSH
@@ -73,6 +75,8 @@ cdef extern from "xseg/xseg.h" nogil:
     const uint64_t XSEG_OBJ_JOURNAL
     const uint64_t XSEG_OBJ_LEASE
     const uint64_t XSEG_OBJ_PRESENCE
+    const uint64_t XSEG_OBJ_CANDIDATES
+    const uint64_t XSEG_OBJ_GENERATION
     const uint64_t XSEG_NR_OBJECT_KINDS
     const uint64_t XSEG_INLINE_BYTES
     const uint64_t XSEG_REF_ZERO
@@ -205,6 +209,8 @@ def c_values():
         "XSEG_OP_APPEND": XSEG_OP_APPEND,
         "XSEG_OP_LIST": XSEG_OP_LIST,
         "XSEG_OP_NOTIFY": XSEG_OP_NOTIFY,
+        "XSEG_OP_CHANGES": XSEG_OP_CHANGES,
+        "XSEG_OP_USAGE": XSEG_OP_USAGE,
         "XSEG_NR_OPS": XSEG_NR_OPS,
         "XSEG_F_FUA": XSEG_F_FUA,
         "XSEG_F_FLUSH": XSEG_F_FLUSH,
@@ -228,6 +234,8 @@ def c_values():
         "XSEG_OBJ_JOURNAL": XSEG_OBJ_JOURNAL,
         "XSEG_OBJ_LEASE": XSEG_OBJ_LEASE,
         "XSEG_OBJ_PRESENCE": XSEG_OBJ_PRESENCE,
+        "XSEG_OBJ_CANDIDATES": XSEG_OBJ_CANDIDATES,
+        "XSEG_OBJ_GENERATION": XSEG_OBJ_GENERATION,
         "XSEG_NR_OBJECT_KINDS": XSEG_NR_OBJECT_KINDS,
         "XSEG_INLINE_BYTES": XSEG_INLINE_BYTES,
         "XSEG_REF_ZERO": XSEG_REF_ZERO,

@@ -73,6 +73,8 @@ class Op(IntEnum):
     APPEND = 24
     LIST = 25
     NOTIFY = 26
+    CHANGES = 27
+    USAGE = 28
 
 
 class Flag(IntFlag):
@@ -128,6 +130,8 @@ class ObjectKind(IntEnum):
     JOURNAL = 5
     LEASE = 6
     PRESENCE = 7
+    CANDIDATES = 8
+    GENERATION = 9
 
 
 class Reference(IntEnum):

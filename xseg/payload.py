@@ -349,18 +349,25 @@ class ObjectInfo:
 class ListEntry:
     """One object of a listing (`struct xseg_list_entry`)."""
 
-    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<40sQQQ")
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<40sQQQQ")
 
     object: ObjectName
     size_bytes: int
     allocated_bytes: int
     modified_ns: int
     """Since 1970 [ns]."""
+    version: int = 0
+    """Of a header, 0 if only reading it tells; of content and layers their generation.
+    """
 
     def pack(self) -> bytes:
         """Return the bytes of the C struct."""
         return self.LAYOUT.pack(
-            self.object.pack(), self.size_bytes, self.allocated_bytes, self.modified_ns
+            self.object.pack(),
+            self.size_bytes,
+            self.allocated_bytes,
+            self.modified_ns,
+            self.version,
         )
 
     @classmethod
@@ -370,8 +377,8 @@ class ListEntry:
         Raises:
             DataCorrupt: Too short, or an unknown kind of object.
         """
-        name, size, allocated, modified = _take(cls.LAYOUT, data, "list entry")
-        return cls(ObjectName.unpack(name), size, allocated, modified)
+        name, *numbers = _take(cls.LAYOUT, data, "list entry")
+        return cls(ObjectName.unpack(name), *numbers)
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,10 +36,15 @@ struct blk_io {
     struct xseg_object object;
     uint64_t offset;  /* [bytes] */
     uint64_t size;    /* [bytes] */
-    void *data;       /* READ, LIST: to fill; WRITE, CREATE, UPDATE, APPEND: to store */
+    void *data;       /* READ, LIST, CHANGES: to fill; WRITE, CREATE, UPDATE, APPEND: to
+                         store */
     uint32_t flags;   /* XSEG_F_FUA, _NOSYNC, _FORCE, _LIVE */
     uint64_t version; /* UPDATE: version to replace; DELETE: to remove, 0: any */
     uint64_t fence;   /* APPEND */
+    uint64_t generation; /* put_if_absent, put_content_from_extent: of the change;
+                            remove: newest to go, 0: any */
+    /* LIST of HEADER and CONTENT: only ids whose first byte is in [first, end) */
+    uint32_t first_byte, end_byte;
     struct xseg_object source; /* put_content_from_extent: the extent; else NONE */
     struct xseg_opaque
         cursor;               /* LIST: in and out; up to XSEG_CURSOR_MAX, 0: the ends */
@@ -116,6 +121,8 @@ struct blk_backend_ops {
     void (*write)(struct blk_backend *be, struct blk_io *io);
     void (*zero)(struct blk_backend *be, struct blk_io *io);
     void (*flush)(struct blk_backend *be, struct blk_io *io);
+    /** Of a CONTENT or LAYER that is there, the generation is raised in the same step:
+     *  no remove with an older generation can come between. */
     void (*put_if_absent)(struct blk_backend *be, struct blk_io *io);
     /** put_if_absent of content that lies in io->source at offset, size bytes.  Only if
      *  they have that digest: -EBADMSG. */
@@ -137,6 +144,8 @@ struct blk_backend_ops {
      * process can change a lease of this backend.
      */
     int (*watch_leases)(struct blk_backend *be, struct blk_lease_watch *watch);
+    /** CHANGES: stamps of the headers, by the first byte of their ids. */
+    void (*changes)(struct blk_backend *be, struct blk_io *io);
 };
 
 /** A live backend: implementations embed it first. */

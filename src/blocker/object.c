@@ -10,9 +10,10 @@
 
 /** How many bytes of the id a kind uses; the rest is zero. */
 static const uint8_t id_bytes[XSEG_NR_OBJECT_KINDS] = {
-    [XSEG_OBJ_NONE] = 0,   [XSEG_OBJ_CONTENT] = 32,  [XSEG_OBJ_EXTENT] = 24,
-    [XSEG_OBJ_LAYER] = 16, [XSEG_OBJ_HEADER] = 32,   [XSEG_OBJ_JOURNAL] = 24,
-    [XSEG_OBJ_LEASE] = 16, [XSEG_OBJ_PRESENCE] = 16,
+    [XSEG_OBJ_NONE] = 0,       [XSEG_OBJ_CONTENT] = 32,  [XSEG_OBJ_EXTENT] = 24,
+    [XSEG_OBJ_LAYER] = 16,     [XSEG_OBJ_HEADER] = 32,   [XSEG_OBJ_JOURNAL] = 24,
+    [XSEG_OBJ_LEASE] = 16,     [XSEG_OBJ_PRESENCE] = 16, [XSEG_OBJ_CANDIDATES] = 24,
+    [XSEG_OBJ_GENERATION] = 0,
 };
 
 bool blk_object_valid(const struct xseg_object *object)
@@ -59,6 +60,16 @@ bool blk_parse_hex(const char *text, uint8_t *out, size_t nr)
         out[i] = (uint8_t)(high << 4 | low);
     }
     return true;
+}
+
+bool blk_object_is_versioned(const struct xseg_object *object)
+{
+    return object->kind == XSEG_OBJ_HEADER || object->kind == XSEG_OBJ_GENERATION;
+}
+
+bool blk_object_has_generation(const struct xseg_object *object)
+{
+    return object->kind == XSEG_OBJ_CONTENT || object->kind == XSEG_OBJ_LAYER;
 }
 
 struct xseg_object blk_object_lease_of(const struct xseg_object *journal)

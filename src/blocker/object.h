@@ -26,6 +26,12 @@ int blk_hex_digit(char c);
 /** Parse 2 * nr hex digits, lower case only.  False if there is anything else. */
 bool blk_parse_hex(const char *text, uint8_t *out, size_t nr);
 
+/** True for kinds that start with struct xseg_versioned and are replaced by version. */
+bool blk_object_is_versioned(const struct xseg_object *object);
+
+/** True for kinds that keep the generation of the change that needed them last. */
+bool blk_object_has_generation(const struct xseg_object *object);
+
 /** The lease that guards a journal: same uuid. */
 struct xseg_object blk_object_lease_of(const struct xseg_object *journal);
 

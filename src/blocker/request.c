@@ -14,9 +14,11 @@
 #define DATA_KINDS (KIND(XSEG_OBJ_CONTENT) | KIND(XSEG_OBJ_EXTENT))
 #define MAP_KINDS                                                                      \
     (KIND(XSEG_OBJ_LAYER) | KIND(XSEG_OBJ_HEADER) | KIND(XSEG_OBJ_JOURNAL) |           \
-     KIND(XSEG_OBJ_LEASE) | KIND(XSEG_OBJ_PRESENCE))
-#define ANY_KIND (DATA_KINDS | MAP_KINDS)
-#define STORE    KIND(XSEG_OBJ_NONE)
+     KIND(XSEG_OBJ_LEASE) | KIND(XSEG_OBJ_PRESENCE) | KIND(XSEG_OBJ_CANDIDATES) |      \
+     KIND(XSEG_OBJ_GENERATION))
+#define ANY_KIND    (DATA_KINDS | MAP_KINDS)
+#define NAMED_KINDS (ANY_KIND & ~KIND(XSEG_OBJ_GENERATION))
+#define STORE       KIND(XSEG_OBJ_NONE)
 
 /** What an op needs of its request. */
 enum need {
@@ -29,6 +31,7 @@ enum need {
     NEED_TOKEN = 1u << 9,   /* the same, with FORCE */
     NEED_ALIGNED = 1u << 4, /* the backend's alignment, for extents */
     MAY_BE_EMPTY = 1u << 5, /* `size` 0 is an op of its own, without data */
+    NEED_STAMPS = 1u << 6,  /* data for all stamps of CHANGES */
 };
 
 struct rule {
@@ -41,7 +44,8 @@ struct rule {
 
 static const struct rule rules[XSEG_NR_OPS] = {
     [XSEG_OP_READ] = {ANY_KIND, NEED_DATA | NEED_RANGE, CALL(read)},
-    [XSEG_OP_WRITE] = {KIND(XSEG_OBJ_EXTENT) | KIND(XSEG_OBJ_LAYER),
+    [XSEG_OP_WRITE] = {KIND(XSEG_OBJ_EXTENT) | KIND(XSEG_OBJ_LAYER) |
+                           KIND(XSEG_OBJ_CANDIDATES),
                        NEED_DATA | NEED_RANGE | NEED_ALIGNED, CALL(write)},
     [XSEG_OP_ZERO] = {KIND(XSEG_OBJ_EXTENT), NEED_RANGE, CALL(zero)},
     [XSEG_OP_DISCARD] = {KIND(XSEG_OBJ_EXTENT), NEED_RANGE, CALL(zero)},
@@ -49,16 +53,18 @@ static const struct rule rules[XSEG_NR_OPS] = {
                            KIND(XSEG_OBJ_JOURNAL) | KIND(XSEG_OBJ_HEADER),
                        0, CALL(flush)},
     [XSEG_OP_CREATE] = {KIND(XSEG_OBJ_CONTENT) | KIND(XSEG_OBJ_HEADER) |
-                            KIND(XSEG_OBJ_LAYER),
+                            KIND(XSEG_OBJ_LAYER) | KIND(XSEG_OBJ_GENERATION),
                         NEED_DATA, CALL(put_if_absent)},
     [XSEG_OP_COPY] = {KIND(XSEG_OBJ_CONTENT), NEED_RANGE | NEED_SOURCE,
                       CALL(put_content_from_extent)},
-    [XSEG_OP_UPDATE] = {KIND(XSEG_OBJ_HEADER), NEED_DATA, CALL(replace_if)},
+    [XSEG_OP_UPDATE] = {KIND(XSEG_OBJ_HEADER) | KIND(XSEG_OBJ_GENERATION), NEED_DATA,
+                        CALL(replace_if)},
     [XSEG_OP_APPEND] = {KIND(XSEG_OBJ_JOURNAL), NEED_DATA | NEED_RANGE | MAY_BE_EMPTY,
                         CALL(append_if)},
     [XSEG_OP_INFO] = {STORE | ANY_KIND, 0, CALL(stat)},
-    [XSEG_OP_LIST] = {ANY_KIND, NEED_ENTRIES | NEED_CURSOR, CALL(list)},
-    [XSEG_OP_DELETE] = {ANY_KIND, 0, CALL(remove)},
+    [XSEG_OP_LIST] = {NAMED_KINDS, NEED_ENTRIES | NEED_CURSOR, CALL(list)},
+    [XSEG_OP_CHANGES] = {KIND(XSEG_OBJ_HEADER), NEED_STAMPS, CALL(changes)},
+    [XSEG_OP_DELETE] = {NAMED_KINDS, 0, CALL(remove)},
     [XSEG_OP_ACQUIRE] = {KIND(XSEG_OBJ_LEASE) | KIND(XSEG_OBJ_PRESENCE), NEED_LEASE,
                          CALL(lease_acquire)},
     [XSEG_OP_RELEASE] = {KIND(XSEG_OBJ_LEASE) | KIND(XSEG_OBJ_PRESENCE), NEED_LEASE,
@@ -140,6 +146,24 @@ static int decode_source(const struct xseg_request *rq, struct blk_io *io)
     return extent && io->size <= XSEG_BLOCK_MAX_BYTES ? 0 : -EINVAL;
 }
 
+/** The ids that LIST is asked for, by their first bytes. */
+static int decode_first_bytes(const struct xseg_request *rq, struct blk_io *io)
+{
+    bool by_digest =
+        io->object.kind == XSEG_OBJ_HEADER || io->object.kind == XSEG_OBJ_CONTENT;
+    uint64_t first = LOAD(rq->arg[0]), end = LOAD(rq->arg[1]);
+
+    if (!by_digest && (first != 0 || end != 0))
+        return -EINVAL;
+    if (end == 0)
+        end = XSEG_NR_STAMPS;
+    if (first >= end || end > XSEG_NR_STAMPS)
+        return -EINVAL;
+    io->first_byte = (uint32_t)first;
+    io->end_byte = (uint32_t)end;
+    return 0;
+}
+
 int request_decode(struct xseg_segment *seg, uint32_t port, uint32_t align,
                    const struct blk_backend_ops *ops, uint32_t op,
                    const struct xseg_request *rq, struct blk_io *io,
@@ -169,6 +193,10 @@ int request_decode(struct xseg_segment *seg, uint32_t port, uint32_t align,
                      (op == XSEG_OP_DELETE && io->object.kind == XSEG_OBJ_HEADER);
     io->version = versioned ? LOAD(rq->arg[0]) : 0;
     io->fence = op == XSEG_OP_APPEND ? LOAD(rq->arg[0]) : 0;
+    bool generation =
+        (op == XSEG_OP_CREATE || op == XSEG_OP_COPY || op == XSEG_OP_DELETE) &&
+        blk_object_has_generation(&io->object);
+    io->generation = generation ? LOAD(rq->arg[0]) : 0;
     io->result = 0;
     io->lost = false;
     io->fill_unit = fill_unit(op);
@@ -194,12 +222,16 @@ int request_decode(struct xseg_segment *seg, uint32_t port, uint32_t align,
         if (io->size < sizeof(struct xseg_list_entry))
             return -EINVAL;
     }
-    if (needs & (NEED_DATA | NEED_ENTRIES))
+    if (needs & NEED_STAMPS)
+        io->size = XSEG_NR_STAMPS * sizeof(uint64_t);
+    if (needs & (NEED_DATA | NEED_ENTRIES | NEED_STAMPS))
         rc = decode_data(seg, rq, io);
     else if (needs & NEED_LEASE)
         rc = decode_lease(rq, io);
     if (rc == 0 && (needs & NEED_CURSOR))
         rc = decode_opaque(rq, XSEG_CURSOR_MAX, &io->cursor);
+    if (rc == 0 && (needs & NEED_CURSOR))
+        rc = decode_first_bytes(rq, io);
     memset(&io->source, 0, sizeof io->source);
     if (rc == 0 && (needs & NEED_SOURCE))
         rc = decode_source(rq, io);

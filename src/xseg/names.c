@@ -18,7 +18,8 @@ static const char *const op_names[XSEG_NR_OPS] = {
     [XSEG_OP_FLUSH] = "FLUSH",       [XSEG_OP_UPDATE] = "UPDATE",
     [XSEG_OP_DISCARD] = "DISCARD",   [XSEG_OP_ZERO] = "ZERO",
     [XSEG_OP_APPEND] = "APPEND",     [XSEG_OP_LIST] = "LIST",
-    [XSEG_OP_NOTIFY] = "NOTIFY",
+    [XSEG_OP_NOTIFY] = "NOTIFY",     [XSEG_OP_CHANGES] = "CHANGES",
+    [XSEG_OP_USAGE] = "USAGE",
 };
 
 static const char *const state_names[] = {

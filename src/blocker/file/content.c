@@ -79,7 +79,7 @@ static int content_fill(const struct blk_io *io, int to, int from, uint64_t offs
         rc = content_check(io, bytes);
     if (rc == 0 && !cloned)
         rc = content_write(to, bytes, io->size);
-    return rc < 0 ? rc : file_sync_fd(to, false);
+    return rc;
 }
 
 int file_content_fill(struct file_store *store, struct file_temp *temp,

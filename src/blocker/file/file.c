@@ -241,6 +241,7 @@ static int try_write(struct file_store *store, const char **why)
         else
             close(fd);
     }
+    store->keeps_times = rc == 0 && !full && file_keeps_times(temp.fd);
     /* What keeps the nodes of a store apart. */
     if (rc == 0 && flock(temp.fd, (full ? LOCK_SH : LOCK_EX) | LOCK_NB) < 0)
         rc = fail(why, -errno, "no file locks (flock) in", store->root);
@@ -424,5 +425,6 @@ const struct blk_backend_ops blk_file_ops = {
     .lease_acquire = file_lease_acquire,
     .lease_release = file_lease_release,
     .extent_release = file_extent_release,
+    .changes = file_changes,
     .watch_leases = file_watch_leases,
 };

@@ -20,6 +20,7 @@
  *   append.c  APPEND
  *   fence.c   comparing the fence of an APPEND
  *   meta.c    CREATE, UPDATE, INFO, DELETE
+ *   version.c versions and generations as the times of files
  *   list.c    LIST
  *   lease.c   ACQUIRE, RELEASE
  *   presence.[ch]  the same of presences
@@ -40,6 +41,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 
 #include "blocker/backend.h"
@@ -112,6 +114,7 @@ struct file_store {
     bool direct;
     mode_t file_mode;
     mode_t dir_mode;
+    bool keeps_times; /* times of files are kept to the nanosecond */
     /* the names of temporary files tell their writer */
     char boot_id[40];
     uint32_t pid;
@@ -357,8 +360,8 @@ int file_identity_check(int fd, const struct xseg_object *object, uint64_t part)
 
 /* ---- content.c ----------------------------------------------------- */
 
-/** Fill an empty temporary file with the range of io->source that the io names, durably.
- *  Blocks.  0; -ENOENT; -EBADMSG: those bytes have another digest; -errno. */
+/** Fill an empty temporary file with the range of io->source that the io names; not yet
+ *  durable.  Blocks.  0; -ENOENT; -EBADMSG: those bytes have another digest; -errno. */
 int file_content_fill(struct file_store *store, struct file_temp *temp,
                       const struct blk_io *io);
 
@@ -480,6 +483,7 @@ void file_replace_if(struct blk_backend *be, struct blk_io *io);
 void file_append_if(struct blk_backend *be, struct blk_io *io);
 void file_stat(struct blk_backend *be, struct blk_io *io);
 void file_list(struct blk_backend *be, struct blk_io *io);
+void file_changes(struct blk_backend *be, struct blk_io *io);
 void file_remove(struct blk_backend *be, struct blk_io *io);
 void file_lease_acquire(struct blk_backend *be, struct blk_io *io);
 void file_lease_release(struct blk_backend *be, struct blk_io *io);
@@ -504,12 +508,34 @@ int file_watch_leases(struct blk_backend *be, struct blk_lease_watch *watch);
  *  at once, with 0, -ESTALE if it has a newer fence, or -errno. */
 void file_fence_compare(struct file_op *op);
 
+/* ---- version.c ----------------------------------------------------- */
+
+static inline uint64_t file_ns(const struct timespec *time)
+{
+    return (uint64_t)time->tv_sec * UINT64_C(1000000000) + (uint64_t)time->tv_nsec;
+}
+/** Does this filesystem keep the times that version.c sets, to the nanosecond? */
+bool file_keeps_times(int fd);
+/** Write everything that io brings, or its range of io->source, with the time that tells
+ *  what it is, and make it durable (data and size).  0 or -errno. */
+int file_version_fill(struct file_store *store, struct file_temp *temp,
+                      const struct blk_io *io);
+/** What the time of a file tells: see struct xseg_list_entry. */
+uint64_t file_version_get(const struct file_store *store,
+                          const struct xseg_object *object, const struct stat *st);
+/** Raise the generation of what is there.  0; -ENOENT; -EAGAIN if it is locked. */
+int file_generation_raise(struct file_store *store, const char *path,
+                          const struct blk_io *io);
+/** Lock an object against being raised; close the fd to unlock.  The fd; -ENOENT; -EAGAIN;
+ *  -ESTALE if its generation is newer than io's. */
+int file_generation_hold(struct file_store *store, const char *path,
+                         const struct blk_io *io);
+
 /* ---- meta.c -------------------------------------------------------- */
 
-/** Sum up an object's files.  Blocks.  0, -ENOENT, -errno. */
-int file_object_usage(struct file_store *store, const struct xseg_object *object,
-                      uint64_t *size_bytes, uint64_t *allocated_bytes,
-                      uint64_t *modified_ns);
+/** Sum up the files of entry->object, and say what a file's time tells of its version.
+ *  Blocks.  0, -ENOENT, -errno. */
+int file_object_usage(struct file_store *store, struct xseg_list_entry *entry);
 
 /**
  * Call fn for each name of a directory (relative path); stops at its first

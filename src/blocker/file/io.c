@@ -446,7 +446,7 @@ void file_read(struct blk_backend *be, struct blk_io *io)
     struct file_store *store = file_store_of(be);
 
     /* A header is replaced by rename, so an open file of it would be yesterday's. */
-    if (io->object.kind == XSEG_OBJ_HEADER) {
+    if (blk_object_is_versioned(&io->object)) {
         file_io_offload(store, io, REACTOR_LANE_MAP, read_header_run,
                         file_io_answer_job);
     } else if (io->object.kind == XSEG_OBJ_LEASE ||

@@ -13,6 +13,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <time.h>
 
 #include "blocker/file/file.h"
 #include "blocker/object.h"
@@ -26,7 +28,8 @@ struct listing {
     struct file_store *store;
     uint32_t kind;
     uint64_t cursor;
-    size_t wanted; /* entries that fit, and one to see where the next page starts */
+    unsigned end_byte; /* HEADER, CONTENT: ids begin with a smaller one */
+    size_t wanted;     /* entries that fit, and one to see where the next page starts */
     struct found *found;
     size_t nr, capacity;
     uint8_t uuid[16]; /* extents: of the directory being read */
@@ -101,6 +104,7 @@ static int add_name(void *arg, int dir_fd, const char *name)
             put_number(&object, number);
         break;
     case XSEG_OBJ_JOURNAL:
+    case XSEG_OBJ_CANDIDATES:
         known = len == 49 && blk_parse_hex(name, object.id, 16) && name[32] == '.' &&
                 file_parse_u64(name + 33, 16, &number);
         if (known)
@@ -152,7 +156,7 @@ static int add_fan_out(struct listing *l)
     bool absent;
     int rc = 0;
 
-    for (; first <= 0xff && rc == 0 && !is_full(l); first++) {
+    for (; first < l->end_byte && rc == 0 && !is_full(l); first++) {
         snprintf(dir, sizeof dir, "%s/%02x", kind_dir, first);
         rc = scan_fan_out(l, dir, &absent);
         if (l->kind == XSEG_OBJ_CONTENT && !absent)
@@ -181,8 +185,7 @@ static int64_t fill(struct listing *l, struct xseg_list_entry *out, uint64_t *cu
     }
     for (size_t i = 0; i < nr; i++) {
         struct xseg_list_entry entry = {.object = l->found[i].object};
-        int rc = file_object_usage(l->store, &entry.object, &entry.size_bytes,
-                                   &entry.allocated_bytes, &entry.modified_ns);
+        int rc = file_object_usage(l->store, &entry);
         if (rc == -ENOENT)
             continue; /* deleted meanwhile */
         if (rc < 0)
@@ -199,6 +202,7 @@ static void list_run(struct reactor_job *job)
     struct listing l = {
         .store = file_store_of(io->backend),
         .kind = io->object.kind,
+        .end_byte = io->end_byte,
         .wanted = io->size / sizeof(struct xseg_list_entry) + 1,
     };
     int rc = blk_cursor_to_key(&io->cursor, &l.cursor);
@@ -207,6 +211,8 @@ static void list_run(struct reactor_job *job)
         io->result = rc;
         return;
     }
+    if (l.cursor < (uint64_t)io->first_byte << 56)
+        l.cursor = (uint64_t)io->first_byte << 56;
     if (l.kind == XSEG_OBJ_CONTENT || l.kind == XSEG_OBJ_HEADER)
         rc = add_fan_out(&l);
     else if (l.kind == XSEG_OBJ_EXTENT)
@@ -218,6 +224,49 @@ static void list_run(struct reactor_job *job)
     blk_cursor_from_key(next, &io->cursor);
     free(l.found);
 }
+
+/* ---- CHANGES ------------------------------------------------------------ */
+
+/**
+ * A directory that was changed so lately may change once more and keep its time: clocks
+ * of filesystems tick every few milliseconds, some every two seconds.  So nothing is known
+ * of it yet.  (As git treats files that are as young as its index.)
+ */
+#define SETTLED_AFTER_NS UINT64_C(3000000000)
+
+static uint64_t stamp_of(struct file_store *store, unsigned shard, uint64_t now_ns)
+{
+    char dir[FILE_PATH_MAX];
+    struct stat st;
+
+    snprintf(dir, sizeof dir, "%s/%02x", file_kind_dir(XSEG_OBJ_HEADER), shard);
+    if (fstatat(store->root_fd, dir, &st, AT_SYMLINK_NOFOLLOW) < 0)
+        return errno == ENOENT ? 1 : 0;
+    uint64_t changed_ns = file_ns(&st.st_mtim);
+    bool settled = changed_ns < now_ns && now_ns - changed_ns > SETTLED_AFTER_NS;
+    return settled ? changed_ns : 0;
+}
+
+static void changes_run(struct reactor_job *job)
+{
+    struct blk_io *io = file_io_of(job);
+    struct timespec now;
+    uint64_t *out = io->data;
+
+    /* First: what changes from now on is not settled. */
+    clock_gettime(CLOCK_REALTIME, &now);
+    for (unsigned i = 0; i < XSEG_NR_STAMPS; i++)
+        out[i] = stamp_of(file_store_of(io->backend), i, file_ns(&now));
+    io->result = XSEG_NR_STAMPS;
+}
+
+void file_changes(struct blk_backend *be, struct blk_io *io)
+{
+    file_io_offload(file_store_of(be), io, REACTOR_LANE_MAP, changes_run,
+                    file_io_answer_job);
+}
+
+/* ---- LIST --------------------------------------------------------------- */
 
 void file_list(struct blk_backend *be, struct blk_io *io)
 {

@@ -86,7 +86,7 @@ static int put(struct file_store *store, const struct blk_io *io)
     struct file_temp temp;
 
     split(path, dir, &io->object);
-    if (io->object.kind == XSEG_OBJ_HEADER && !versioned_valid(io->data, io->size))
+    if (blk_object_is_versioned(&io->object) && !versioned_valid(io->data, io->size))
         return -EINVAL;
     /* Most writers of content meet what is there already: look before writing. */
     int rc =
@@ -97,8 +97,7 @@ static int put(struct file_store *store, const struct blk_io *io)
             return rc;
         /* Durable before it has its name, deferred or not: a crash must never leave
          * other bytes under a digest. */
-        rc = io->source.kind ? file_content_fill(store, &temp, io)
-                             : file_temp_fill(&temp, io->data, io->size);
+        rc = file_version_fill(store, &temp, io);
         if (rc == 0)
             rc = file_dirs_make(store->dirs, dir, store->dir_mode);
         if (rc < 0) {
@@ -109,6 +108,12 @@ static int put(struct file_store *store, const struct blk_io *io)
     }
     if (rc < 0 && rc != -EEXIST)
         return rc;
+    if (rc == -EEXIST && io->generation) {
+        int raised = file_generation_raise(store, path, io);
+        /* Removed since we met it: put it there, after all. */
+        if (raised < 0)
+            return raised == -ENOENT ? -EAGAIN : raised;
+    }
     /* Who is told that it exists relies on it as if he had stored it; and who did may
      * have died before its name was durable, also since we synced the directory. */
     int noted = file_dirs_note(store->dirs, dir, true);
@@ -125,7 +130,8 @@ static void put_run(struct reactor_job *job)
 
 void file_put_if_absent(struct blk_backend *be, struct blk_io *io)
 {
-    file_io_offload(file_store_of(be), io, lane_of(io), put_run, file_io_answer_job);
+    file_io_offload(file_store_of(be), io, lane_of(io), put_run,
+                    file_io_answer_or_retry);
 }
 
 /* ---- UPDATE ------------------------------------------------------------- */
@@ -184,7 +190,15 @@ static int prepare(struct file_store *store, struct blk_io *io)
     struct file_temp *temp = malloc(sizeof *temp);
     if (!temp)
         return -ENOMEM;
-    int rc = file_temp_make(store, temp, io->data, io->size);
+    int rc;
+    do {
+        rc = file_temp_create(store, temp);
+        if (rc == 0) {
+            rc = file_version_fill(store, temp, io);
+            if (rc < 0)
+                file_temp_discard(store, temp);
+        }
+    } while ((rc == -ENOSPC || rc == -EDQUOT) && file_reserve_give(store));
     if (rc < 0) {
         free(temp);
         return rc;
@@ -248,8 +262,8 @@ struct usage {
 static void add_file(struct usage *usage, const struct stat *st, uint64_t part)
 {
     uint64_t end = st->st_size > 0 ? part * FILE_PART_BYTES + (uint64_t)st->st_size : 0;
-    uint64_t modified = (uint64_t)st->st_mtim.tv_sec * UINT64_C(1000000000) +
-                        (uint64_t)st->st_mtim.tv_nsec;
+    /* Of some kinds the other time tells a version (version.c). */
+    uint64_t modified = file_ns(&st->st_ctim);
 
     usage->found = true;
     usage->allocated_bytes += (uint64_t)st->st_blocks * 512;
@@ -274,10 +288,9 @@ static int add_part(void *arg, int dir_fd, const char *name)
     return 0;
 }
 
-int file_object_usage(struct file_store *store, const struct xseg_object *object,
-                      uint64_t *size_bytes, uint64_t *allocated_bytes,
-                      uint64_t *modified_ns)
+int file_object_usage(struct file_store *store, struct xseg_list_entry *entry)
 {
+    const struct xseg_object *object = &entry->object;
     struct usage usage = {.object = object};
     char path[FILE_PATH_MAX];
     struct stat st;
@@ -291,12 +304,13 @@ int file_object_usage(struct file_store *store, const struct xseg_object *object
         rc = -errno;
     } else {
         add_file(&usage, &st, 0);
+        entry->version = file_version_get(store, object, &st);
     }
     if (rc < 0)
         return rc;
-    *size_bytes = usage.size_bytes;
-    *allocated_bytes = usage.allocated_bytes;
-    *modified_ns = usage.modified_ns;
+    entry->size_bytes = usage.size_bytes;
+    entry->allocated_bytes = usage.allocated_bytes;
+    entry->modified_ns = usage.modified_ns;
     return usage.found ? 0 : -ENOENT;
 }
 
@@ -348,16 +362,20 @@ static void stat_run(struct reactor_job *job)
     struct blk_io *io = file_io_of(job);
     struct file_store *store = file_store_of(io->backend);
     struct xseg_object_info *info = &io->info;
+    struct xseg_list_entry entry = {.object = io->object};
 
     memset(info, 0, sizeof *info);
     if (io->object.kind == XSEG_OBJ_NONE) {
         io->result = stat_store(store, info);
         return;
     }
-    io->result = file_object_usage(store, &io->object, &info->size_bytes,
-                                   &info->allocated_bytes, &info->modified_ns);
+    io->result = file_object_usage(store, &entry);
+    info->size_bytes = entry.size_bytes;
+    info->allocated_bytes = entry.allocated_bytes;
+    info->modified_ns = entry.modified_ns;
+    info->version = entry.version;
     if (io->result == 0 &&
-        (io->object.kind == XSEG_OBJ_HEADER || io->object.kind == XSEG_OBJ_LEASE ||
+        (blk_object_is_versioned(&io->object) || io->object.kind == XSEG_OBJ_LEASE ||
          io->object.kind == XSEG_OBJ_PRESENCE))
         io->result = stat_version(store, io);
 }
@@ -423,6 +441,11 @@ static int remove_file(struct file_store *store, const struct blk_io *io)
         if (lock < 0)
             return lock;
         rc = io->version ? check_stored(store, path, io) : 0;
+    } else if (io->generation) {
+        lock = file_generation_hold(store, path, io);
+        if (lock == -EAGAIN || lock == -ESTALE)
+            return lock;
+        rc = lock < 0 ? lock : 0;
     }
     if (rc == 0)
         rc = unlinkat(store->root_fd, path, 0) < 0 ? -errno : 0;

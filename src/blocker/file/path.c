@@ -11,6 +11,8 @@
  *   JOURNAL  journals/<32 hex uuid>.<16 hex number>
  *   LEASE    leases/<32 hex uuid>
  *   PRESENCE presence/<32 hex uuid>
+ *   CANDIDATES  candidates/<32 hex uuid>.<16 hex batch>
+ *   GENERATION  generation/current
  */
 #include "blocker/file/file.h"
 
@@ -33,10 +35,16 @@ static void put_hex(char *out, const uint8_t *bytes, size_t nr)
 const char *file_kind_dir(uint32_t kind)
 {
     static const char *const dirs[XSEG_NR_OBJECT_KINDS] = {
-        [XSEG_OBJ_NONE] = ".",         [XSEG_OBJ_CONTENT] = "content",
-        [XSEG_OBJ_EXTENT] = "extents", [XSEG_OBJ_LAYER] = "layers",
-        [XSEG_OBJ_HEADER] = "headers", [XSEG_OBJ_JOURNAL] = "journals",
-        [XSEG_OBJ_LEASE] = "leases",   [XSEG_OBJ_PRESENCE] = "presence",
+        [XSEG_OBJ_NONE] = ".",
+        [XSEG_OBJ_CONTENT] = "content",
+        [XSEG_OBJ_EXTENT] = "extents",
+        [XSEG_OBJ_LAYER] = "layers",
+        [XSEG_OBJ_HEADER] = "headers",
+        [XSEG_OBJ_JOURNAL] = "journals",
+        [XSEG_OBJ_LEASE] = "leases",
+        [XSEG_OBJ_PRESENCE] = "presence",
+        [XSEG_OBJ_CANDIDATES] = "candidates",
+        [XSEG_OBJ_GENERATION] = "generation",
     };
     return dirs[kind];
 }
@@ -61,7 +69,11 @@ void file_path(char out[FILE_PATH_MAX], const struct xseg_object *object, uint64
         snprintf(out, FILE_PATH_MAX, "%s/%s/%016" PRIx64 ".%" PRIx64, dir, hex,
                  blk_object_number(object), part);
         break;
+    case XSEG_OBJ_GENERATION:
+        snprintf(out, FILE_PATH_MAX, "%s/current", dir);
+        break;
     case XSEG_OBJ_JOURNAL:
+    case XSEG_OBJ_CANDIDATES:
         put_hex(hex, id, 16);
         snprintf(out, FILE_PATH_MAX, "%s/%s.%016" PRIx64, dir, hex,
                  blk_object_number(object));

@@ -26,6 +26,7 @@ struct mem_store {
     struct blk_backend base;
     struct hashtab objects;
     struct hashtab seals; /* struct seal, also of extents that are not there */
+    uint64_t stamps[XSEG_NR_STAMPS]; /* changes of headers, by the id's first byte */
 };
 
 /** An extent that no holder writes to any more. */
@@ -218,20 +219,31 @@ static void mem_flush(struct blk_backend *be, struct blk_io *io)
 
 /* ---- guarded changes ---------------------------------------------------- */
 
+/** A header was made, replaced or removed. */
+static void note_change(struct mem_store *store, const struct xseg_object *name)
+{
+    if (name->kind == XSEG_OBJ_HEADER)
+        store->stamps[name->id[0]]++;
+}
+
 static int do_put(struct mem_store *store, struct blk_io *io)
 {
-    struct mem_object *object;
-
-    if (io->object.kind == XSEG_OBJ_HEADER && !versioned_valid(io->data, io->size))
+    if (blk_object_is_versioned(&io->object) && !versioned_valid(io->data, io->size))
         return -EINVAL;
-    if (find(store, &io->object))
+    struct mem_object *object = find(store, &io->object);
+    if (object) {
+        if (object->generation < io->generation)
+            object->generation = io->generation;
         return -EEXIST;
+    }
     int rc = find_or_create(store, &io->object, &object);
     if (rc < 0)
         return rc;
+    object->generation = io->generation;
     rc = mem_object_write(object, 0, io->data, io->size);
     if (rc < 0)
         forget(store, object);
+    note_change(store, &io->object);
     return rc;
 }
 
@@ -295,6 +307,7 @@ static int do_replace(struct mem_store *store, struct blk_io *io)
     }
     forget(store, old);
     hashtab_insert(&store->objects, &next->node, blk_object_hash(&next->name));
+    note_change(store, &io->object);
     return 0;
 }
 
@@ -364,6 +377,17 @@ static void stat_store(struct mem_store *store, struct xseg_object_info *info)
     snprintf(info->engine, sizeof info->engine, "memory");
 }
 
+/** What INFO and LIST call an object's version. */
+static uint64_t version_of(const struct mem_object *object)
+{
+    struct xseg_versioned v;
+
+    if (!blk_object_is_versioned(&object->name))
+        return object->generation;
+    mem_object_read(object, 0, &v, sizeof v);
+    return v.version;
+}
+
 static int do_stat(struct mem_store *store, struct blk_io *io)
 {
     memset(&io->info, 0, sizeof io->info);
@@ -377,11 +401,8 @@ static int do_stat(struct mem_store *store, struct blk_io *io)
     io->info.size_bytes = object->size_bytes;
     io->info.allocated_bytes = mem_object_allocated(object);
     io->info.modified_ns = object->modified_ns;
-    if (io->object.kind == XSEG_OBJ_HEADER) {
-        struct xseg_versioned v;
-        mem_object_read(object, 0, &v, sizeof v);
-        io->info.version = v.version;
-    } else if (io->object.kind == XSEG_OBJ_LEASE) {
+    io->info.version = version_of(object);
+    if (io->object.kind == XSEG_OBJ_LEASE) {
         struct xseg_lease lease;
         load_lease(object, &lease);
         io->info.version = lease.fence;
@@ -420,7 +441,8 @@ static int64_t do_list(struct mem_store *store, struct blk_io *io)
     while ((node = hashtab_walk(&store->objects, node)) != NULL) {
         struct mem_object *object = HASHTAB_ENTRY(node, struct mem_object, node);
         if (object->name.kind == io->object.kind &&
-            blk_object_key(&object->name) >= from)
+            blk_object_key(&object->name) >= from &&
+            object->name.id[0] >= io->first_byte && object->name.id[0] < io->end_byte)
             all[nr++] = object;
     }
     qsort(all, nr, sizeof(void *), by_key);
@@ -439,6 +461,7 @@ static int64_t do_list(struct mem_store *store, struct blk_io *io)
             .size_bytes = all[i]->size_bytes,
             .allocated_bytes = mem_object_allocated(all[i]),
             .modified_ns = all[i]->modified_ns,
+            .version = version_of(all[i]),
         };
     free(all);
     blk_cursor_from_key(next, &io->cursor);
@@ -452,6 +475,17 @@ static void mem_list(struct blk_backend *be, struct blk_io *io)
     answer(io, rc < 0 ? rc : do_list(store_of(be), io));
 }
 
+static void mem_changes(struct blk_backend *be, struct blk_io *io)
+{
+    uint64_t torn;
+    int rc = fault_strikes(MEM_LIST, io, &torn);
+    uint64_t *out = io->data;
+
+    for (size_t i = 0; rc == 0 && i < XSEG_NR_STAMPS; i++)
+        out[i] = store_of(be)->stamps[i] + 1; /* 0 would say that nothing is known */
+    answer(io, rc < 0 ? rc : XSEG_NR_STAMPS);
+}
+
 static int do_remove(struct mem_store *store, const struct blk_io *io)
 {
     struct mem_object *object = find(store, &io->object);
@@ -462,10 +496,14 @@ static int do_remove(struct mem_store *store, const struct blk_io *io)
         break_seal(store, seal);
     if (!object)
         return -ENOENT;
+    if (io->generation && object->generation > io->generation)
+        return -ESTALE;
     mem_object_read(object, 0, prefix, sizeof prefix);
     int rc = versioned_may_remove(prefix, object->size_bytes, io->version);
-    if (rc == 0)
+    if (rc == 0) {
+        note_change(store, &io->object);
         forget(store, object);
+    }
     return rc;
 }
 
@@ -665,4 +703,5 @@ const struct blk_backend_ops blk_mem_ops = {
     .lease_acquire = mem_acquire,
     .lease_release = mem_release,
     .extent_release = mem_release_extent,
+    .changes = mem_changes,
 };

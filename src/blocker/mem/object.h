@@ -16,6 +16,7 @@ struct mem_object {
     struct xseg_object name;
     uint64_t size_bytes;  /* end of the last byte ever written */
     uint64_t modified_ns; /* CLOCK_REALTIME */
+    uint64_t generation;  /* CONTENT, LAYER */
     struct hashtab chunks;
 };
 

@@ -15,8 +15,8 @@
  *           FUA: a header as it is]                end; others stop at the end. -ENOENT.
  *                                                  FUA: what a HEADER is, or that it is
  *                                                  not there, is durable, whoever did it
- *  WRITE    EXTENT or LAYER, offset, size, data,   result = size.  FUA: durable.
- *           [FUA]                                  Creates the object.  -ESTALE: a
+ *  WRITE    EXTENT, LAYER or CANDIDATES, offset,   result = size.  FUA: durable.
+ *           size, data, [FUA]                      Creates the object.  -ESTALE: a
  *                                                  sealed extent
  *  ZERO,    EXTENT, offset, size, [FORCE: sealed   space given back; absent is fine.
  *   DISCARD or not, without a hold]                -ESTALE as WRITE
@@ -28,13 +28,16 @@
  *                                                  not durable yet
  *  FLUSH    HEADER, any id                         what all headers are now is durable,
  *                                                  whoever made, replaced or removed them
- *  CREATE   object, data (size bytes)              put if absent, whole and durable
- *           [NOSYNC: durable after FLUSH NONE]     or not at all.  -EEXIST
+ *  CREATE   object, data (size bytes), CONTENT     put if absent, whole and durable
+ *           and LAYER: arg[0] = generation of      or not at all.  -EEXIST: it was there;
+ *           the change that needs it               in the same step its generation is
+ *           [NOSYNC: durable after FLUSH NONE]     raised to that of the change
  *  COPY     CONTENT, inline struct xseg_object     CREATE, of a range of an extent, inside
  *           of an extent, offset, size (without    the store.  -EBADMSG: those bytes have
- *           trailing zeros), [NOSYNC]              another digest.  -ENOENT
- *  UPDATE   HEADER, data, arg[0] = version it      replaced, whole and durable.
- *           must replace                           -ESTALE if version or fence is older
+ *           trailing zeros), arg[0] = generation   another digest.  -ENOENT
+ *           of the change, [NOSYNC]
+ *  UPDATE   HEADER or GENERATION, data, arg[0] =   replaced, whole and durable.
+ *           version it must replace                -ESTALE if version or fence is older
  *  APPEND   JOURNAL, data, offset = its length     appended and durable; creates it at
  *           now, arg[0] = fence                    offset 0.  -ESTALE: the lease has a
  *                                                  newer fence, or there is none and
@@ -45,9 +48,17 @@
  *  INFO     object                                 inline struct xseg_object_info
  *  LIST     object.kind, inline struct             result = entries in data (struct
  *           xseg_opaque: the cursor (length 0      xseg_list_entry); inline the next
- *           starts), data                          cursor, length 0 at the end
+ *           starts), data.  HEADER and CONTENT:    cursor, length 0 at the end.  -EINVAL
+ *           only ids whose first byte is arg[0]    without a byte in between
+ *           or more and less than arg[1] (0: 256)
+ *  CHANGES  HEADER, data for 256 stamps (u64)      result = 256.  Stamp i speaks of the
+ *                                                  headers whose id begins with byte i:
+ *                                                  two answers with one stamp, and none
+ *                                                  was made, replaced or removed between
+ *                                                  them.  0: not known
  *  DELETE   object; HEADER: arg[0] = its version,  durable.  -ENOENT.  -ESTALE: another
- *           or 0                                   version
+ *           or 0; CONTENT and LAYER: arg[0] =      version, or a newer generation.
+ *           newest generation to remove, 0: any    Excludes a raise by CREATE
  *  ACQUIRE  LEASE; inline struct xseg_lease with   inline struct xseg_lease granted, or
  *           owner, nonce, host and pid [fence:     the holder's with -EBUSY.  To its
  *           only the lease of that fence]          holder: the same, same fence.  -ESTALE:
@@ -263,7 +274,7 @@ struct xseg_object_info {
     uint64_t size_bytes;      /* of the object; for NONE: capacity of the store */
     uint64_t allocated_bytes; /* on disk; for NONE: free bytes of the store */
     uint64_t modified_ns;     /* CLOCK_REALTIME */
-    uint64_t version;         /* HEADER, LEASE: as stored */
+    uint64_t version;         /* HEADER, LEASE: as stored; CONTENT, LAYER: generation */
     char backend[16];         /* "file", "mem"; NONE only */
     char engine[16];          /* "io_uring", "threads"; NONE only */
     uint32_t direct;          /* 1: O_DIRECT; NONE only */
@@ -291,8 +302,13 @@ struct xseg_list_entry {
     uint64_t size_bytes;
     uint64_t allocated_bytes;
     uint64_t modified_ns;
+    uint64_t version; /* HEADER: as stored, 0 if only READ tells; CONTENT, LAYER:
+                         generation; others: 0 */
 };
-static_assert(sizeof(struct xseg_list_entry) == 64, "list entry");
+static_assert(sizeof(struct xseg_list_entry) == 72, "list entry");
+
+/** Stamps of one CHANGES: one for each first byte of an id. */
+#define XSEG_NR_STAMPS 256
 
 /** Bytes of the random number that names one run of an instance. */
 #define XSEG_NONCE_BYTES 16

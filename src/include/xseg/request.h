@@ -49,7 +49,9 @@ enum xseg_op {
     XSEG_OP_APPEND = 24,
     XSEG_OP_LIST = 25,
     XSEG_OP_NOTIFY = 26,
-    XSEG_NR_OPS = 27,
+    XSEG_OP_CHANGES = 27,
+    XSEG_OP_USAGE = 28,
+    XSEG_NR_OPS = 29,
 };
 
 /** Request flags. */
@@ -85,7 +87,9 @@ enum xseg_object_kind {
     XSEG_OBJ_JOURNAL = 5,  /* id = volume uuid (16) + journal number (u64 LE) + zeros */
     XSEG_OBJ_LEASE = 6,    /* id = volume uuid (16) + 16 zero bytes */
     XSEG_OBJ_PRESENCE = 7, /* id = instance uuid (16) + 16 zero bytes */
-    XSEG_NR_OBJECT_KINDS = 8,
+    XSEG_OBJ_CANDIDATES = 8, /* id = instance uuid (16) + batch (u64 LE) + zeros */
+    XSEG_OBJ_GENERATION = 9, /* id = zeros: there is one */
+    XSEG_NR_OBJECT_KINDS = 10,
 };
 
 /** Names one stored object.  Compared as bytes: unused bytes are zero. */

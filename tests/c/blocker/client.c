@@ -235,6 +235,29 @@ int64_t do_create(struct server *s, const struct xseg_object *o, const void *dat
     return answer_of(s, rq, NULL);
 }
 
+int64_t do_create_in(struct server *s, const struct xseg_object *o, const void *data,
+                     uint64_t size, uint64_t generation)
+{
+    struct xseg_request *rq = ask(s, XSEG_OP_CREATE, o);
+    rq->size = size;
+    rq->arg[0] = generation;
+    memcpy(s->data, data, size);
+    return answer_of(s, rq, NULL);
+}
+
+int64_t do_delete_in(struct server *s, const struct xseg_object *o, uint64_t generation)
+{
+    return do_delete_version(s, o, generation);
+}
+
+int64_t do_changes(struct server *s, uint64_t out[XSEG_NR_STAMPS])
+{
+    const struct xseg_object headers = {.kind = XSEG_OBJ_HEADER};
+    int64_t result = answer_of(s, ask(s, XSEG_OP_CHANGES, &headers), NULL);
+    memcpy(out, s->data, XSEG_NR_STAMPS * sizeof *out);
+    return result;
+}
+
 int64_t do_update(struct server *s, const struct xseg_object *o, uint64_t version,
                   const void *data, uint64_t size)
 {

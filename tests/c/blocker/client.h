@@ -75,6 +75,13 @@ int64_t await_notify(struct server *s, struct xseg_object *which,
 int64_t do_flush(struct server *s, const struct xseg_object *o);
 int64_t do_create(struct server *s, const struct xseg_object *o, const void *data,
                   uint64_t size, uint32_t flags);
+/** A CREATE and a DELETE with a generation. */
+int64_t do_create_in(struct server *s, const struct xseg_object *o, const void *data,
+                     uint64_t size, uint64_t generation);
+int64_t do_delete_in(struct server *s, const struct xseg_object *o,
+                     uint64_t generation);
+/** CHANGES: the stamps of all headers. */
+int64_t do_changes(struct server *s, uint64_t out[XSEG_NR_STAMPS]);
 int64_t do_update(struct server *s, const struct xseg_object *o, uint64_t version,
                   const void *data, uint64_t size);
 int64_t do_append(struct server *s, const struct xseg_object *o, uint64_t off,

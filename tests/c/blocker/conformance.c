@@ -52,6 +52,7 @@ int main(int argc, char **argv)
     test_seals();
     test_notify();
     test_listing();
+    test_generations();
     test_requests();
     test_model();
     server_stop(s);

@@ -25,6 +25,7 @@ void test_data(void);
 void test_leases(void);
 void test_presences(void);
 void test_listing(void);
+void test_generations(void);
 void test_requests(void);
 void test_model(void);
 void test_seals(void);

@@ -242,6 +242,7 @@ static int64_t copy_content(const struct xseg_object *content,
     struct xseg_request *rq = ask(s, XSEG_OP_COPY, content);
     rq->offset = offset;
     rq->size = size;
+    rq->arg[0] = 3;
     memcpy(rq->inline_data, extent, sizeof *extent);
     return answer_of(s, rq, NULL);
 }
@@ -251,6 +252,7 @@ static void test_content_is_made_from_an_extent_if_the_digest_is_right(void)
     struct xseg_object e = extent_name(950, 1), none = extent_name(951, 1);
     struct xseg_object c = {.kind = XSEG_OBJ_CONTENT}, other = content_name(950);
     const uint64_t at = UINT64_C(3) << 40, size = 5 * SECTOR - 17;
+    struct xseg_object_info info;
 
     for (uint64_t i = 0; i < 8 * SECTOR; i++)
         page[i] = (uint8_t)(i % 251 + 1);
@@ -264,6 +266,8 @@ static void test_content_is_made_from_an_extent_if_the_digest_is_right(void)
     CHECK_EQ(do_read(s, &c, 0, got, SECTOR), -ENOENT);
     CHECK_EQ(copy_content(&c, &e, at, size), 0);
     CHECK_EQ(copy_content(&c, &e, at, size), -EEXIST);
+    CHECK_EQ(do_info(s, &c, &info), 0);
+    CHECK_EQ(info.version, 3); /* the generation of the change */
     /* it is a copy: the extent goes on changing */
     memset(got, 0, SECTOR);
     CHECK_EQ(do_write(s, &e, at, got, SECTOR, 0), SECTOR);

@@ -100,7 +100,63 @@ static void test_list_finds_everything_once(void)
     CHECK_EQ(do_list(s, XSEG_OBJ_CONTENT, &cursor, entries, 0), -EINVAL);
 }
 
+static int64_t list_between(uint32_t kind, uint64_t first, uint64_t end,
+                            struct xseg_opaque *cursor, struct xseg_list_entry *out,
+                            uint64_t max)
+{
+    const struct xseg_object object = {.kind = kind};
+    struct xseg_request reply, *rq = ask(s, XSEG_OP_LIST, &object);
+    rq->data_len = max * sizeof *out;
+    rq->arg[0] = first;
+    rq->arg[1] = end;
+    memcpy(rq->inline_data, cursor, sizeof *cursor);
+    int64_t result = answer_of(s, rq, &reply);
+    if (result > 0)
+        memcpy(out, s->data, (size_t)result * sizeof *out);
+    memcpy(cursor, reply.inline_data, sizeof *cursor);
+    return result;
+}
+
+static void check_range(uint32_t kind, uint64_t first, uint64_t end)
+{
+    static struct xseg_list_entry all[2000], some[2000];
+    struct xseg_opaque cursor = {.length = 0};
+    uint64_t nr_all = list_all(kind, 900, all), wanted = 0, nr = 0;
+
+    for (uint64_t i = 0; i < nr_all; i++)
+        wanted += all[i].object.id[0] >= first && all[i].object.id[0] < end;
+    do {
+        int64_t n = list_between(kind, first, end, &cursor, some + nr, 3);
+        CHECK(n >= 0);
+        nr += (uint64_t)n;
+    } while (cursor.length != 0);
+    CHECK_EQ(nr, wanted);
+    for (uint64_t i = 0; i < nr; i++) {
+        CHECK(some[i].object.id[0] >= first && some[i].object.id[0] < end);
+        CHECK(listed(some, nr, &some[i].object, some[i].size_bytes));
+    }
+}
+
+static void test_list_keeps_to_the_first_bytes_that_are_asked_for(void)
+{
+    struct xseg_list_entry entry;
+    struct xseg_opaque cursor = {.length = 0};
+
+    for (uint32_t kind = XSEG_OBJ_CONTENT; kind <= XSEG_OBJ_HEADER;
+         kind += XSEG_OBJ_HEADER - XSEG_OBJ_CONTENT) {
+        check_range(kind, 0, 256);
+        check_range(kind, 0, 1);
+        check_range(kind, 0x40, 0xc0);
+        check_range(kind, 255, 256);
+        CHECK_EQ(list_between(kind, 5, 5, &cursor, &entry, 1), -EINVAL);
+        CHECK_EQ(list_between(kind, 0, 257, &cursor, &entry, 1), -EINVAL);
+        CHECK_EQ(list_between(kind, 256, 0, &cursor, &entry, 1), -EINVAL);
+    }
+    CHECK_EQ(list_between(XSEG_OBJ_LAYER, 0, 5, &cursor, &entry, 1), -EINVAL);
+}
+
 void test_listing(void)
 {
     test_list_finds_everything_once();
+    test_list_keeps_to_the_first_bytes_that_are_asked_for();
 }

@@ -58,7 +58,7 @@ RECORDS = st.one_of(
         st.booleans(),
     ),
     st.builds(ObjectInfo, U64, U64, U64, U64, text(16), text(16), st.booleans()),
-    st.builds(ListEntry, OBJECTS, U64, U64, U64),
+    st.builds(ListEntry, OBJECTS, U64, U64, U64, U64),
     st.builds(
         Lease,
         U64,
