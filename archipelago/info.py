@@ -48,7 +48,7 @@ class VolumeInfo:
     Attributes:
         name: its name.
         uuid: 36 characters; stays when it is renamed.
-        kind: "volume" or "snapshot".
+        kind: "volume" or "snapshot"; "damaged" if that is not known.
         size: [bytes].
         block_size: [bytes].
         epoch: counts snapshots and shrinks.
@@ -130,6 +130,8 @@ class StoreUsage:
         stored_bytes: what they occupy: private, content and metadata.
         private_bytes: of it, written by volumes.
         content_bytes: of it, content-addressed blocks.
+        age_seconds: how long ago the last three were counted [s]; the others are as of
+            now.
     """
 
     capacity_bytes: int
@@ -138,6 +140,7 @@ class StoreUsage:
     stored_bytes: int
     private_bytes: int
     content_bytes: int
+    age_seconds: int = 0
 
     def to_json(self) -> dict[str, int]:
         """Return the members for JSON."""
@@ -146,4 +149,5 @@ class StoreUsage:
     @classmethod
     def from_json(cls, members: Mapping[str, Any]) -> StoreUsage:
         """Read what `to_json` wrote."""
-        return cls(**{key: int(members[key]) for key in cls.__dataclass_fields__})
+        known = cls.__dataclass_fields__
+        return cls(**{key: int(members[key]) for key in known if key in members})

@@ -57,7 +57,7 @@ _PEERS = {
 #: Most requests of one `Messenger.send_many` under way.
 _DEPTH = 16
 #: What may be done again when nobody knows whether a peer that died had done it.
-_REPEATABLE = frozenset({Op.PING, Op.INFO, Op.LIST, Op.OPEN, Op.CLOSE})
+_REPEATABLE = frozenset({Op.PING, Op.INFO, Op.LIST, Op.USAGE, Op.OPEN, Op.CLOSE})
 
 
 #: How long a refusal or a silence lasts before it is looked into, and between two

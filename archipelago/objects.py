@@ -23,6 +23,7 @@ from archipelago.messenger import Call, Messenger, Reply
 from xseg import Request
 from xseg.constants import (
     BUFFER_MAX_BYTES,
+    NR_STAMPS,
     PORT_BLOCKERB,
     PORT_BLOCKERM,
     Flag,
@@ -38,6 +39,10 @@ if TYPE_CHECKING:
 _LIST_ROOM = 256 << 10
 #: struct xseg_opaque: bytes that only the backend understands, and their number.
 _OPAQUE = struct.Struct("<I4x64s")
+#: Entries for which a page has room besides those that are expected.
+_LIST_MORE = 64
+#: Of a list entry: the id, its size, what it takes on disk, its version.
+_ENTRY = struct.Struct("<8x32sQQ8xQ")
 #: Ops that may be sent again when the blocker died with them.
 _REPEATABLE = frozenset(
     {
@@ -299,6 +304,21 @@ class Store:
             for reply in self._messenger.send_many(calls)
         ]
 
+    def changes(self) -> tuple[int, ...]:
+        """Stamps of all headers, by the first byte of their ids; 0: not known.
+
+        While a stamp stays as it is, no header of that first byte was made, replaced
+        or removed.
+        """
+        size = NR_STAMPS * 8
+        reply = self._call(
+            Op.CHANGES,
+            ObjectId(ObjectKind.HEADER, bytes(32)),
+            room=size,
+            take=lambda rq, result: size,
+        )
+        return struct.unpack(f"<{NR_STAMPS}Q", reply.data)
+
     def stat(self, target: ObjectId) -> ObjectInfo | None:
         """Describe an object; None if it is not there."""
         reply = self._call(Op.INFO, target, ok=errno.ENOENT)
@@ -315,6 +335,39 @@ class Store:
         An object that exists all the while is yielded once or more; one that comes or
         goes meanwhile may be missed.
         """
+        for page in self._pages(kind, _LIST_ROOM):
+            yield from unpack_list_entries(page.data, page.result)
+
+    def listing(
+        self,
+        kind: ObjectKind,
+        first: int = 0,
+        end: int = NR_STAMPS,
+        *,
+        expected: int | None = None,
+    ) -> Iterator[tuple[bytes, int, int, int]]:
+        """Yield objects of a kind as plain tuples: for callers that list very many.
+
+        Args:
+            kind: of the objects.
+            first: of headers and content the smallest first byte of the id; else 0.
+            end: of them the first byte before which to end.
+            expected: how many there are about.
+
+        Yields:
+            The id, its size and what it takes on disk [bytes], and its version.
+        """
+        room = _LIST_ROOM
+        if expected is not None:
+            room = min(room, (expected + _LIST_MORE) * ListEntry.LAYOUT.size)
+        # 0, 0 is all of them, of every kind.
+        args = (first, end) if (first, end) != (0, NR_STAMPS) else (0, 0)
+        for page in self._pages(kind, room, args):
+            yield from _ENTRY.iter_unpack(page.data)
+
+    def _pages(
+        self, kind: ObjectKind, room: int, args: tuple[int, ...] = ()
+    ) -> Iterator[Reply]:
         cursor = bytes(_OPAQUE.size)
         target = ObjectId(kind, bytes(32))
         while True:
@@ -322,10 +375,11 @@ class Store:
                 Op.LIST,
                 target,
                 inline=cursor,
-                room=_LIST_ROOM,
+                room=room,
+                args=args,
                 take=lambda rq, result: result * ListEntry.LAYOUT.size,
             )
-            yield from unpack_list_entries(reply.data, reply.result)
+            yield reply
             cursor = reply.inline[: _OPAQUE.size]
             if _OPAQUE.unpack(cursor)[0] == 0:
                 return

@@ -21,6 +21,7 @@ def command() -> None:
     if Common.current().json:
         write_json(usage.to_json())
         return
+    counted = [("  counted", f"{usage.age_seconds} s ago")] if usage.age_seconds else []
     write_fields(
         [
             ("capacity", size_text(usage.capacity_bytes)),
@@ -29,5 +30,6 @@ def command() -> None:
             ("stored", size_text(usage.stored_bytes)),
             ("  written by volumes", size_text(usage.private_bytes)),
             ("  content blocks", size_text(usage.content_bytes)),
+            *counted,
         ]
     )

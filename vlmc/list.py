@@ -6,6 +6,7 @@ from __future__ import annotations
 import click
 
 from archipelago.cli.base import Common, common_options
+from archipelago.cli.output import note
 from vlmc.connection import connect
 from vlmc.output import info_json, size_text, write_json, write_table
 
@@ -18,7 +19,10 @@ __all__ = ["command"]
 def command(prefix: str) -> None:
     """List volumes and snapshots, or those whose name begins with PREFIX."""
     with connect() as client:
-        volumes = list(client.list(prefix=prefix))
+        volumes = list(client.list(prefix=prefix, leases=Common.current().json))
+        for volume in volumes:
+            if volume.damaged:
+                note(f'damaged: "{volume.name}": {volume.damaged}')
         if Common.current().json:
             users = {
                 name: [user.to_json() for user in client.users(name)]

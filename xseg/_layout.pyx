@@ -102,6 +102,7 @@ cdef extern from "xseg/xseg.h" nogil:
     const uint64_t XSEG_LEASE_UNLOCK
     const uint64_t XSEG_LEASE_INHERIT
     const uint64_t XSEG_BUFFER_MIN_BYTES
+    const uint64_t XSEG_NR_STAMPS
     const uint64_t XSEG_BUFFER_MAX_BYTES
 
     struct xseg_ring_shared:
@@ -261,6 +262,7 @@ def c_values():
         "XSEG_LEASE_UNLOCK": XSEG_LEASE_UNLOCK,
         "XSEG_LEASE_INHERIT": XSEG_LEASE_INHERIT,
         "XSEG_BUFFER_MIN_BYTES": XSEG_BUFFER_MIN_BYTES,
+        "XSEG_NR_STAMPS": XSEG_NR_STAMPS,
         "XSEG_BUFFER_MAX_BYTES": XSEG_BUFFER_MAX_BYTES,
         "sizeof xseg_ring_shared": sizeof(xseg_ring_shared),
         "sizeof xseg_port_stats": sizeof(xseg_port_stats),

@@ -35,6 +35,8 @@ INLINE_RUNS: Final = 5
 NAME_MAX: Final = 255
 """Longest name of a volume or snapshot [bytes of UTF-8]."""
 NR_ARGS: Final = 5
+NR_STAMPS: Final = 256
+"""Stamps of one CHANGES: one for each first byte of an id."""
 ARG_NAME_LEN: Final = 4
 """Index of the argument that holds the length of an inline name."""
 OBJECT_ID_BYTES: Final = 32

@@ -34,7 +34,8 @@ def check_may_be_left(ctx: Context) -> None:
     """
     if _another_is_at_work(ctx):
         return
-    held = sorted(h.name for h in ctx.headers.scan_live() if _holds(ctx, h.uuid))
+    ctx.index.refresh(full=True)
+    held = sorted(h.name for h in ctx.index.live() if _holds(ctx, h.uuid))
     if held:
         names = ", ".join(f'"{name}"' for name in held[:_NAMED])
         more = f" and {len(held) - _NAMED} more" if len(held) > _NAMED else ""

@@ -114,13 +114,14 @@ def _list(ctx: Context, call: Call) -> Json:
         marker=call.arguments.text("marker", ""),
         limit=min(call.arguments.number("limit", 1000), LIST_MAX),
         usage=call.arguments.flag("usage"),
+        leases=call.arguments.flag("leases", True),
     )
     return {"volumes": [info.to_json() for info in found], "more": more}
 
 
 def _open(ctx: Context, call: Call) -> Json:
     if call.uuid is not None:
-        call.name = ctx.headers.name_now(call.name, call.uuid)
+        call.name = ctx.index.name_now(call.name, call.uuid)
     read_only = bool(call.flags & Flag.RDONLY)
     open_volume(ctx, call.name, read_only=read_only, fence=call.fence)
     return {}
@@ -145,6 +146,10 @@ def _sync(ctx: Context, call: Call) -> Json:
     if call.arguments.flag("reclaim"):
         ctx.reclaimer.ripen()
         return {"reclaimed": ctx.reclaimer.run()}
+    raise UsageError('SYNC without "reclaim" does nothing: USAGE counts what is stored')
+
+
+def _usage(ctx: Context, call: Call) -> Json:
     return store_usage(ctx).to_json()
 
 
@@ -170,7 +175,12 @@ _NAMED: dict[int, _Operation] = {
 }
 #: They carry no JSON, in neither direction (payload.h).
 PACKED = frozenset({Op.OPEN, Op.CLOSE})
-_UNNAMED: dict[int, _Operation] = {Op.LIST: _list, Op.SYNC: _sync, Op.PING: _ping}
+_UNNAMED: dict[int, _Operation] = {
+    Op.LIST: _list,
+    Op.SYNC: _sync,
+    Op.USAGE: _usage,
+    Op.PING: _ping,
+}
 
 #: Replies to these describe the open volume inline.
 _WITH_RECORD = frozenset({Op.OPEN, Op.SNAPSHOT, Op.TRUNCATE, Op.RENAME})

@@ -44,7 +44,7 @@ from archipelago.control.wanted import ControlMessenger, Wanted
 from archipelago.errors import ArchipelagoError, IoError, UsageError, to_reply
 from archipelago.volume.context import Context, Limits
 from archipelago.volume.departed import await_departed
-from archipelago.volume.listing import list_volumes
+from archipelago.volume.listing import list_names
 from archipelago.volume.open import close_all_stale
 from xseg import Port, Request, Segment
 from xseg.constants import BLOCK_MAX_BYTES, PORT_CONTROL, Flag, ObjectKind, Op
@@ -277,15 +277,13 @@ class ControlService:
         """The packed LIST of an endpoint: names only (payload.h)."""
         try:
             limit = min(max(rq.data_len // 8, 1), LIST_MAX)
-            found, more = list_volumes(
-                self.context, prefix="", marker=rq.target, limit=limit, usage=False
-            )
+            found, more = list_names(self.context, rq.target, limit)
         except ArchipelagoError as error:
             log.warning("the volumes cannot be listed: %s", error)
             return -error.number
         except XsegError:
             return -errno.EINVAL
-        packed, count = _pack_names((info.name for info in found), rq.data_len)
+        packed, count = _pack_names(found, rq.data_len)
         rq.data_view(len(packed))[:] = packed
         rq.set_arg(0, len(packed))
         rq.set_arg(1, int(more or count < len(found)))

@@ -19,8 +19,10 @@ from archipelago.errors import (
 from archipelago.ids import ObjectId, extent_id, journal_id, lease_id
 from archipelago.messenger import Messenger
 from archipelago.objects import Store
+from archipelago.volume.census import Census
 from archipelago.volume.headers import Headers
 from archipelago.volume.incarnation import incarnation
+from archipelago.volume.index import HeaderIndex
 from archipelago.volume.leases import Leases
 from archipelago.volume.locks import NameLocks
 from archipelago.volume.maps import Maps
@@ -147,6 +149,8 @@ class Context:
     def __post_init__(self) -> None:
         self.store = Store(self.messenger)
         self.headers = Headers(self.store)
+        self.index = HeaderIndex(self.store, self.headers)
+        self.census = Census(self.store)
         self.maps = Maps(self.messenger)
         self.locks = NameLocks()
         self.table = OpenTable()
@@ -159,7 +163,7 @@ class Context:
         self.renewer = Renewer(
             self.messenger, self.leases, self.presences, self._lease_lost
         )
-        self.reclaimer = Reclaimer(self.store, self.headers, self.presences)
+        self.reclaimer = Reclaimer(self.store, self.headers, self.index, self.presences)
         self._lost: queue.SimpleQueue[OpenMap | None] = queue.SimpleQueue()
         self._burying = threading.Thread(
             target=self._bury, name="archipelago-lost", daemon=True
@@ -198,6 +202,7 @@ class Context:
 
     def stop(self) -> None:
         """Stop keeping the presence; nothing may be asked any more."""
+        self.census.stop()
         self.renewer.stop()
         self._lost.put(None)
         if self._burying.is_alive():

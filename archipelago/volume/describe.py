@@ -12,6 +12,7 @@ from archipelago.ids import ObjectId, journal_id, uuid_text
 from archipelago.info import VolumeInfo
 from archipelago.volume.change import entry_object
 from archipelago.volume.context import Context, OpenMap, own_extent
+from archipelago.volume.index import Damaged
 from archipelago.volume.leaserecord import utc_text
 from archipelago.volume.resize import sector_ceil
 from xseg.constants import Reference, VolumeFlag
@@ -46,8 +47,31 @@ def describe(ctx: Context, name: str, *, usage: bool = False) -> VolumeInfo:
         return describe_header(ctx, header)
 
 
-def describe_header(ctx: Context, header: Header) -> VolumeInfo:
-    """Describe the map of a header."""
+def describe_damaged(header: Damaged) -> VolumeInfo:
+    """Describe a volume of which only the name is known."""
+    return VolumeInfo(
+        name=header.name,
+        uuid="",
+        kind="damaged",
+        size=0,
+        block_size=0,
+        epoch=0,
+        read_only=True,
+        parent=None,
+        created="",
+        depth=0,
+        damaged=header.why,
+    )
+
+
+def describe_header(ctx: Context, header: Header, *, lease: bool = True) -> VolumeInfo:
+    """Describe the map of a header.
+
+    Args:
+        ctx: where.
+        header: of the map.
+        lease: say who holds it, which takes a look at the stored lease.
+    """
     snapshot = bool(header.flags & VolumeFlag.READONLY)
     return VolumeInfo(
         name=header.name,
@@ -60,7 +84,7 @@ def describe_header(ctx: Context, header: Header) -> VolumeInfo:
         parent=header.parent or None,
         created=utc_text(header.created_ns),
         depth=len(header.stack),
-        lease=ctx.leases.describe(header.uuid),
+        lease=ctx.leases.describe(header.uuid) if lease else None,
         damaged=ctx.maps.damage(header.uuid),
     )
 

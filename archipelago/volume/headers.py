@@ -35,14 +35,13 @@ from archipelago.errors import (
 )
 from archipelago.ids import ObjectId, header_id
 from archipelago.objects import Store
-from xseg.constants import ObjectKind
 
 log = logging.getLogger(__name__)
 
 #: Longest header [bytes].
 HEADER_MAX_BYTES = 65536
-#: Headers that a scan reads at a time.
-_SCAN = 256
+#: Headers that are read at a time.
+_BATCH = 256
 
 
 class Headers:
@@ -109,19 +108,6 @@ class Headers:
                 "there is"
             )
         return header
-
-    def name_now(self, name: str, uuid: bytes) -> str:
-        """The name of what was called `name`, after a rename that nobody told of.
-
-        Returns:
-            `name` itself if nothing has that uuid.
-        """
-        header = self.find(name)
-        if header is None or header.uuid != uuid:
-            for other in self.scan_live():
-                if other.uuid == uuid:
-                    return other.name
-        return name
 
     def refuse_existing(self, name: str) -> None:
         """Raise `VolumeExists` if the name is taken."""
@@ -217,53 +203,24 @@ class Headers:
             # It is dead for ever; who wants its name removes it.
             log.warning('the header of "%s" stays for now: %s', old.name, error)
 
-    def scan(self, *, strict: bool = False) -> Iterator[Header]:
-        """Yield all stored headers, dead ones too, in no order.
+    def read_all(
+        self, targets: Sequence[ObjectId]
+    ) -> Iterator[Header | tuple[bytes, ArchipelagoError] | None]:
+        """Read many headers.
 
-        Args:
-            strict: raise for a damaged header instead of leaving it out.
+        Yields:
+            For each: the header; None if it is not there; or what could be read, and
+            why that is none.
         """
-        seen: set[bytes] = set()
-        targets: list[ObjectId] = []
-        for entry in self._store.list(ObjectKind.HEADER):
-            if entry.object.id not in seen:
-                seen.add(entry.object.id)
-                targets.append(ObjectId(ObjectKind.HEADER, entry.object.id))
-        for start in range(0, len(targets), _SCAN):
-            page = targets[start : start + _SCAN]
-            raws = self._store.read_all(page, HEADER_MAX_BYTES)
-            for target, raw in zip(page, raws, strict=True):
+        for start in range(0, len(targets), _BATCH):
+            batch = targets[start : start + _BATCH]
+            raws = self._store.read_all(batch, HEADER_MAX_BYTES)
+            for target, raw in zip(batch, raws, strict=True):
                 try:
-                    header = self._load(target) if raw == b"" else _decode(target, raw)
+                    # Nothing: reading it alone says why.
+                    yield self._load(target) if raw == b"" else _decode(target, raw)
                 except ArchipelagoError as error:
-                    if strict:
-                        raise
-                    log.error("left out of the listing: %s", error)
-                    continue
-                if header is not None:
-                    yield header
-
-    def scan_live(self) -> Iterator[Header]:
-        """Yield the valid header of each name, in no order.
-
-        One that cannot be judged now is left out: it must not hide the others.
-        """
-        for header in self.scan():
-            try:
-                live = self._live(header)
-            except ArchipelagoError as error:
-                log.error('"%s" is left out of the listing: %s', header.name, error)
-                continue
-            if live:
-                yield header
-
-    def _live(self, header: Header) -> bool:
-        if header.moving_to:
-            return False
-        if not header.moved_from:
-            return True
-        found = self.find(header.name)
-        return found is not None and found.uuid == header.uuid
+                    yield raw or b"", error
 
     def _came(self, header: Header, *, durable: bool = False) -> bool:
         old = self.peek(header.moved_from, durable=durable)

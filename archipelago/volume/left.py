@@ -81,7 +81,8 @@ class Left:
                 waiting.discard(uuid)
         if not waiting:
             return
-        for header in [h for h in self._ctx.headers.scan_live() if h.uuid in waiting]:
+        self._ctx.index.refresh()
+        for header in [h for h in self._ctx.index.live() if h.uuid in waiting]:
             try:
                 self._make_durable(header)
             except ArchipelagoError as error:

@@ -34,6 +34,7 @@ from archipelago.errors import ArchipelagoError, MapCorrupt
 from archipelago.ids import ObjectId, extent_id, journal_id, layer_id
 from archipelago.objects import Store
 from archipelago.volume.headers import Headers
+from archipelago.volume.index import Damaged, HeaderIndex
 from archipelago.volume.presence import Presences
 from xseg.constants import ObjectKind
 
@@ -49,12 +50,16 @@ class Reclaimer:
     Args:
         store: the objects.
         headers: the roots.
+        index: knows them.
         presences: tell whether other instances are at work.
     """
 
-    def __init__(self, store: Store, headers: Headers, presences: Presences) -> None:
+    def __init__(
+        self, store: Store, headers: Headers, index: HeaderIndex, presences: Presences
+    ) -> None:
         self._store = store
         self._headers = headers
+        self._index = index
         self._presences = presences
         self._guard = threading.Lock()
         self._running = threading.Lock()
@@ -121,7 +126,10 @@ class Reclaimer:
         if self._wait_for_others():
             return 0
         used: set[ObjectId] = set()
-        for header in self._headers.scan(strict=True):
+        self._index.refresh(full=True)
+        for header in self._index.all():
+            if isinstance(header, Damaged):
+                raise MapCorrupt(f'the header of "{header.name}" is damaged')
             used.update(self._references(header))
         with self._guard:
             born = list(self._born or ())

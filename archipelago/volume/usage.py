@@ -7,34 +7,23 @@ from archipelago.info import StoreUsage
 from archipelago.volume.context import Context
 from xseg.constants import ObjectKind
 
-_METADATA = (
-    ObjectKind.LAYER,
-    ObjectKind.HEADER,
-    ObjectKind.JOURNAL,
-    ObjectKind.LEASE,
-)
-
 
 def store_usage(ctx: Context) -> StoreUsage:
-    """Count what is stored.
+    """Say what is stored.
 
     `logical_bytes` is the sum of the sizes of all volumes and snapshots; the others are
-    bytes on disk.
+    bytes on disk.  What needs a look at every object may be from an earlier count
+    (`archipelago.volume.census`); `StoreUsage.age_seconds` says how old it is.
     """
     capacity = ctx.store.capacity(ObjectKind.CONTENT)
-    private = _allocated(ctx, ObjectKind.EXTENT)
-    content = _allocated(ctx, ObjectKind.CONTENT)
-    metadata = sum(_allocated(ctx, kind) for kind in _METADATA)
-    logical = sum(header.size for header in ctx.headers.scan_live())
+    ctx.index.refresh()
+    count = ctx.census.count()
     return StoreUsage(
         capacity_bytes=capacity.size_bytes,
         free_bytes=capacity.allocated_bytes,
-        logical_bytes=logical,
-        stored_bytes=private + content + metadata,
-        private_bytes=private,
-        content_bytes=content,
+        logical_bytes=ctx.index.logical_bytes,
+        stored_bytes=count.stored_bytes,
+        private_bytes=count.private_bytes,
+        content_bytes=count.content_bytes,
+        age_seconds=count.age_seconds,
     )
-
-
-def _allocated(ctx: Context, kind: ObjectKind) -> int:
-    return sum(entry.allocated_bytes for entry in ctx.store.list(kind))

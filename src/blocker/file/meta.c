@@ -74,7 +74,7 @@ static void split(char path[FILE_PATH_MAX], char dir[FILE_PATH_MAX],
  *  come in numbers. */
 static enum reactor_lane lane_of(const struct blk_io *io)
 {
-    return io->object.kind == XSEG_OBJ_HEADER ? REACTOR_LANE_MAP : REACTOR_LANE_BULK;
+    return blk_object_is_versioned(&io->object) ? REACTOR_LANE_MAP : REACTOR_LANE_BULK;
 }
 
 /* ---- CREATE ------------------------------------------------------------- */

@@ -180,7 +180,10 @@ def test_a_damaged_header_is_reported_and_hides_nothing_else(
     with pytest.raises(archipelago.MapCorrupt) as caught:
         client.info("bad")
     assert caught.value.exit_code == 9
-    assert [v.name for v in client.list()] == ["good"]
+    listed = {v.name: v for v in client.list()}
+    assert list(listed) == ["bad", "good"]
+    assert listed["bad"].kind == "damaged" and listed["bad"].damaged
+    assert listed["good"].damaged is None
 
 
 def test_operations_on_many_volumes_at_once(client: Client) -> None:

@@ -320,7 +320,7 @@ def test_df(instance: Instance) -> None:
     usage = read("df")
     assert set(usage) == {
         "capacity_bytes", "free_bytes", "logical_bytes", "stored_bytes",
-        "private_bytes", "content_bytes",
+        "private_bytes", "content_bytes", "age_seconds",
     }  # fmt: skip
     assert usage["logical_bytes"] == 16 << 40
     assert usage["free_bytes"] <= usage["capacity_bytes"]
