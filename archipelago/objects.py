@@ -272,18 +272,32 @@ class Store:
         self._step(Op.DELETE, target)
         return True
 
-    def delete_all(self, targets: Sequence[ObjectId]) -> int:
+    def delete_all(self, targets: Sequence[ObjectId], *, generation: int = 0) -> int:
         """Remove many objects durably.
+
+        Args:
+            targets: their names.
+            generation: content that a change of a newer one needs stays; 0: none
+                stays.  All else is found through headers only, and has none.
 
         Returns:
             How many were there.
         """
-        calls = [Call(port_of(t.kind), Op.DELETE, target=t) for t in targets]
+        calls = [
+            Call(
+                port_of(t.kind),
+                Op.DELETE,
+                target=t,
+                args=(generation if t.kind is ObjectKind.CONTENT else 0,),
+            )
+            for t in targets
+        ]
         deleted = 0
         for target, reply in zip(
             targets, self._messenger.send_many(calls), strict=True
         ):
-            if reply.result < 0 and reply.result != -errno.ENOENT:
+            raised = generation and reply.result == -errno.ESTALE
+            if reply.result < 0 and reply.result != -errno.ENOENT and not raised:
                 raise _failure(Op.DELETE, target, reply.result)
             if reply.result >= 0:
                 deleted += 1

@@ -68,15 +68,17 @@ class Maintenance:
 
     def round(self) -> None:
         """Do what there is to do now."""
+        self._attempt(self._generation)
+        self._attempt(self._reclaim)
         for step in (
-            self._reclaim,
             self._checkpoints,
             self._compactions,
             self._broken,
             self._stale,
             self._left.round,
         ):
-            self._attempt(step)
+            with self._ctx.generations.change():
+                self._attempt(step)
 
     @staticmethod
     def _attempt(step: Callable[[], None]) -> None:
@@ -84,6 +86,10 @@ class Maintenance:
             step()
         except Exception:
             log.exception("a round of maintenance failed; the next one tries again")
+
+    def _generation(self) -> None:
+        """Come to the store's generation, so that collectors need not wait for us."""
+        self._ctx.reclaimer.come()
 
     def _run(self) -> None:
         due = time.monotonic() + _PERIOD
@@ -93,7 +99,8 @@ class Maintenance:
                 return
             if time.monotonic() < due:
                 # A volume that grew may be closed again within a period: begin at once.
-                self._attempt(self._compactions)
+                with self._ctx.generations.change():
+                    self._attempt(self._compactions)
                 continue
             self.round()
             due = time.monotonic() + _PERIOD

@@ -6,6 +6,7 @@ The table is ``docs/format/control.md``.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,8 @@ from xseg.constants import Flag, Op
 
 Json = dict[str, Any]
 
+#: How long SYNC waits for other instances [s].
+_RECLAIM_PATIENCE = 30.0
 #: Most entries of one page of a listing.
 LIST_MAX = 10000
 
@@ -104,7 +107,8 @@ def _resize(ctx: Context, call: Call) -> Json:
 
 
 def _describe(ctx: Context, call: Call) -> Json:
-    return describe(ctx, call.name, usage=call.arguments.flag("usage")).to_json()
+    usage = call.arguments.flag("usage")
+    return describe(ctx, call.name, usage=usage).to_json()
 
 
 def _list(ctx: Context, call: Call) -> Json:
@@ -145,7 +149,7 @@ def _unlock(ctx: Context, call: Call) -> Json:
 def _sync(ctx: Context, call: Call) -> Json:
     if call.arguments.flag("reclaim"):
         ctx.reclaimer.ripen()
-        return {"reclaimed": ctx.reclaimer.run()}
+        return {"reclaimed": ctx.reclaimer.run(_RECLAIM_PATIENCE)}
     raise UsageError('SYNC without "reclaim" does nothing: USAGE counts what is stored')
 
 
@@ -182,8 +186,17 @@ _UNNAMED: dict[int, _Operation] = {
     Op.PING: _ping,
 }
 
+#: Operations that change no header.  SYNC waits until other changes are over.
+_LOOKING = frozenset({Op.INFO, Op.LIST, Op.USAGE, Op.PING, Op.SYNC})
 #: Replies to these describe the open volume inline.
 _WITH_RECORD = frozenset({Op.OPEN, Op.SNAPSHOT, Op.TRUNCATE, Op.RENAME})
+
+
+def changing(ctx: Context, op: int) -> contextlib.AbstractContextManager[object]:
+    """Hold the generation while an operation runs that may change headers."""
+    if op in _LOOKING:
+        return contextlib.nullcontext()
+    return ctx.generations.change()
 
 
 def execute(ctx: Context, op: int, call: Call) -> Json:
@@ -205,7 +218,7 @@ def is_slow(op: int, call: Call) -> bool:
     """Whether a request only reads, and reads a whole map or much of the store."""
     if op == Op.INFO:
         return call.arguments.wants("usage")
-    return op in (Op.LIST, Op.SYNC)
+    return op in (Op.LIST, Op.SYNC, Op.USAGE)
 
 
 def lease_terms(ctx: Context, call: Call) -> tuple[int, int]:

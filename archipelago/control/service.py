@@ -35,6 +35,7 @@ from archipelago.control.operations import (
     LIST_MAX,
     PACKED,
     Call,
+    changing,
     execute,
     inline_record,
     is_slow,
@@ -132,6 +133,8 @@ class ControlService:
             self._take_identity()
             ctx = self.context
             ctx.presences.begin()
+            # Other instances need not wait for what no change here uses.
+            ctx.reclaimer.come()
             self.maintenance.keep_left()
             self._port = self._segment.bind(PORT_CONTROL, "control")
         except BaseException:
@@ -164,6 +167,8 @@ class ControlService:
         self._end_dispatcher()
         ctx = self.context
         close_all_stale(ctx)
+        ctx.reclaimer.ripen()
+        ctx.reclaimer.run()
         ctx.stop()
         self._end_presence()
         self._messenger.close()
@@ -300,7 +305,8 @@ class ControlService:
         try:
             if failure is not None or call is None:
                 raise failure or UsageError("the request is malformed")
-            answer = execute(self.context, op, call)
+            with changing(self.context, op):
+                answer = execute(self.context, op, call)
             result = 0
         except ArchipelagoError as error:
             result, answer = to_reply(error)

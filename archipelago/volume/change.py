@@ -10,7 +10,9 @@ its header never go different ways.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections.abc import Iterator
 from dataclasses import replace
 
 from archipelago._header import JOURNAL, NO_LIMIT, Header, StackEntry, pack_header
@@ -256,10 +258,29 @@ def roll_epoch(change: Change) -> None:
     """Freeze the journal, start a new epoch and give up owning the stack."""
     before = change.header
     journal = change.hold()
-    change.commit(shared(frozen(before, journal, new_epoch=True)))
-    change.leave(before)
+    after = shared(frozen(before, journal, new_epoch=True))
+    with retiring_epoch(change, before, journal):
+        change.commit(after)
+        change.leave(before)
+
+
+@contextlib.contextmanager
+def retiring_epoch(
+    change: Change, before: Header, journal: JournalInfo
+) -> Iterator[None]:
+    """Start a new epoch; what of the one before nothing refers to is deleted.
+
+    Args:
+        change: of the volume.
+        before: its header.
+        journal: where its journal stands.
+    """
+    reclaimer = change.ctx.reclaimer
+    sole: list[ObjectId] = []
     if not journal.nr_marks:
-        # Nothing of this epoch is on the stack: perhaps nothing refers to it at all.
-        change.ctx.reclaimer.add(
-            (own_extent(before), journal_id(before.uuid, before.journal))
-        )
+        # Nothing goes to the stack; a frozen journal may have come from this epoch.
+        sole.append(journal_id(before.uuid, before.journal))
+        if not reclaimer.referred_by(before.stack, own_extent(before)):
+            sole.append(own_extent(before))
+    with reclaimer.retiring(sole=sole):
+        yield

@@ -115,9 +115,10 @@ def _keep_marks(change: Change) -> None:
         return
     if found.needs_checkpoint:
         journal = change.hold()
-        change.commit(frozen(header, journal, new_epoch=False))
-        if not journal.nr_marks:
-            ctx.reclaimer.add((journal_id(header.uuid, header.journal),))
+        left = journal_id(header.uuid, header.journal)
+        sole = () if journal.nr_marks else (left,)
+        with ctx.reclaimer.retiring(sole=sole):
+            change.commit(frozen(header, journal, new_epoch=False))
     ctx.store.flush(own_extent(header))
     ctx.maps.flush(change.handle)
 

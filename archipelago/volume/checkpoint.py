@@ -78,8 +78,9 @@ def freeze_torn(change: Change) -> bool:
     if journal.nr_marks:
         change.commit(frozen(header, journal, new_epoch=False))
     else:
-        change.commit(replace(header, journal=header.journal + 1))
-        change.ctx.reclaimer.add((journal_id(header.uuid, header.journal),))
+        torn = journal_id(header.uuid, header.journal)
+        with change.ctx.reclaimer.retiring(sole=[torn]):
+            change.commit(replace(header, journal=header.journal + 1))
     log.warning('"%s": journal %d was torn', header.name, header.journal)
     return True
 

@@ -140,7 +140,10 @@ def _still_there(
     gone = VolumeNotFound(f'the snapshot "{origin.name}" was removed meanwhile')
     for header in headers:
         if header.name in done.created:
-            with contextlib.suppress(ArchipelagoError):
+            with (
+                contextlib.suppress(ArchipelagoError),
+                ctx.reclaimer.retiring(header.stack),
+            ):
                 ctx.headers.delete(header.name, header.version)
             done.failed[header.name] = gone
     done.created = []

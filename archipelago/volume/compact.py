@@ -22,7 +22,7 @@ from archipelago._format import MapFormatError
 from archipelago._header import LAYER, NO_LIMIT, Header, StackEntry
 from archipelago._layer_write import LayerWriter
 from archipelago._merge import merge
-from archipelago.errors import ArchipelagoError, MapCorrupt
+from archipelago.errors import MapCorrupt
 from archipelago.ids import layer_id, new_uuid
 from archipelago.layerfile import LayerFile
 from archipelago.volume.change import Change, entry_object
@@ -108,21 +108,20 @@ def compact(ctx: Context, name: str, most: int, *, background: bool = False) -> 
     if count == 0:
         return False
     old = before.stack[:count]
-    layer = _merge(ctx, before, old)
-    try:
-        exchanged = False
+    uuid = new_uuid()
+    exchanged = False
+    with ctx.reclaimer.making(layer_id(uuid)) as made:
+        layer = _merge(ctx, before, old, uuid)
         with ctx.locks.hold(name):
             # Merging took its time: it may have been closed, and be another's soon.
             if not background or _is_at_hand(ctx, before):
-                with settled_change_of(ctx, name, if_free=background) as change:
+                with (
+                    settled_change_of(ctx, name, if_free=background) as change,
+                    ctx.reclaimer.retiring(old, rest=True),
+                ):
                     exchanged = _exchange(change, before.uuid, old, layer)
-    except ArchipelagoError:
-        ctx.reclaimer.add_entries([layer])
-        raise
-    if exchanged:
-        ctx.reclaimer.add_resting(old)
-    else:
-        ctx.reclaimer.add_entries([layer])
+        if exchanged:
+            made()
     return exchanged
 
 
@@ -138,9 +137,10 @@ def _is_at_hand(ctx: Context, header: Header) -> bool:
     return opened is not None and not opened.read_only
 
 
-def _merge(ctx: Context, header: Header, entries: tuple[StackEntry, ...]) -> StackEntry:
+def _merge(
+    ctx: Context, header: Header, entries: tuple[StackEntry, ...], uuid: bytes
+) -> StackEntry:
     """Write a durable layer that says what these entries say together."""
-    uuid = new_uuid()
     target = layer_id(uuid)
     out = LayerFile(ctx.store, target)
     writer = LayerWriter(uuid, header.block_size, out.write)
@@ -159,13 +159,9 @@ def _merge(ctx: Context, header: Header, entries: tuple[StackEntry, ...]) -> Sta
         length = writer.finish()
         out.finish()
     except MapFormatError as error:
-        ctx.store.delete(target)
         why = f'a table of "{header.name}" is damaged: {error}; see docs/damage.md'
         ctx.maps.note_damage(header.uuid, why)
         raise MapCorrupt(why) from error
-    except ArchipelagoError:
-        ctx.store.delete(target)
-        raise
     return StackEntry(
         type=LAYER,
         owned=True,

@@ -20,6 +20,7 @@ from archipelago.ids import ObjectId, extent_id, journal_id, lease_id
 from archipelago.messenger import Messenger
 from archipelago.objects import Store
 from archipelago.volume.census import Census
+from archipelago.volume.generations import Generations
 from archipelago.volume.headers import Headers
 from archipelago.volume.incarnation import incarnation
 from archipelago.volume.index import HeaderIndex
@@ -163,7 +164,11 @@ class Context:
         self.renewer = Renewer(
             self.messenger, self.leases, self.presences, self._lease_lost
         )
-        self.reclaimer = Reclaimer(self.store, self.headers, self.index, self.presences)
+        self.generations = Generations(self.store)
+        self.generations.renew = self._renew_readers
+        self.reclaimer = Reclaimer(
+            self.store, self.headers, self.index, self.generations, self.presences
+        )
         self._lost: queue.SimpleQueue[OpenMap | None] = queue.SimpleQueue()
         self._burying = threading.Thread(
             target=self._bury, name="archipelago-lost", daemon=True
@@ -220,6 +225,36 @@ class Context:
         if not opened.read_only:
             self.renewer.say_stopped(opened.header.uuid)
         self._dismantle(opened)
+
+    def _renew_readers(self) -> None:
+        """Let maps that are open for reading follow their headers.
+
+        Nothing else keeps what they refer to: whoever removes a snapshot or changes a
+        volume elsewhere does not know of readers here.
+        """
+        for opened in self.table.all():
+            if not opened.read_only or opened.broken:
+                continue
+            with self.locks.hold(opened.header.name):
+                if self.table.get(opened.header.name) is opened:
+                    self._renew_reader(opened)
+
+    def _renew_reader(self, opened: OpenMap) -> None:
+        before = opened.header
+        name = self.index.name_now(before.name, before.uuid)
+        now = self.headers.find(name)
+        if now is None or now.uuid != before.uuid:
+            self.give_up(opened, "it was removed by another instance")
+            return
+        if (now.version, now.name) == (before.version, before.name):
+            return
+        try:
+            self.maps.follow(opened.handle, pack_header(now))
+        except ArchipelagoError as error:
+            self.give_up(opened, f"another instance changed it: {error}")
+            return
+        if now.name == before.name:
+            opened.header = now
 
     def tell_lost(self, uuid: bytes) -> None:
         """Tell vlmcd that a volume is lost, if it runs; returns when it knows."""

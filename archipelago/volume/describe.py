@@ -6,16 +6,19 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
-from archipelago._header import Header, pack_header
+from archipelago._format import MapFormatError
+from archipelago._header import Header, StackEntry, pack_header
+from archipelago._layer_write import LayerWriter
+from archipelago._merge import merge
 from archipelago.errors import ArchipelagoError, BlockNotFound, MapCorrupt
-from archipelago.ids import ObjectId, journal_id, uuid_text
+from archipelago.ids import ObjectId, journal_id, new_uuid, uuid_text
 from archipelago.info import VolumeInfo
-from archipelago.volume.change import entry_object
+from archipelago.volume.change import entry_object, frozen
 from archipelago.volume.context import Context, OpenMap, own_extent
 from archipelago.volume.index import Damaged
 from archipelago.volume.leaserecord import utc_text
-from archipelago.volume.resize import sector_ceil
-from xseg.constants import Reference, VolumeFlag
+from xseg.constants import SECTOR_BYTES, VolumeFlag
+from xseg.payload import MapInfo
 from xseg.payload import VolumeInfo as VolumeRecord
 
 log = logging.getLogger(__name__)
@@ -27,7 +30,7 @@ def describe(ctx: Context, name: str, *, usage: bool = False) -> VolumeInfo:
     Args:
         ctx: where.
         name: its name.
-        usage: count its bytes too; reads its whole map.
+        usage: count its bytes too; reads all its tables.
 
     Raises:
         VolumeNotFound: there is none.
@@ -126,26 +129,43 @@ def _private_bytes(ctx: Context, header: Header) -> int:
 
 
 def _shared_bytes(ctx: Context, header: Header) -> int:
-    """Bytes of the volume that lie in content blocks or sealed extents [bytes]."""
+    """Bytes of the volume that lie in content blocks or sealed extents [bytes].
+
+    Merges the tables of its stack and drops the result: that costs what the tables
+    hold, whatever the size of the volume.
+    """
     if not header.stack:
         return 0
+    entries, own_sectors = header.stack, 0
+    if not header.flags & VolumeFlag.READONLY:
+        info = _map_info(ctx, header)
+        own_sectors = info.present_sectors
+        if info.journal.nr_marks:
+            live = frozen(header, info.journal, new_epoch=False).stack[0]
+            entries = (live, *entries)
+
+    def read(entry: StackEntry, offset: int, size: int) -> bytes:
+        return ctx.store.read(entry_object(entry), offset, size)
+
+    nowhere = LayerWriter(new_uuid(), header.block_size, lambda offset, data: None)
+    try:
+        found = merge(entries, header.block_size, nowhere, read, bottom=True)
+    except MapFormatError as error:
+        raise MapCorrupt(f'a table of "{header.name}" is damaged: {error}') from error
+    shared = found.extent_sectors + found.content_sectors - own_sectors
+    # What is written meanwhile may be counted as its own already.
+    return max(0, shared) * SECTOR_BYTES
+
+
+def _map_info(ctx: Context, header: Header) -> MapInfo:
     opened = ctx.table.get(header.name)
     if opened is not None and opened.header.uuid == header.uuid and not opened.broken:
-        return _count(ctx, opened.handle, opened.header)
+        return ctx.maps.info(opened.handle)
     handle = ctx.maps.open(pack_header(header), read_only=True)
     try:
-        return _count(ctx, handle, header)
+        return ctx.maps.info(handle)
     finally:
         try:
             ctx.maps.close(handle)
         except ArchipelagoError as error:
             log.warning('a map of "%s" stays in memory: %s', header.name, error)
-
-
-def _count(ctx: Context, handle: int, header: Header) -> int:
-    own = own_extent(header).id
-    return sum(
-        run.size
-        for run in ctx.maps.runs(handle, 0, sector_ceil(header.size))
-        if run.kind is not Reference.ZERO and run.id != own
-    )

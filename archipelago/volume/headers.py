@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from archipelago._format import MapFormatError
@@ -49,15 +49,10 @@ class Headers:
 
     Args:
         store: where they are.
-
-    Attributes:
-        written: called with every header once it is stored, or may be (the
-            collector's barrier, see `archipelago.volume.reclaim`).
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self.written: Callable[[Header], None] = lambda header: None
 
     def peek(self, name: str, *, durable: bool = False) -> Header | None:
         """Read the header stored under a name, dead or alive.
@@ -67,10 +62,24 @@ class Headers:
             durable: whoever made, replaced or removed it may have died before that was
                 durable: it is durable once this returns.  For who acts on it.
         """
-        header = self._load(header_id(name), durable=durable)
+        try:
+            header = self._load(header_id(name), durable=durable)
+        except MapCorrupt as error:
+            raise MapCorrupt(
+                f'the header of "{name}" is damaged ({error}): "vlmc remove {name}" '
+                "removes it"
+            ) from error
         if header is not None and header.name != name:
             raise MapCorrupt(f'the header of "{name}" says it is "{header.name}"')
         return header
+
+    def is_damaged(self, name: str) -> bool:
+        """True if there is a header of that name, and it cannot be read."""
+        try:
+            self.peek(name)
+        except MapCorrupt:
+            return True
+        return False
 
     def find(self, name: str, *, durable: bool = False) -> Header | None:
         """Read the valid header of a name, or None if there is no such volume.
@@ -121,10 +130,7 @@ class Headers:
         VolumeExists: the name is taken.
         """
         target = header_id(header.name)
-        try:
-            fresh = self._store.create(target, pack_header(header))
-        finally:
-            self.written(header)
+        fresh = self._store.create(target, pack_header(header))
         if not fresh:
             raise taken(header.name)
 
@@ -135,11 +141,7 @@ class Headers:
             For each: false if its name is taken, or why it could not be stored.
         """
         objects = [(header_id(h.name), pack_header(h)) for h in headers]
-        try:
-            return self._store.create_all(objects)
-        finally:
-            for header in headers:
-                self.written(header)
+        return self._store.create_all(objects)
 
     def replace(self, header: Header) -> None:
         """Store the successor of a header; its version is the stored one plus one.
@@ -148,10 +150,7 @@ class Headers:
             LeaseLost: the stored version or fence is another.
         """
         target = header_id(header.name)
-        try:
-            self._store.replace(target, pack_header(header), header.version - 1)
-        finally:
-            self.written(header)
+        self._store.replace(target, pack_header(header), header.version - 1)
 
     def delete(self, name: str, version: int) -> bool:
         """Remove the header of a name; false if it was not there.

@@ -93,6 +93,7 @@ class HeaderIndex:
         self._stacks: dict[Stack, tuple[Stack, set[str]]] = {}
         #: The stacks that have a table, by their identity.
         self._tables: dict[Table, dict[int, Stack]] = {}
+        self._uuids: dict[bytes, set[str]] = {}
         #: Stacks that the refresh under way has met.
         self._seen: dict[Stack, Stack] = {}
         self._refreshed = -_FRESH
@@ -164,6 +165,11 @@ class HeaderIndex:
                     return name
             return None
 
+    def name_of(self, uuid: bytes) -> str | None:
+        """A name under which the header of a uuid was read last."""
+        with self._guard:
+            return next(iter(self._uuids.get(uuid, ())), None)
+
     def all(self) -> list[Header | Damaged]:
         """All headers, those that an interrupted rename left dead too."""
         with self._guard:
@@ -189,13 +195,10 @@ class HeaderIndex:
             return name
         self.refresh()
         with self._guard:
-            for header in self._by_name.values():
-                if (
-                    isinstance(header, Header)
-                    and header.uuid == uuid
-                    and self._is_live(header)
-                ):
-                    return header.name
+            for other in self._uuids.get(uuid, ()):
+                header = self._by_name[other]
+                if isinstance(header, Header) and self._is_live(header):
+                    return other
         return name
 
     # ---- the guard is held ---------------------------------------------------------
@@ -270,12 +273,17 @@ class HeaderIndex:
             for entry in stack:
                 self._tables.setdefault(table_of(entry), {})[id(stack)] = stack
         names.add(header.name)
+        self._uuids.setdefault(header.uuid, set()).add(header.name)
 
     def _leave(self, header: Header | Damaged) -> None:
         self._by_name.pop(header.name, None)
         self._logical -= _logical(header)
         if not isinstance(header, Header):
             return
+        known = self._uuids[header.uuid]
+        known.discard(header.name)
+        if not known:
+            del self._uuids[header.uuid]
         stack, names = self._stacks[header.stack]
         names.discard(header.name)
         if names:

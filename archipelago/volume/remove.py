@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Iterator
 
 from archipelago._header import Header
-from archipelago.errors import ArchipelagoError, NoSpace, VolumeBusy
-from archipelago.ids import journal_id, lease_id
+from archipelago.errors import MapCorrupt, NoSpace, VolumeBusy
+from archipelago.ids import header_id, journal_id, lease_id
 from archipelago.volume.change import entry_object
 from archipelago.volume.changing import change_of, replaced
 from archipelago.volume.context import Context, own_extent
@@ -36,14 +37,19 @@ def remove(ctx: Context, name: str) -> None:
                 f'"{name}" is in use in this instance: its clients must close it first'
             )
         try:
-            with change_of(ctx, name) as change:
+            with change_of(ctx, name) as change, _retiring(ctx, change.header):
                 # This version and no other: if we were paused, the name may be
                 # another's.
                 ctx.headers.delete(name, change.header.version)
                 change.removed = True
-                _give_back(ctx, change.header)
         except NoSpace:
             _remove_without_space(ctx, name)
+        except MapCorrupt:
+            if not ctx.headers.is_damaged(name):
+                raise
+            # What it referred to is unknown, and stays.
+            ctx.store.delete(header_id(name))
+            log.warning('the damaged header of "%s" is removed', name)
 
 
 def _remove_without_space(ctx: Context, name: str) -> None:
@@ -64,23 +70,28 @@ def _remove_without_space(ctx: Context, name: str) -> None:
         now = ctx.headers.get(name, durable=True)
         if now.uuid != header.uuid:
             raise replaced(name)
-        ctx.headers.delete(name, now.version)
-        ctx.headers.bury_source(now)
-        _give_back(ctx, now)
+        with _retiring(ctx, now):
+            ctx.headers.delete(name, now.version)
+            ctx.headers.bury_source(now)
 
 
-def _give_back(ctx: Context, header: Header) -> None:
-    """Delete what the removed map owned; a failure here loses storage, not data."""
-    try:
-        ctx.reclaimer.add_entries(header.stack)
-    except ArchipelagoError as error:
-        log.warning('a table of removed "%s" cannot be read: %s', header.name, error)
-    try:
-        own = [entry_object(entry) for entry in header.stack if entry.owned]
+@contextlib.contextmanager
+def _retiring(ctx: Context, header: Header) -> Iterator[None]:
+    """Remove a header; what it alone had goes with it, also if this process dies."""
+    own = [entry_object(entry) for entry in header.stack if entry.owned]
+    if not header.flags & VolumeFlag.READONLY:
+        own += [
+            own_extent(header),
+            journal_id(header.uuid, header.journal),
+            # Begun, perhaps, by a change that failed.
+            journal_id(header.uuid, header.journal + 1),
+        ]
+
+    def delete() -> None:
         if not header.flags & VolumeFlag.READONLY:
-            own += [own_extent(header), journal_id(header.uuid, header.journal)]
             ctx.maps.give_up_left(header.uuid)
-        ctx.reclaimer.add(own)
         ctx.leases.forget(header.uuid, own)
-    except ArchipelagoError as error:
-        log.warning('storage of "%s" is given back later: %s', header.name, error)
+
+    sole = [*own, lease_id(header.uuid)]
+    with ctx.reclaimer.retiring(header.stack, sole, delete=delete):
+        yield

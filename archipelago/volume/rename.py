@@ -25,6 +25,7 @@ from archipelago.volume.changing import changing
 from archipelago.volume.context import Context
 from archipelago.volume.create import refuse_existing
 from archipelago.volume.headers import first_version
+from archipelago.volume.references import own_objects
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +40,14 @@ def rename(ctx: Context, name: str, new: str) -> Header:
     check_name(new)
     if new == name:
         raise UsageError(f'"{name}" has that name already')
-    with changing(ctx, name, new) as change:
+    with contextlib.ExitStack() as stack:
+        change = stack.enter_context(changing(ctx, name, new))
         refuse_existing(ctx, new)
+        # A collector that reads headers now may miss the old one and the new one.
+        before = change.header
+        stack.enter_context(
+            ctx.reclaimer.retiring(before.stack, moved=own_objects(before))
+        )
         header = replace(
             change.header,
             name=new,

@@ -14,9 +14,14 @@ from dataclasses import replace
 
 from archipelago._header import Header
 from archipelago.errors import ArchipelagoError
-from archipelago.ids import ObjectId, extent_id, journal_id
+from archipelago.ids import ObjectId, extent_id
 from archipelago.units import check_size
-from archipelago.volume.change import Change, frozen, refuse_snapshot
+from archipelago.volume.change import (
+    Change,
+    frozen,
+    refuse_snapshot,
+    retiring_epoch,
+)
 from archipelago.volume.changing import changing
 from archipelago.volume.compact import compact_to
 from archipelago.volume.context import Context
@@ -57,16 +62,15 @@ def _shrink(change: Change, size: int) -> None:
     after = frozen(before, journal, new_epoch=True)
     stack = tuple(replace(e, limit=min(e.limit, limit)) for e in after.stack)
     flags = before.flags | (VolumeFlag.TAIL if size % SECTOR_BYTES else 0)
-    change.commit(replace(after, size=size, flags=int(flags), stack=stack))
     extent = extent_id(before.uuid, before.epoch)
-    if not journal.nr_marks:
-        change.ctx.reclaimer.add((extent, journal_id(before.uuid, before.journal)))
-    try:
-        # This epoch's extent is in no snapshot: nobody else can read it.
-        change.leave(before)
-        change.ctx.store.discard(extent, limit, sector_ceil(before.size) - limit)
-    except ArchipelagoError as error:
-        log.warning('what "%s" gave up stays allocated: %s', before.name, error)
+    with retiring_epoch(change, before, journal):
+        change.commit(replace(after, size=size, flags=int(flags), stack=stack))
+        try:
+            # This epoch's extent is in no snapshot: nobody else can read it.
+            change.leave(before)
+            change.ctx.store.discard(extent, limit, sector_ceil(before.size) - limit)
+        except ArchipelagoError as error:
+            log.warning('what "%s" gave up stays allocated: %s', before.name, error)
     settle_tail(change)
 
 

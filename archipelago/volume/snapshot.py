@@ -69,7 +69,8 @@ def _still_ours(change: Change, made: Header) -> None:
     ctx, volume = change.ctx, change.header
     if ctx.leases.prove(volume.uuid):
         return
-    ctx.headers.delete(made.name, made.version)
+    with ctx.reclaimer.retiring(made.stack):
+        ctx.headers.delete(made.name, made.version)
     raise LeaseLost(
         f'the lease of "{volume.name}" was lost: no snapshot "{made.name}" was taken'
     )
