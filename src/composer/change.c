@@ -12,8 +12,12 @@
  * If CONTROL dies over it nobody here knows whether it happened: the volume is revived,
  * with a new epoch if it has one, and the client is told to look.
  *
- * A new name only freezes an open volume.  A removal waits for the volume's users
- * (removal.c).
+ * A new name only freezes an open volume.  While CONTROL gives one a new name, a request
+ * that names no open volume may name that one, so it waits (change_may_name), and such a
+ * RENAME that CONTROL has already is waited for.  A change that had to wait for another one
+ * begins anew if the volume has another name by then.
+ *
+ * A removal waits for the volume's users (removal.c).
  */
 #include <stdlib.h>
 #include <string.h>
@@ -27,25 +31,61 @@ struct change {
     struct composer *c;
     struct volume *v; /* frozen, or NULL: not open */
     struct xseg_request *rq;
-    bool opened;    /* open_get is to be balanced */
+    bool opened;  /* open_get is to be balanced */
+    bool renames; /* it counts in c->renaming, or without a volume in renaming_closed */
     int64_t result; /* of CONTROL, which died */
     uint64_t since; /* when it was first asked what happened, 0: it was not */
 };
 
 static void change_forward(struct change *ch);
 
-static void change_end(struct change *ch, int64_t result)
+/** Let the volume go on, and forget the change. */
+static void change_free(struct change *ch)
 {
     struct volume *v = ch->v;
 
-    composer_reply(ch->c, ch->rq, result);
     if (v) {
-        bool opened = ch->opened;
-        v->users += !opened; /* keep it over the unfreeze */
+        v->users += !ch->opened; /* keep it over the unfreeze */
         volume_unfreeze(v);
         open_put(v);
     }
     free(ch);
+}
+
+static void change_renames_resume(struct composer *c)
+{
+    struct list waiting;
+
+    list_take_all(&waiting, &c->renames);
+    for (struct list *link; (link = list_pop_front(&waiting));) {
+        struct waiter *w = LIST_ENTRY(link, struct waiter, link);
+        w->resume(w);
+    }
+}
+
+static void change_end(struct change *ch, int64_t result)
+{
+    struct composer *c = ch->c;
+    bool named = ch->renames && ch->v && --c->renaming == 0;
+    bool settled = ch->renames && !ch->v && --c->renaming_closed == 0;
+
+    composer_reply(c, ch->rq, result);
+    if (named)
+        composer_serve_again(c, &c->unnamed);
+    change_free(ch);
+    if (settled)
+        change_renames_resume(c);
+}
+
+bool change_may_name(struct composer *c, struct xseg_request *rq)
+{
+    uint8_t len;
+
+    if (!c->renaming || request_name(rq, &len) < 0 ||
+        volume_by_name(c, rq->inline_data, len))
+        return false;
+    composer_queue(c, &c->unnamed, rq, NULL);
+    return true;
 }
 
 static void change_tail_zeroed(void *arg, int64_t result)
@@ -135,6 +175,23 @@ static void change_resume(struct waiter *w)
     change_forward(LIST_ENTRY(w, struct change, waiter));
 }
 
+/** Count a RENAME that goes to CONTROL; false: it is resumed when it may go. */
+static bool change_rename_begin(struct change *ch)
+{
+    struct composer *c = ch->c;
+
+    if (!ch->renames) {
+        ch->renames = true;
+        c->renaming += ch->v != NULL;
+        c->renaming_closed += ch->v == NULL;
+    }
+    if (!ch->v || !c->renaming_closed)
+        return true;
+    ch->waiter.resume = change_resume;
+    list_push_back(&c->renames, &ch->waiter.link);
+    return false;
+}
+
 static void change_forward(struct change *ch)
 {
     if (ch->v && ch->v->lost) {
@@ -147,6 +204,8 @@ static void change_forward(struct change *ch)
         revive_wait(ch->v, &ch->waiter);
         return;
     }
+    if (ch->rq->op == XSEG_OP_RENAME && !change_rename_begin(ch))
+        return;
     struct xseg_request *child = composer_request(ch->c, ch->rq->op);
     if (!child) {
         ch->waiter.resume = change_resume;
@@ -175,7 +234,15 @@ static void change_flushed(struct flush_wait *w, int64_t result)
 static void change_drained(struct drain *d)
 {
     struct change *ch = LIST_ENTRY(d, struct change, drain);
+    struct composer *c = ch->c;
+    struct xseg_request *rq = ch->rq;
+    uint8_t len;
 
+    if (request_name(rq, &len) == 0 && !volume_has_name(ch->v, rq->inline_data, len)) {
+        change_free(ch);
+        composer_serve(c, rq);
+        return;
+    }
     ch->flush.flushed = change_flushed;
     list_init(&ch->flush.link);
     barrier_flush(ch->v, &ch->flush);
@@ -244,6 +311,8 @@ void vol_serve_change(struct composer *c, struct xseg_request *rq)
         composer_reply(c, rq, rc);
         return;
     }
+    if (change_may_name(c, rq))
+        return;
     struct change *ch = change_new(c, rq);
     if (!ch)
         return;

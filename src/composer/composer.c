@@ -391,6 +391,8 @@ int composer_create(struct reactor *r, const struct composer_options *options,
     list_init(&c->op_waiters);
     list_init(&c->starved);
     list_init(&c->edge_waiters);
+    list_init(&c->unnamed);
+    list_init(&c->renames);
     again_init(c);
     relief_init(c);
     removal_init(c);

@@ -75,6 +75,10 @@ struct composer {
     struct list op_waiters;   /* struct queued, requests that wait for an op */
     struct list starved;      /* struct waiter: no descriptor was free */
     struct list edge_waiters; /* struct waiter: no edge buffer was free */
+    uint32_t renaming;        /* RENAMEs of open volumes, not settled */
+    uint32_t renaming_closed; /* RENAMEs of names that are not open, at CONTROL */
+    struct list renames;      /* struct waiter: until `renaming_closed` is 0 */
+    struct list unnamed;      /* struct queued: they wait until `renaming` is 0 */
     uint64_t edges[64];       /* free edge buffers, two sectors each */
     uint32_t nr_edges;
     struct reactor_timer watch_timer;
@@ -251,6 +255,8 @@ struct volume *volume_new(struct composer *c, const uint8_t *name, uint8_t name_
 void volume_free(struct volume *v);
 /** Go on to a state that may follow. */
 void volume_go(struct volume *v, enum volume_state state);
+/** True if that is its name, as far as CONTROL has said. */
+bool volume_has_name(const struct volume *v, const uint8_t *name, uint8_t len);
 /** The volume of that name that is not lost. */
 struct volume *volume_by_name(struct composer *c, const uint8_t *name, uint8_t len);
 /** A lost one of that name of which CONTROL is just being told, or NULL. */
@@ -436,6 +442,12 @@ void removal_serve(struct composer *c, struct volume *v, struct xseg_request *rq
 
 /* ---- change.c ------------------------------------------------------------------ */
 
+/**
+ * Keep a request whose name is no open volume's, while CONTROL gives an open volume a new
+ * name: it may be that one.  Then it is served again when the name is known.  False: serve
+ * it now.
+ */
+bool change_may_name(struct composer *c, struct xseg_request *rq);
 /** Have CONTROL remove `v`, or say why not. */
 void change_remove(struct composer *c, struct volume *v, struct xseg_request *rq);
 

@@ -479,6 +479,8 @@ static struct open_op *open_op_new(struct xseg_request *rq)
 
 void vol_serve_open(struct composer *c, struct xseg_request *rq)
 {
+    if (change_may_name(c, rq))
+        return;
     struct open_op *op = open_op_new(rq);
     if (!op) {
         composer_reply(c, rq, -ENOMEM);

@@ -97,7 +97,7 @@ void volume_go(struct volume *v, enum volume_state state)
     v->state = state;
 }
 
-static bool has_name(const struct volume *v, const uint8_t *name, uint8_t len)
+bool volume_has_name(const struct volume *v, const uint8_t *name, uint8_t len)
 {
     return v->info.name_len == len && memcmp(v->info.name, name, len) == 0;
 }
@@ -107,7 +107,7 @@ struct volume *volume_by_name(struct composer *c, const uint8_t *name, uint8_t l
     LIST_FOR_EACH(it, n, &c->volumes)
     {
         struct volume *v = LIST_ENTRY(it, struct volume, link);
-        if (!v->lost && has_name(v, name, len))
+        if (!v->lost && volume_has_name(v, name, len))
             return v;
     }
     return NULL;
@@ -118,7 +118,7 @@ struct volume *volume_leaving(struct composer *c, const uint8_t *name, uint8_t l
     LIST_FOR_EACH(it, n, &c->volumes)
     {
         struct volume *v = LIST_ENTRY(it, struct volume, link);
-        if (v->lost && volume_reviving(v) && has_name(v, name, len))
+        if (v->lost && volume_reviving(v) && volume_has_name(v, name, len))
             return v;
     }
     return NULL;
