@@ -139,7 +139,7 @@ static int lease_change(struct file_store *store, struct blk_io *io, bool acquir
         goto out;
     memcpy(slot.record, &lease, sizeof lease);
     if (change == LEASE_GRANTED)
-        rc = file_slot_store(fd, &slot, index, true);
+        rc = file_slot_store(store, fd, &slot, index, true);
     /* A process that made the file may have died before its name was durable. */
     if (rc == 0 && change == LEASE_GRANTED)
         rc = file_slot_sync_name(store, &io->object);

@@ -63,7 +63,7 @@ int file_presence_change(struct file_store *store, struct blk_io *io, bool acqui
     if (rc < 0)
         goto out;
     memcpy(slot.record, &presence, sizeof presence);
-    rc = file_slot_store(fd, &slot, index, change == PRESENCE_BEGUN);
+    rc = file_slot_store(store, fd, &slot, index, change == PRESENCE_BEGUN);
     if (rc == 0 && change == PRESENCE_BEGUN)
         rc = file_slot_sync_name(store, &io->object);
     if (rc == 0)

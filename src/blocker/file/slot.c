@@ -70,7 +70,8 @@ int file_slot_load(int fd, uint64_t magic, uint32_t version, struct file_slot *o
     return rc;
 }
 
-int file_slot_store(int fd, struct file_slot *slot, int old_index, bool durable)
+int file_slot_store(struct file_store *store, int fd, struct file_slot *slot,
+                    int old_index, bool durable)
 {
     struct file_call call = {
         .verb = durable ? FILE_WRITE_DSYNC : FILE_WRITE,
@@ -84,8 +85,13 @@ int file_slot_store(int fd, struct file_slot *slot, int old_index, bool durable)
     int rc = durable ? file_sync_fd(fd, true) : 0;
     if (rc < 0)
         return rc;
-    file_call_run(&call);
-    return call.result;
+    do {
+        struct file_call try = call;
+        /* The second slot may need a block of its own. */
+        file_call_run(&try);
+        rc = try.result;
+    } while ((rc == -ENOSPC || rc == -EDQUOT) && file_reserve_give(store));
+    return rc;
 }
 
 /** Make a file with one slot, under its name.  0, also if there is one; -errno. */

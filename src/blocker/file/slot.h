@@ -42,8 +42,9 @@ int file_slot_load(int fd, uint64_t magic, uint32_t version, struct file_slot *o
 
 /** Write `slot` beside the one that was loaded from `old_index`, with the next sequence.
  *  Durable: the old slot is synced first, so that one durable slot is always the newest
- *  that was answered.  0 or -errno. */
-int file_slot_store(int fd, struct file_slot *slot, int old_index, bool durable);
+ *  that was answered.  On a full disk it takes room from the reserve.  0 or -errno. */
+int file_slot_store(struct file_store *store, int fd, struct file_slot *slot,
+                    int old_index, bool durable);
 
 /** Open an object's file with its exclusive lock, which ends with close().
  * @param first  the first slot of a file that is made if there is none; NULL: none is.
