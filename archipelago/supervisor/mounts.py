@@ -160,7 +160,9 @@ class Mounts:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
-            self._socket_path.unlink(missing_ok=True)
+            # A file system that has gone read-only keeps it: no process listens there.
+            with contextlib.suppress(OSError):
+                self._socket_path.unlink()
 
     def _unmount(self, mount: _Mount, *, force: bool) -> None:
         try:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import mmap
 import os
 import shutil
@@ -82,7 +81,7 @@ def test_peers_that_lost_their_ports_are_mended(instance: Instance) -> None:
             struct.pack_into("<Q", memory, PORTS_OFF + port * PORT_BYTES + OWNER_OFF, 0)
         with Segment.attach(segment_name(instance.home)) as segment:
             assert segment.reap().ports >= len(NATIVE)
-    status = json.loads(instance.archipelago("status", "--json"))
+    status = instance.status()
     if not bound(instance) >= NATIVE:
         assert any(peer["state"] != "running" for peer in status["peers"])
     deadline = time.monotonic() + PATIENCE

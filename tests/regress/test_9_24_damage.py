@@ -36,7 +36,8 @@ def test_a_missing_content_block_is_named_and_costs_its_sectors_alone(
                     volume.pread(SECTOR, 2 * BLOCK + SECTOR)
             volume.pwrite(b"new".ljust(BLOCK), 2 * BLOCK)  # needs nothing of the old
             assert volume.pread(3, 2 * BLOCK) == b"new"
-        assert client.open("golden").pread(BLOCK, 0) == b"\x01" * BLOCK
+        with client.open("golden") as volume:
+            assert volume.pread(BLOCK, 0) == b"\x01" * BLOCK
     lines = [line for line in capfd.readouterr().err.splitlines() if lost.name in line]
     assert len(lines) == 1, "said once, however often it is read"
     assert '"v"' in lines[0]
@@ -67,6 +68,7 @@ def test_a_damaged_journal_is_an_error_of_its_volume_that_names_it(
         assert 'the map of "v" is damaged' in (found["v"] or "")
         assert found["w"] is None
         assert "is damaged" in (client.info("v", usage=True).damaged or "")
-        assert client.open("w").pread(1, 0) == b"w"
+        with client.open("w") as volume:
+            assert volume.pread(1, 0) == b"w"
     errors = capfd.readouterr().err
     assert '"v": current journal 1' in errors
