@@ -357,8 +357,10 @@ static void a_snapshot_is_read_only(void)
 /** stop() does not wait for a client that neither leaves nor asks. */
 static void stop_ends_whatever_clients_do(void)
 {
-    open_volume();
+    void *client = open_volume();
+
     bed_stop();
+    endpoint_driver.drop(client);
 }
 
 int main(void)

@@ -22,6 +22,8 @@ struct endpoint_driver {
     /** Open "v"; the client is given to all calls below. */
     void *(*open)(uint64_t *size_bytes, bool *read_only);
     void (*close)(void *client);
+    /** Let go of a client whose server has gone. */
+    void (*drop)(void *client);
     int (*read)(void *client, uint64_t offset, void *data, uint32_t length);
     int (*write)(void *client, uint64_t offset, const void *data, uint32_t length,
                  bool durable);

@@ -64,6 +64,12 @@ static void nbd_close(void *client)
     free(client);
 }
 
+static void nbd_drop(void *client)
+{
+    close(*(int *)client);
+    free(client);
+}
+
 static int nbd_read(void *client, uint64_t offset, void *data, uint32_t length)
 {
     int fd = *(int *)client;
@@ -106,6 +112,7 @@ const struct endpoint_driver endpoint_driver = {
     .clean = nbd_clean,
     .open = nbd_open,
     .close = nbd_close,
+    .drop = nbd_drop,
     .read = nbd_read,
     .write = nbd_write,
     .flush = nbd_flush,
