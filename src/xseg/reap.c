@@ -324,7 +324,8 @@ static void revive_lost(struct xseg_segment *seg)
         const struct xseg_request *rq = &seg->requests[i];
         uint32_t state = load32_acquire(&rq->state);
         bool sent = state == XSEG_RS_SUBMITTED;
-        if ((!sent && state != XSEG_RS_DONE) || now_ns - rq->submitted_ns < LOST_NS)
+        if ((!sent && state != XSEG_RS_DONE) ||
+            now_ns - load64_relaxed(&rq->submitted_ns) < LOST_NS)
             continue;
         uint32_t port = load32_relaxed(sent ? &rq->dst_port : &rq->src_port);
         if (port >= seg->geo.nr_ports)

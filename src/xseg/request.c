@@ -178,8 +178,9 @@ int xseg_request_submit(struct xseg_port *port, struct xseg_request *rq,
 
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    rq->submitted_ns =
-        (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
+    /* Relaxed: the scan for lost requests reads it at any time (reap.c). */
+    store64_relaxed(&rq->submitted_ns, (uint64_t)now.tv_sec * UINT64_C(1000000000) +
+                                           (uint64_t)now.tv_nsec);
     store32_relaxed(&rq->dst_port, dst_port);
     /* seq_cst: hands the fields over, and comes before the look at dst->state below. */
     store32_seq(&rq->state, XSEG_RS_SUBMITTED);

@@ -57,9 +57,10 @@ struct file_op *file_op_get(struct file_store *store, struct blk_io *io)
 
 void file_op_put(struct file_op *op)
 {
+    /* First: its neighbour may be the file, and the last user of a file frees it. */
+    list_remove(&op->link);
     if (op->file)
         file_fd_put(op->file);
     free(op->bounce);
-    list_remove(&op->link);
     list_push_front(&op->store->free_ops, &op->link);
 }
