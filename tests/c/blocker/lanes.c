@@ -86,7 +86,8 @@ int __wrap_syncfs(int fd)
     return __real_syncfs(fd);
 }
 
-#define NR_BULK 24u
+#define NR_BULK  24u
+#define BULK_OFF (1u << 20)
 
 static struct setup setup = {.backend = "file"};
 static struct server server, *s = &server;
@@ -101,6 +102,7 @@ static void test_slow_bulk_work_delays_no_heartbeat_and_no_append(void)
     struct xseg_object_info info;
 
     memset(data, 7, sizeof data);
+    memset(s->data + BULK_OFF, 7, 64);
     appear(s, "a");
     CHECK_EQ(do_lease(s, XSEG_OP_ACQUIRE, &t, &lease, 0), 0);
     CHECK_EQ(do_append(s, &j, 0, lease.fence, data, 64), 0);
@@ -110,6 +112,8 @@ static void test_slow_bulk_work_delays_no_heartbeat_and_no_append(void)
         CHECK_EQ(do_write(s, &e, 0, data, sizeof data, 0), sizeof data);
         bulk[i] = ask(s, i % 2 ? XSEG_OP_CREATE : XSEG_OP_FLUSH, i % 2 ? &c : &e);
         bulk[i]->size = 64;
+        bulk[i]->data_off += BULK_OFF; /* the calls in between use the start */
+        bulk[i]->data_len = 64;
         send_only(s, bulk[i]);
     }
     flush = ask(s, XSEG_OP_FLUSH, &whole_store);
