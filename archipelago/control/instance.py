@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from archipelago.durable import sync_directory
 from archipelago.errors import ConfigError
 
 
@@ -38,7 +39,7 @@ def instance_uuid(path: Path | None) -> bytes:
         pass
     finally:
         aside.unlink()
-    _sync_directory(path)
+    sync_directory(path.parent)
     return _read(path)
 
 
@@ -49,7 +50,7 @@ def replace_uuid(path: Path) -> bytes:
         The new uuid, 16 bytes.
     """
     _write_aside(path).replace(path)
-    _sync_directory(path)
+    sync_directory(path.parent)
     _wish(path).unlink(missing_ok=True)
     return _read(path)
 
@@ -95,14 +96,6 @@ def _write_aside(path: Path) -> Path:
         file.flush()
         os.fsync(file.fileno())
     return aside
-
-
-def _sync_directory(path: Path) -> None:
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def _read(path: Path) -> bytes:

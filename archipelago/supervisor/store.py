@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from archipelago.durable import sync_directory
 from archipelago.errors import ConfigError, NoSpace, VolumeExists, from_errno
 from archipelago.settings import Settings
 
@@ -246,7 +247,7 @@ def _put(path: Path, store: str) -> str:
             pass
         finally:
             aside.unlink()
-        _sync(path.parent)
+        sync_directory(path.parent)
     return _read(path)
 
 
@@ -255,7 +256,7 @@ def _finish(data: Path) -> None:
     with _told(data / STORE_FILE):
         with contextlib.suppress(FileNotFoundError):  # another node was faster
             (data / JOINING_FILE).rename(data / STORE_FILE)
-        _sync(data)
+        sync_directory(data)
 
 
 def _remember(path: Path, store: str) -> None:
@@ -263,7 +264,7 @@ def _remember(path: Path, store: str) -> None:
     if _read(path) != store:
         with _told(path):
             _write_aside(path, store).rename(path)
-            _sync(path.parent)
+            sync_directory(path.parent)
 
 
 def _write_aside(path: Path, store: str) -> Path:
@@ -274,14 +275,6 @@ def _write_aside(path: Path, store: str) -> Path:
         file.flush()
         os.fsync(file.fileno())
     return aside
-
-
-def _sync(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 @contextlib.contextmanager

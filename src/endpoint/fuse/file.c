@@ -144,7 +144,7 @@ void fuse_file_check_opens(struct fuse_file *file)
 
 void fuse_file_adopt_all(struct fuse_conn *conn)
 {
-    for (uint32_t at = 0; at < FUSE_NODES_MAX; at++) {
+    for (uint32_t at = 0; at < fuse_nodes_used(conn->nodes); at++) {
         struct fuse_node *node = fuse_nodes_at(conn->nodes, at);
         struct fuse_file *file;
 
@@ -173,7 +173,7 @@ static void use_close_now(struct fuse_use *use)
 
 void fuse_file_close_all(struct fuse_conn *conn)
 {
-    for (uint32_t at = 0; at < FUSE_NODES_MAX && conn->nr_files; at++) {
+    for (uint32_t at = 0; at < fuse_nodes_used(conn->nodes) && conn->nr_files; at++) {
         struct fuse_file *file = conn->files[at];
 
         if (!file)

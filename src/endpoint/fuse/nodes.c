@@ -84,10 +84,20 @@ static bool record_sound(const struct fuse_node *node, uint32_t at)
            node->name_len <= XSEG_NAME_MAX;
 }
 
+/** Records from `used` on are free.  The lowest is taken first. */
+static void nodes_push_unused(struct fuse_nodes *nodes, uint32_t used)
+{
+    for (uint32_t at = FUSE_NODES_MAX; at-- > used;)
+        nodes->free[nodes->nr_free++] = at;
+}
+
 /** Find what an earlier process left. */
 static void nodes_adopt(struct fuse_nodes *nodes)
 {
-    for (uint32_t at = FUSE_NODES_MAX; at-- > 0;) {
+    uint32_t used = fuse_nodes_used(nodes);
+
+    nodes_push_unused(nodes, used);
+    for (uint32_t at = used; at-- > 0;) {
         struct fuse_node *node = &nodes->records[at];
 
         if (node->id && !record_sound(node, at)) {
@@ -101,13 +111,11 @@ static void nodes_adopt(struct fuse_nodes *nodes)
     }
 }
 
-/** A new table is zeros: untouched pages of the memory file are not read here. */
 static void nodes_begin(struct fuse_nodes *nodes)
 {
     *nodes->table = (struct fuse_table){
         .magic = TABLE_MAGIC, .version = TABLE_VERSION, .generation = 1};
-    for (uint32_t at = FUSE_NODES_MAX; at-- > 0;)
-        nodes->free[nodes->nr_free++] = at;
+    nodes_push_unused(nodes, 0);
 }
 
 int fuse_nodes_map(int fd, struct fuse_nodes **out)
@@ -176,6 +184,13 @@ struct fuse_node *fuse_nodes_by_id(struct fuse_nodes *nodes, uint64_t id)
     return &nodes->records[at];
 }
 
+uint32_t fuse_nodes_used(const struct fuse_nodes *nodes)
+{
+    uint64_t used = nodes->table->used;
+
+    return used < FUSE_NODES_MAX ? (uint32_t)used : FUSE_NODES_MAX;
+}
+
 struct fuse_node *fuse_nodes_at(struct fuse_nodes *nodes, uint32_t at)
 {
     return nodes->records[at].id ? &nodes->records[at] : NULL;
@@ -203,6 +218,8 @@ struct fuse_node *fuse_nodes_add(struct fuse_nodes *nodes, const uint8_t *name,
     if (nodes->nr_free == 0 || name_len == 0 || name_len > XSEG_NAME_MAX)
         return NULL;
     at = nodes->free[--nodes->nr_free];
+    if (nodes->table->used <= at)
+        nodes->table->used = at + 1;
     node = &nodes->records[at];
     memset(node, 0, sizeof(*node));
     memcpy(node->name, name, name_len);

@@ -34,6 +34,7 @@ struct fuse_table {
     uint32_t flags;       /* FUSE_TABLE_* */
     uint64_t counted;     /* the request whose look-up or open was counted last */
     uint64_t generation;  /* of the next node number */
+    uint64_t used;        /* records behind that many were never used */
 };
 
 /** The kernel sends requests again that were not answered, when it is asked to. */
@@ -72,6 +73,9 @@ struct fuse_table *fuse_nodes_table(struct fuse_nodes *nodes);
 
 /** The node of that number, or NULL. */
 struct fuse_node *fuse_nodes_by_id(struct fuse_nodes *nodes, uint64_t id);
+/** Positions from 0 that may hold a node: the rest of the file was never touched, and
+ *  looking at it would give it memory. */
+uint32_t fuse_nodes_used(const struct fuse_nodes *nodes);
 /** The node at a position, or NULL if that is free. */
 struct fuse_node *fuse_nodes_at(struct fuse_nodes *nodes, uint32_t at);
 /** The node of that name, or NULL. */
