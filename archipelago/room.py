@@ -54,5 +54,5 @@ def no_room(segment: str) -> BackendUnavailable:
     """The error for a segment that stays full."""
     return BackendUnavailable(
         f"segment {segment} has no room for a request: others use all of it; try again "
-        "later, or give it more ([segment] heap_size and requests)"
+        "later, or give it more (segment.heap and segment.requests)"
     )

@@ -98,11 +98,13 @@ class Mounts:
             UsageError: the folder cannot be used.
             ArchipelagoError: it cannot be mounted, or vlmcd does not serve it.
         """
-        where = self.own if folder is None else _checked(folder)
+        where = self.own if folder is None else Path(folder).resolve()
         if where in self._mounts:
             return where
         if folder is None:
             where.mkdir(mode=0o700, exist_ok=True)
+        else:
+            _check_usable(folder)
         try:
             fd = fusemount.mount(
                 where, source=_SUBTYPE, subtype=_SUBTYPE, others=folder is not None
@@ -213,8 +215,8 @@ def _short(path: Path) -> Iterator[str]:
         os.close(folder)
 
 
-def _checked(folder: str) -> Path:
-    """The folder, if volumes can be mounted on it."""
+def _check_usable(folder: str) -> None:
+    """Raise unless volumes can be mounted on a folder."""
     where = Path(folder)
     if not where.is_absolute():
         raise UsageError(f"{folder} is not an absolute path")
@@ -222,7 +224,6 @@ def _checked(folder: str) -> Path:
         raise UsageError(f"{folder} is no directory: make it with mkdir")
     if any(where.iterdir()):
         raise UsageError(f"{folder} is not empty: choose an empty directory")
-    return where.resolve()
 
 
 def _clear_dead(where: Path) -> None:

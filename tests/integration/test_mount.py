@@ -49,6 +49,7 @@ def test_every_volume_and_snapshot_is_a_file(instance: Instance, folder: Path) -
     instance.vlmc("create", "größe", "--size", "4097B")
     instance.vlmc("snapshot", "one", "snap")
     assert sorted(os.listdir(folder)) == ["größe", "one", "snap"]
+    instance.vlmc("mount", str(folder))  # it is there: nothing happens
     assert (folder / "one").stat().st_size == 10 * MIB
     assert (folder / "größe").stat().st_size == 4097
     assert (folder / "one").stat().st_mode & 0o222
