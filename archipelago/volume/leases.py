@@ -39,7 +39,7 @@ from archipelago.volume.leaserecord import (
 )
 from archipelago.volume.locks import NameLocks
 from archipelago.volume.presence import Presences
-from xseg.constants import LeaseFlag
+from xseg.constants import LeaseFlag, ObjectKind
 from xseg.errors import DataCorrupt
 from xseg.payload import Lease, Presence
 
@@ -95,6 +95,7 @@ class Leases:
         self._presences = presences
         self._guard = threading.Lock()
         self._held: dict[bytes, Held] = {}
+        self._unsettled: set[bytes] = set()
         #: Held while a lease is taken: two that take one at once would count as one.
         self._taking = NameLocks()
         run = presences.ask
@@ -161,13 +162,17 @@ class Leases:
     def settle(self, uuid: bytes) -> None:
         """Note that nothing waits any more for the fence of a lease that is held.
 
-        A lease that is inherited is given back only after that: whoever takes it then
-        has another fence, and finds no marks.  Until then it may run out, or be
-        inherited once more.
+        A lease that is inherited is given back only after that: its next holder has
+        another fence, and finds no marks.  Until then it may be inherited once more.
         """
         held = self._get(uuid)
         if held is not None:
             held.inherited = False
+
+    def take_unsettled(self) -> set[bytes]:
+        """Take the volumes (uuid) whose inherited leases were not given back."""
+        unsettled, self._unsettled = self._unsettled, set()
+        return unsettled
 
     def release(self, uuid: bytes) -> None:
         """Count back; the last one gives the lease back, unless it is locked.
@@ -316,6 +321,25 @@ class Leases:
         lease = self._stored(uuid)
         return lease.fence if self._is_this_runs(lease) else 0
 
+    def unheld(self) -> list[bytes]:
+        """The volumes (uuid) whose leases are `left`, and that no caller here holds.
+
+        A lock stays: the administrator undoes it.  Reads every lease of the store.
+        """
+        found = [entry.object.id for entry in self._store.list(ObjectKind.LEASE)]
+        targets = [ObjectId(ObjectKind.LEASE, each) for each in found]
+        uuids = []
+        for each, raw in zip(
+            found, self._store.read_all(targets, Lease.LAYOUT.size), strict=True
+        ):
+            try:
+                lease = Lease.unpack(raw) if raw else Lease()
+            except _DAMAGED:
+                continue  # `vlmc unlock -f` mends it
+            if self._is_this_runs(lease) and not is_locked(lease):
+                uuids.append(each[:16])
+        return [uuid for uuid in uuids if self._get(uuid) is None]
+
     def keep(self, uuid: bytes, fence: int) -> None:
         """Hold a lease that is `left` for the next that takes it, and gives it back.
 
@@ -462,7 +486,9 @@ class Leases:
             return
         with held.guard:
             try:
-                if give_back and not (held.locked or held.inherited):
+                if give_back and held.inherited and not held.locked:
+                    self._unsettled.add(uuid)
+                elif give_back and not held.locked:
                     self._store.release(lease_id(uuid), held.lease)
             finally:
                 held.gone = True

@@ -73,6 +73,8 @@ class Presences:
         self.ttl_ns = ask.ttl_ns
         self._guard = threading.Lock()
         self._ask = ask
+        #: True if an earlier process of this very run began the presence.
+        self.resumed = False
         #: `boottime_ns` before the request whose grant is counted on; 0: there is none.
         self._granted_ns = 0
 
@@ -119,6 +121,8 @@ class Presences:
         Raises:
             ConfigError: another process has this instance's identity.
         """
+        before = self._before()
+        self.resumed = before is not None and before.nonce == self._ask.nonce
         seen = None
         while True:
             started = boottime_ns()
@@ -137,6 +141,12 @@ class Presences:
                 )
             seen = there.nonce, there.expires_ns
             time.sleep(_LOOK_AGAIN)
+
+    def _before(self) -> Presence | None:
+        try:
+            return self.get(self.instance)
+        except (DigestMismatch, DataCorrupt):
+            return None  # beginning the presence mends or refuses it
 
     def end(self) -> None:
         """Give the presence back: nothing is done under it any more."""

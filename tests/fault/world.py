@@ -386,10 +386,12 @@ class World:
         """Exactly the volumes that should be there are.
 
         Args:
-            hidden: those in a directory whose sync failed may be left out; they come
-                back with a restart.
+            hidden: those in a directory whose sync failed may be left out, or have no
+                name; they come back with a restart.
         """
         found = {info.name for info in self._client.list()}
+        if hidden:
+            found = {name for name in found if not name.startswith("(header ")}
         missing = set(self.known) - found - self.doubtful
         if found - self.doubtful - set(self.known) or (missing and not hidden):
             raise WrongData(f"there are {sorted(found)}, not {sorted(self.known)}")

@@ -174,3 +174,34 @@ def test_a_removal_takes_it_along(ctx: Context) -> None:
     remove(ctx, "v")
     assert ctx.maps.left() == []
     Left(ctx).settle()
+
+
+def test_a_lease_that_a_dead_process_held_is_given_back(
+    store: Store, ctx: Context
+) -> None:
+    uuid = ctx.headers.get("v").uuid
+    opened = ctx.table.get("v")
+    assert opened is not None
+    ctx.maps.flush(opened.handle)
+    close_volume(ctx, "v")
+    ctx.leases.acquire(uuid, "v")
+    ctx.leases._held.clear()  # the process died: only its memory is gone
+    assert ctx.leases.unheld() == [uuid]
+    waiting = Left(ctx)
+    ctx.presences.resumed = True
+    waiting.keep()
+    for _ in range(left.ROUNDS):
+        assert ctx.leases.peek(uuid) is not None
+        waiting.round()
+    assert ctx.leases.peek(uuid) is None
+    store.node("two").leases.acquire(uuid, "v")
+
+
+def test_a_lock_is_not_given_back(ctx: Context) -> None:
+    uuid = ctx.headers.get("v").uuid
+    opened = ctx.table.get("v")
+    assert opened is not None
+    ctx.maps.flush(opened.handle)
+    close_volume(ctx, "v")
+    ctx.leases.lock(uuid, "v")
+    assert ctx.leases.unheld() == []
