@@ -299,7 +299,8 @@ struct file_fd {
     bool sync_alone;          /* the next one runs alone */
     uint32_t sync_tries;      /* failed for want of space, with space free */
     uint64_t sync_free_bytes; /* of the filesystem when it started */
-    uint64_t nr_unwritten;    /* [bytes] since the last write-back or sync began */
+    uint64_t nr_unwritten;    /* [bytes] since the last write-back, sync or look */
+    uint64_t space_bytes;     /* on disk when the last write-back or sync began */
     struct file_call sync_call;
     struct file_sync_wait evict_wait;
     struct list sync_waiters;      /* of the sync that runs */

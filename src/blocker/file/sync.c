@@ -15,7 +15,9 @@
  * The files of one volume are synced one after another, and only so many files of the
  * store at once: ext4 has answered -ENOSPC with space free when several files with very
  * many scattered new blocks were synced side by side.  For the same reason the
- * write-back of a file starts when it has much to write, long before its sync.
+ * write-back of a file on ext4 starts when it has got many new blocks, long before its
+ * sync.  Overwrites take no new block, and are left to the kernel: a page that is written
+ * again and again goes to the disk once.
  *
  * -ENOSPC with space free: ext4 then keeps the pages dirty and lets its caller try again
  * (mpage_map_and_submit_extent in fs/ext4/inode.c gives pages up only when it counts no
@@ -28,6 +30,7 @@
 #include <errno.h>
 #include <linux/magic.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/statvfs.h>
 
@@ -35,8 +38,9 @@
 
 /** Files of one store that are synced at once. */
 #define SYNCS_AT_ONCE 16u
-/** A file that has got so much since its last write-back starts one [bytes]. */
-#define WRITE_BACK_BYTES (UINT64_C(64) << 20)
+/** New blocks since the last write-back that start one; looked at each time that so much
+ *  was written [bytes]. */
+#define WRITE_BACK_BYTES (UINT64_C(512) << 20)
 /** Tries alone of a sync that failed for want of space. */
 #define ALONE_TRIES 3u
 /** Less than this is no free space: blocks come and go [bytes]. */
@@ -78,6 +82,16 @@ static uint64_t sync_free_bytes(const struct file_store *store)
     return (uint64_t)fs.f_bfree * fs.f_frsize;
 }
 
+/** What a file takes on disk; ext4 counts blocks in that it has only promised. */
+static uint64_t sync_space_bytes(const struct file_fd *file)
+{
+    struct stat st;
+
+    if (!file->store->enospc_keeps || fstat(file->fd, &st) < 0)
+        return 0;
+    return (uint64_t)st.st_blocks * 512;
+}
+
 static void sync_finished(struct file_call *call);
 
 static void sync_start(struct file_fd *file)
@@ -92,6 +106,7 @@ static void sync_start(struct file_fd *file)
     file->syncing = FILE_SYNC_RUNNING;
     file->nr_syncing = file->sync_writes_back ? 0 : file->nr_writes;
     file->nr_unwritten = 0;
+    file->space_bytes = sync_space_bytes(file);
     file->sync_free_bytes = sync_free_bytes(store);
     file->sync_call = (struct file_call){
         .verb = file->sync_writes_back ? FILE_WRITE_BACK
@@ -246,8 +261,13 @@ void file_sync(struct file_fd *file, struct file_sync_wait *wait)
 
 void file_sync_wrote(struct file_fd *file, uint64_t bytes)
 {
+    if (file->space_bytes == 0)
+        file->space_bytes = sync_space_bytes(file);
     file->nr_unwritten += bytes;
-    if (file->nr_unwritten >= WRITE_BACK_BYTES && file->syncing == FILE_SYNC_NONE &&
+    if (file->nr_unwritten < WRITE_BACK_BYTES || file->syncing != FILE_SYNC_NONE)
+        return;
+    file->nr_unwritten = 0;
+    if (sync_space_bytes(file) >= file->space_bytes + WRITE_BACK_BYTES &&
         file->sync_error == 0 && !file->detached)
         sync_queue(file, true);
 }
