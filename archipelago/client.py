@@ -300,9 +300,12 @@ class Client(Closing):
                 users = self.users(name)
                 if not users:
                     raise
+                cure = "disconnect that"
+                if any(user.client.startswith("fuse") for user in users):
+                    cure = "take that away (vlmc unmap, vlmc unmount)"
                 raise VolumeBusy(
-                    f'"{name}" is in use by {users_text(users)}: disconnect that, wait '
-                    "for it (remove --wait) or cut it off (remove --force)"
+                    f'"{name}" is in use by {users_text(users)}: {cure}, wait for it '
+                    "(remove --wait) or cut it off (remove --force)"
                 ) from error
 
     def users(self, name: str) -> list[VolumeUser]:

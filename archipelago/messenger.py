@@ -16,7 +16,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from archipelago.errors import ArchipelagoError, BackendUnavailable, NotRunning
+from archipelago.errors import (
+    ArchipelagoError,
+    BackendUnavailable,
+    NotAnswering,
+    NotRunning,
+)
+from archipelago.room import no_room
 from xseg import Port, Request, Segment
 from xseg.constants import (
     NR_ARGS,
@@ -188,7 +194,7 @@ class Messenger:
         """The calling thread's port."""
         slot: _Slot | None = getattr(self._local, "slot", None)
         if slot is None:
-            port = self._bind()
+            port = self.bind(self.role)
             slot = _Slot(port)
             with self._lock:
                 self._ports[id(port)] = port
@@ -198,8 +204,11 @@ class Messenger:
             self._local.slot = slot
         return slot.port
 
-    def _bind(self) -> Port:
-        """Bind a port; waits while other clients have all of them.
+    def bind(self, role: str) -> Port:
+        """Bind a port of the caller's own; waits while other clients have all of them.
+
+        Args:
+            role: name of the port, for status.
 
         Raises:
             NotRunning: the connection is closed.
@@ -208,7 +217,7 @@ class Messenger:
         started = time.monotonic()
         while not self._closed:
             try:
-                return self.segment.bind(PORT_ANY, self.role)
+                return self.segment.bind(PORT_ANY, role)
             except SegmentFull as error:
                 if time.monotonic() - started >= self.patience:
                     raise BackendUnavailable(
@@ -364,17 +373,39 @@ class Messenger:
         except TimedOut:
             pass
         while True:
+            answered = self._next_reply(port, dst, sent)
+            if answered.index == request.index:
+                return answered.result
+
+    def _next_reply(self, port: Port, dst: int, since: float) -> Request:
+        """Wait for a reply to the port, or for the reason why there is none.
+
+        Args:
+            port: the calling thread's.
+            dst: port of the peer that is asked.
+            since: when it was asked [s].
+
+        Raises:
+            NotRunning, NotAnswering: the reason; all requests stay in flight.
+        """
+        look = since + _LOOK_FIRST
+        while True:
+            rq = port.reap()
+            if rq is not None:
+                return rq
+            if self._explains is None:
+                port.wait()
+                continue
+            left = look - time.monotonic()
+            if left > 0:
+                port.wait(left)
+                continue
             why = self._explains.of_stopped(dst)
-            if why is None and time.monotonic() - sent >= self.patience:
+            if why is None and time.monotonic() - since >= self.patience:
                 why = self._explains.of_hung(dst)
             if why is not None:
                 raise why
             look = time.monotonic() + _LOOK_NEXT
-            while (left := look - time.monotonic()) > 0:
-                port.wait(left)
-                while (answered := port.reap()) is not None:
-                    if answered.index == request.index:
-                        return answered.result
 
     def _release(self, flight: _Flight) -> None:
         """Give a flight's memory back, now or when its reply has come."""
@@ -406,9 +437,7 @@ class Messenger:
                 f'{peer} does not run: start the instance with "archipelago start", or '
                 f'"archipelago start {peer}" if only that was stopped'
             )
-        return BackendUnavailable(
-            f"segment {self.segment.name} has no room for a request: try again later"
-        )
+        return no_room(self.segment.name)
 
     def _send_many(self, calls: Iterable[Call]) -> list[Reply]:
         todo = list(calls)
@@ -431,6 +460,11 @@ class Messenger:
                 self._land_one(port, under_way, replies)
         except (PortUnbound, SegmentFull, WouldBlock):
             pass  # the patient way, below
+        except (NotRunning, NotAnswering):
+            for _, flight in under_way.values():
+                self._release(flight)
+            under_way.clear()
+            raise
         finally:
             while under_way:
                 self._land_one(port, under_way, replies)
@@ -447,8 +481,15 @@ class Messenger:
         under_way: dict[int, tuple[int, _Flight]],
         replies: dict[int, Reply],
     ) -> None:
-        while (rq := port.reap()) is None:
-            port.wait()
+        """Take one reply.
+
+        Raises:
+            NotRunning, NotAnswering: the reason why there is none; all stay in flight.
+        """
+        dst = next(iter(under_way.values()))[1].dst
+        asked = time.monotonic()
+        while (rq := self._next_reply(port, dst, asked)).index not in under_way:
+            pass  # of a call that was given up
         number, flight = under_way.pop(rq.index)
         try:
             replies[number] = flight.land(rq.result)
@@ -462,6 +503,7 @@ class _Flight:
     def __init__(self, segment: Segment, port: Port, call: Call) -> None:
         view = memoryview(call.data).cast("B")
         self._call = call
+        self.dst = call.dst
         self._length = max(len(view), call.room)
         self._buffer = segment.alloc(self._length) if self._length else None
         try:
@@ -547,7 +589,7 @@ class SerialMessenger(Messenger):
         if self._closed:
             raise NotRunning("the connection is closed: connect again")
         if self._only is None:
-            self._only = self._bind()
+            self._only = self.bind(self.role)
         return self._only
 
     def _moved(self) -> bool:

@@ -18,11 +18,13 @@ import operator
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from archipelago.errors import UsageError
+from archipelago.errors import BackendUnavailable, NotRunning, UsageError
+from archipelago.room import no_room
 from archipelago.volume_handle import buffer_part
 from xseg import Buffer, Request
 from xseg.closing import Closing
-from xseg.constants import PORT_ANY, PORT_VLMCD, Flag, Op
+from xseg.constants import PORT_VLMCD, Flag, Op
+from xseg.errors import PortUnbound, SegmentFull, WouldBlock
 
 if TYPE_CHECKING:
     from typing import SupportsIndex
@@ -36,6 +38,10 @@ class VolumeQueue(Closing):
     Args:
         volume: open, and open until the queue is closed.
         depth: most requests under way, 1 to 1024.
+
+    Raises:
+        UsageError: no queue is so deep.
+        BackendUnavailable: the segment has had no port, or has no requests, for it.
     """
 
     def __init__(self, volume: Volume, depth: int) -> None:
@@ -43,15 +49,21 @@ class VolumeQueue(Closing):
             raise UsageError(f"a queue cannot be {depth} deep: choose from 1 to 1024")
         self._volume = volume
         self._handle = volume.handle
-        self._port = volume.client.segment.bind(PORT_ANY, "client-queue")
+        self._port = volume.client.messenger.bind("client-queue")
         self._idle: list[Request] = []
+        self._tags: dict[int, Any] = {}
         try:
             for _ in range(depth):
                 self._idle.append(self._port.request())
+        except SegmentFull:
+            self.close()
+            raise BackendUnavailable(
+                f"no {depth} requests are free for a queue so deep: choose a smaller "
+                "depth, or raise segment.requests"
+            ) from None
         except BaseException:
             self.close()
             raise
-        self._tags: dict[int, Any] = {}
 
     def __len__(self) -> int:
         """Requests under way."""
@@ -78,6 +90,8 @@ class VolumeQueue(Closing):
         Raises:
             UsageError: the queue is full, or that is no part of the buffer.  A range
                 outside of the volume is told by the result, and changes nothing.
+            NotRunning: vlmcd is not there now.
+            BackendUnavailable: vlmcd takes no more requests now.
         """
         self._begin(Op.READ, buffer, offset, tag, start, length, 0)
 
@@ -124,9 +138,8 @@ class VolumeQueue(Closing):
         """Wait for what is under way and free everything.  Twice is harmless."""
         if self._port.closed:
             return
-        if getattr(self, "_tags", None):
-            for _ in self.wait(len(self._tags)):
-                pass
+        for _ in self.wait(len(self._tags)):
+            pass
         for rq in self._idle:
             rq.free()
         self._idle.clear()
@@ -159,6 +172,15 @@ class VolumeQueue(Closing):
     def _send(self, rq: Request, tag: Any) -> None:
         try:
             self._port.submit(rq, PORT_VLMCD)
+        except PortUnbound:
+            self._idle.append(rq)
+            raise NotRunning(
+                'vlmcd does not run: try again, or "archipelago start vlmcd" if it was '
+                "stopped"
+            ) from None
+        except WouldBlock:
+            self._idle.append(rq)
+            raise no_room(self._volume.client.segment.name) from None
         except BaseException:
             self._idle.append(rq)
             raise

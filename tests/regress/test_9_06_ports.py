@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from archipelago import Client
-from archipelago.errors import BackendUnavailable
-from archipelago.messenger import Messenger
+from archipelago.errors import BackendUnavailable, NotAnswering
+from archipelago.messenger import Call, Messenger
 from tests.helpers.inprocess import Running, running
 from xseg import Segment
 from xseg.constants import PORT_CONTROL, PORT_DYNAMIC, Op
@@ -79,3 +79,48 @@ def test_a_listing_needs_no_block_of_the_largest_size(client: Client) -> None:
         assert "listed" in {volume.name for volume in client.list()}
         for buffer in held:
             buffer.free()
+
+
+def test_a_queue_says_what_it_cannot_have(client: Client) -> None:
+    client.create("queued", MIB)
+    with (
+        client.open("queued") as volume,
+        Segment.attach(client.segment.name) as other,
+        other.bind() as port,
+    ):
+        held = []
+        with pytest.raises(SegmentFull):
+            while True:
+                held.append(port.request())
+        for rq in [held.pop() for _ in range(100)]:
+            rq.free()
+        with pytest.raises(BackendUnavailable, match="smaller depth"):
+            volume.queue(1024)
+        for rq in held:
+            rq.free()
+        with volume.queue(16) as queue:
+            queue.flush()
+            assert [result for _, result in queue.wait()] == [0]
+
+
+def test_a_peer_that_hangs_ends_many_calls(client: Client) -> None:
+    class Hung:
+        """Finds every peer hung."""
+
+        def of_stopped(self, dst: int) -> None:
+            return None
+
+        def of_hung(self, dst: int) -> NotAnswering:
+            return NotAnswering(f"port {dst} does not answer")
+
+    with Segment.attach(client.segment.name) as other, other.bind() as silent:
+        messenger = Messenger(other, "asks", patience=0.0, explains=Hung())
+        calls = [Call(silent.id, Op.PING) for _ in range(3)]
+        with pytest.raises(NotAnswering, match="does not answer"):
+            messenger.send_many(calls)
+        # Replies that come late belong to no call of later.
+        while (rq := silent.accept()) is not None:
+            silent.complete(rq, 0)
+        many = messenger.send_many([Call(PORT_CONTROL, Op.PING) for _ in range(3)])
+        assert [reply.result for reply in many] == [0, 0, 0]
+        messenger.close()

@@ -25,14 +25,16 @@
 
 static struct xseg_segment *seg;
 
-/* Bind, waiting for a predecessor that is about to be found dead. */
+/* Bind, waiting for a predecessor, or for dead clients, that are about to be reaped. */
 static struct xseg_port *bind_patiently(struct xseg_segment *own, uint32_t id,
                                         const char *role)
 {
     struct xseg_port *port;
     int rc;
-    while ((rc = xseg_port_bind(own, id, role, &port)) == -EBUSY)
+    do {
         sched_yield();
+        rc = xseg_port_bind(own, id, role, &port);
+    } while (rc == -EBUSY || rc == -ENOBUFS);
     CHECK_EQ(rc, 0);
     CHECK_EQ(xseg_port_reserve(port, DEPTH), 0);
     return port;
