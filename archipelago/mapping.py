@@ -16,6 +16,7 @@ import fcntl
 import logging
 import os
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,11 +28,15 @@ from archipelago.errors import (
     VolumeBusy,
     VolumeNotFound,
 )
+from archipelago.paths import locate
+from archipelago.supervisor.client import ask
 from kernel import loop
+from kernel.attributes import renew_attributes
 from kernel.holders import device_holders
 
 __all__ = [
     "Mapping",
+    "instance_mount",
     "map_volume",
     "mappings",
     "release_all",
@@ -40,6 +45,9 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
+#: How long a device may be looked at by udev, and the time between two looks [s].
+_LOOK_SECONDS = 0.5
+_LOOK_PAUSE = 0.02
 #: Names of devices: this and a number from 1 on.
 _LINK = "/dev/xsegbd"
 
@@ -74,6 +82,19 @@ class Mapping:
             "driver": self.driver,
             "read_only": self.read_only,
         }
+
+
+def instance_mount(home: str | os.PathLike[str] | None = None) -> Path:
+    """The instance's own mount of its volumes, made if need be.
+
+    Args:
+        home: as for `archipelago.paths.locate`.
+
+    Raises:
+        NotRunning: the instance does not run.
+        ArchipelagoError: it cannot be mounted.
+    """
+    return Path(ask(locate(home), "mount")["path"])
 
 
 def mappings(folder: Path) -> list[Mapping]:
@@ -141,6 +162,9 @@ def unmap_volume(folder: Path, target: str) -> Mapping:
                 break
         else:
             raise UsageError(f'{target} is not mapped: "vlmc showmapped" shows what is')
+        # The kernel refuses only what is mounted or stacked: a device that is just open
+        # would go on without its name until it is closed.
+        _refuse_held(mapping, _holders(mapping.kernel_device))
         try:
             loop.detach(mapping.kernel_device)
         except OSError as error:
@@ -148,10 +172,25 @@ def unmap_volume(folder: Path, target: str) -> Mapping:
                 raise ArchipelagoError(
                     f"{mapping.device} is not unmapped: {error.strerror}"
                 ) from error
-            uses = ", ".join(device_holders(mapping.kernel_device)) or "in use"
-            raise VolumeBusy(f"{mapping.device} ({mapping.volume}) is {uses}") from None
+            uses = device_holders(mapping.kernel_device) or ["in use"]
+            _refuse_held(mapping, uses)
         _drop_links(mapping.kernel_device)
         return mapping
+
+
+def _holders(kernel_device: str) -> list[str]:
+    """What uses a device; the system's own look at a device that changed ends soon."""
+    end = time.monotonic() + _LOOK_SECONDS
+    while holders := device_holders(kernel_device):
+        if time.monotonic() >= end:
+            break
+        time.sleep(_LOOK_PAUSE)
+    return holders
+
+
+def _refuse_held(mapping: Mapping, uses: list[str]) -> None:
+    if uses:
+        raise VolumeBusy(f"{mapping.device} ({mapping.volume}) is {', '.join(uses)}")
 
 
 def release_all(folder: Path) -> None:
@@ -173,7 +212,7 @@ def release_all(folder: Path) -> None:
 def _as_it_is(folder: Path, mapping: Mapping, read_only: bool) -> Mapping:
     """A volume that is mapped already; its device gets the volume's present size."""
     if mapping.read_only == read_only:
-        os.stat(folder / mapping.volume)
+        renew_attributes(folder / mapping.volume)
         loop.refresh_size(mapping.kernel_device)
         return mapping
     mode = "read-only" if mapping.read_only else "for writing"

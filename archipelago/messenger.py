@@ -22,7 +22,6 @@ from archipelago.errors import (
     NotAnswering,
     NotRunning,
 )
-from archipelago.room import no_room
 from xseg import Port, Request, Segment
 from xseg.constants import (
     NR_ARGS,
@@ -437,6 +436,8 @@ class Messenger:
                 f'{peer} does not run: start the instance with "archipelago start", or '
                 f'"archipelago start {peer}" if only that was stopped'
             )
+        from archipelago.room import no_room
+
         return no_room(self.segment.name)
 
     def _send_many(self, calls: Iterable[Call]) -> list[Reply]:

@@ -17,7 +17,8 @@ case $level in
 build) ;;
 demo) packages+=(qemu-utils e2fsprogs nbdkit fio) ;;
 check) packages+=(qemu-utils e2fsprogs nbdkit libnbd-bin python3-libnbd fio
-    clang-format man-db libasan8 libtsan2 libubsan1 xfsprogs zstd) ;;
+    clang-format man-db libasan8 libtsan2 libubsan1 xfsprogs zstd
+    libvirt-clients libxml2-utils) ;;
 *)
     echo "setup: unknown level \"$level\": say build, demo or check" >&2
     exit 2

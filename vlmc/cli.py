@@ -38,6 +38,7 @@ __all__ = ["cli", "main"]
         "mount": Entry("vlmc.mount", "Show all volumes as files in a directory."),
         "unmount": Entry("vlmc.unmount", "Undo 'mount'."),
         "url": Entry("vlmc.url", "Print the NBD URL of a volume."),
+        "xml": Entry("vlmc.xml", "Print the libvirt <disk> element of a volume."),
         "df": Entry("vlmc.df", "Show how full the store is."),
         "completion": Entry("archipelago.cli.completion", "Print a completion script."),
     },

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from archipelago.cli.base import Common
 from archipelago.errors import UsageError
-from archipelago.paths import locate
-from archipelago.supervisor.client import ask
+from archipelago.mapping import instance_mount
 
 __all__ = ["own_mount", "require_root"]
 
@@ -29,4 +28,4 @@ def require_root() -> None:
 def own_mount() -> Path:
     """The instance's own mount of its volumes, made if need be."""
     require_root()
-    return Path(ask(locate(Common.current().home), "mount")["path"])
+    return instance_mount(Common.current().home)

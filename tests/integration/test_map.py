@@ -112,8 +112,17 @@ def test_a_filesystem(
         instance.vlmc("unmap", str(copy))
 
 
+def test_an_open_device_is_not_unmapped(instance: Instance, device: Path) -> None:
+    with open(device, "rb") as held:
+        refused = instance.command("vlmc", "unmap", "disk")
+        assert refused.returncode == 5
+        assert f"(pid {os.getpid()})" in refused.stderr
+        assert device.is_symlink() and held.read(1)
+
+
 def test_a_resize_while_mapped(instance: Instance, device: Path) -> None:
     run("mkfs.ext4", "-F", device)
+    os.stat(instance.home / "run" / "volumes" / "disk")  # the kernel knows the old size
     instance.vlmc("resize", "disk", "--size", "1G")
     assert instance.vlmc("map", "disk").strip() == str(device)
     assert int(run("blockdev", "--getsize64", device)) == 1 << 30
