@@ -496,10 +496,18 @@ class Worker:
             if happened:
                 self._known.remove(known)
 
+        def removed() -> bool:
+            """False if another node merges its tables just now: that ends soon."""
+            try:
+                known.client.remove(known.name)
+            except LeaseHeld:
+                return False
+            return True
+
         self._try(
             "remove",
             [known],
-            lambda _: known.client.remove(known.name),
+            lambda _: until(removed, f"{known.name} is free to be removed"),
             lambda later: not later.exists(known.name),
             conclude,
         )
