@@ -3,8 +3,8 @@
 
 Threads read, hash and store blocks side by side; hashing and reading run without the
 interpreter's lock.  A block that the store has already is not stored again.  The
-volume comes into being last, so a failure leaves none (blocks stored by then
-stay for the collector, as if they had been shared).
+volume comes into being last, so a failure leaves none.  Blocks that were stored by
+then stay: nothing deletes content blocks yet.
 """
 
 from __future__ import annotations
